@@ -1,0 +1,273 @@
+package rootfs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// Variables that the process gives itself across the one re-execution.
+const (
+	enteredEnv = "CAREEN_ROOTFS_ENTERED"
+	actionsEnv = "CAREEN_ROOTFS_ACTIONS"
+)
+
+// EnterOptions are the options of [Enter]. The zero value is what an agent wants.
+type EnterOptions struct {
+	// Force makes the namespace also where pivot_root works without it.
+	Force bool
+	// RunDir is the directory for the state of this boot; "" is [DefaultRunDir].
+	RunDir string
+	// ModulesDir is as in [PrepareOptions].
+	ModulesDir string
+}
+
+// carried is what [Enter] did before the re-execution, for [Prepare] to report.
+var carried actions
+
+// Enter moves the process into a mount namespace that containers can be started
+// from, by executing itself once more there with the same arguments, process id
+// and working directory. It returns nil when the process is in such a namespace,
+// and never returns in the process that called it otherwise, but for an error.
+// Call it first thing in main, before any goroutine, file or child exists.
+//
+// In a ramdisk the root is the kernel's rootfs, which pivot_root(2) refuses to
+// leave. Enter therefore binds the whole tree over / in a namespace of its own
+// and makes that bind the root: it has a parent, so a container can leave it,
+// and nobody has to fall back to a chroot. The node's mounts are made shared
+// first and those of the namespace their slaves, so that what the node mounts
+// later is seen by steps, while nothing that careen mounts shows on the node.
+//
+// The namespace outlives the process: it is kept at RunDir/ns/mnt of the node,
+// and an agent that starts after another one was killed joins it, where that
+// one's containers and overlays are. What the node lacks at all, /proc included,
+// is mounted before, for everybody on the node to see.
+//
+// Errors have the code [fault.Node].
+func Enter(opts EnterOptions) error {
+	if opts.RunDir == "" {
+		opts.RunDir = DefaultRunDir
+	}
+	if os.Getenv(enteredEnv) != "" {
+		return arrive()
+	}
+	if !opts.Force && TryPivot() == nil {
+		return nil
+	}
+	var done actions
+	if err := prepareNode(context.Background(), PrepareOptions{RunDir: opts.RunDir, ModulesDir: opts.ModulesDir}, &done); err != nil {
+		return err
+	}
+	pin := pinAt(opts.RunDir)
+	if pin.inside() {
+		carried = done
+		return nil
+	}
+	if err := pin.enter(&done); err != nil {
+		return nodeError("enter a mount namespace", "for containers", err,
+			"Run careen as root with CAP_SYS_ADMIN and CAP_SYS_CHROOT, not inside a chroot")
+	}
+	return nil
+}
+
+// arrive is Enter's second half, in the re-executed process.
+func arrive() error {
+	text := os.Getenv(actionsEnv)
+	for _, name := range []string{enteredEnv, actionsEnv} {
+		if err := os.Unsetenv(name); err != nil {
+			return nodeError("clean the environment", name, err, "")
+		}
+	}
+	// What cannot be read was not written by Enter; the trial below decides.
+	_ = json.Unmarshal([]byte(text), &carried)
+	if err := TryPivot(); err != nil {
+		return nodeError("leave the ramdisk's root", "with pivot_root", err,
+			"Boot a kernel of at least 4.18 with mount namespaces; run careen doctor for what it lacks")
+	}
+	return nil
+}
+
+// pin is where the namespace is kept in the node's own namespace.
+type pin struct{ dir string }
+
+func pinAt(runDir string) pin { return pin{filepath.Join(runDir, "ns")} }
+
+func (p pin) file() string { return filepath.Join(p.dir, "mnt") }
+
+// id is a plain file with the namespace's number. Unlike the bind it is visible
+// on both sides, so a process can tell that it is inside.
+func (p pin) id() string { return filepath.Join(p.dir, "id") }
+
+func (p pin) inside() bool {
+	want, err := os.ReadFile(p.id())
+	if err != nil {
+		return false
+	}
+	have, err := os.Readlink("/proc/self/ns/mnt")
+	return err == nil && strings.TrimSpace(string(want)) == have
+}
+
+// enter joins the pinned namespace or makes it, and executes the process there.
+func (p pin) enter(done *actions) error {
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return err
+	}
+	// Two commands may start at once on a fresh node; the file is closed by exec.
+	lock, err := os.OpenFile(p.dir+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		cwd = "/"
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(p.file(), &fs); err == nil && fs.Type == unix.NSFS_MAGIC {
+		return onThread(func() error {
+			if err := p.join(); err != nil {
+				return err
+			}
+			return execSelf(cwd, *done)
+		})
+	}
+	if err := p.share(); err != nil {
+		return err
+	}
+	return onThread(func() error {
+		if err := p.create(done); err != nil {
+			return err
+		}
+		return execSelf(cwd, *done)
+	})
+}
+
+// join moves the calling thread into the pinned namespace. The kernel then sets
+// the root to the mount on top of /, which is the bind that create made.
+func (p pin) join() error {
+	fd, err := unix.Open(p.file(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", p.file(), err)
+	}
+	defer unix.Close(fd)
+	// A thread that shares its root with others may not change namespace.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Setns(fd, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("setns %s: %w", p.file(), err)
+	}
+	return nil
+}
+
+// share makes the node's mounts shared, as systemd does at boot, and gives the
+// pin a private file system: the kernel refuses to bind a mount namespace where
+// the bind would be propagated into that same namespace.
+func (p pin) share() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("make / shared: %w", err)
+	}
+	if mounted, err := isMountPoint(p.dir); err != nil {
+		return err
+	} else if !mounted {
+		if err := unix.Mount("careen-ns", p.dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=64k,mode=700"); err != nil {
+			return fmt.Errorf("mount a tmpfs on %s: %w", p.dir, err)
+		}
+	}
+	if err := unix.Mount("", p.dir, "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make %s private: %w", p.dir, err)
+	}
+	f, err := os.OpenFile(p.file(), os.O_CREATE|os.O_RDONLY, 0o400)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// create gives the calling thread a new namespace whose root can be left, and
+// pins it.
+func (p pin) create(done *actions) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("make / a slave: %w", err)
+	}
+	if err := unix.Mount("/", "/", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind / over itself: %w", err)
+	}
+	// "/" alone is still the root beneath; the way up from it ends on top.
+	if err := unix.Chdir("/.."); err != nil {
+		return fmt.Errorf("reach the bind: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("chroot into the bind: %w", err)
+	}
+	self := fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
+	name, err := os.Readlink(self)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(p.id(), []byte(name+"\n"), 0o400); err != nil {
+		return err
+	}
+	// The bind belongs into the node's namespace, where all other threads are.
+	if err := onThread(func() error { return unix.Mount(self, p.file(), "", unix.MS_BIND, "") }); err != nil {
+		return fmt.Errorf("pin the namespace at %s: %w", p.file(), err)
+	}
+	return done.add("create", "mount namespace", "root bound over itself, slave of the node's, kept at "+p.file(), nil)
+}
+
+// execSelf replaces the process by itself, on the calling thread's root and
+// namespace. It returns only an error.
+func execSelf(cwd string, done actions) error {
+	text, err := json.Marshal(done)
+	if err != nil {
+		return err
+	}
+	if err := unix.Chdir(cwd); err != nil {
+		// The directory may be one that the namespace does not have.
+		if err := unix.Chdir("/"); err != nil {
+			return err
+		}
+	}
+	env := append(os.Environ(), enteredEnv+"="+strconv.Itoa(os.Getpid()), actionsEnv+"="+string(text))
+	return fmt.Errorf("execute %s again: %w", os.Args[0], syscall.Exec(selfPath(), os.Args, env))
+}
+
+// selfPath returns a path of the running binary. The link in /proc always works,
+// the file's own name is kinder to whoever reads a process list.
+func selfPath() string {
+	const link = "/proc/self/exe"
+	path, err := os.Readlink(link)
+	if err != nil {
+		return link
+	}
+	var a, b unix.Stat_t
+	if unix.Stat(path, &a) != nil || unix.Stat(link, &b) != nil || a.Dev != b.Dev || a.Ino != b.Ino {
+		return link
+	}
+	return path
+}
+
+// nodeError makes the error that every failure to prepare a node is.
+func nodeError(op, subject string, err error, remedy string) error {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	return &fault.Error{Code: fault.Node, Op: op, Subject: subject, Err: err, Remedy: remedy}
+}

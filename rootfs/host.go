@@ -1,0 +1,93 @@
+package rootfs
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/oci"
+)
+
+// Host returns the node itself as package oci sees it. It has no state and may be
+// used by any number of goroutines.
+func Host() oci.Host { return host{} }
+
+type host struct{}
+
+var _ oci.Host = host{}
+
+// ReadFile refuses what has no end, such as a pipe, beside what is too large.
+func (host) ReadFile(path string, limit int64) ([]byte, error) { return readLimited(path, limit) }
+
+func (host) Stat(path string) (fs.FileInfo, error)         { return os.Stat(path) }
+func (host) Lstat(path string) (fs.FileInfo, error)        { return os.Lstat(path) }
+func (host) ReadDir(path string) ([]fs.DirEntry, error)    { return os.ReadDir(path) }
+func (host) EvalSymlinks(path string) (string, error)      { return filepath.EvalSymlinks(path) }
+func (host) Device(path string) (specs.LinuxDevice, error) { return device(path, unix.Stat) }
+
+// MountFlags names the flags in the order nosuid, nodev, noexec.
+func (host) MountFlags(path string) ([]string, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return nil, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	var flags []string
+	for _, f := range []struct {
+		bit  int64
+		name string
+	}{{unix.ST_NOSUID, "nosuid"}, {unix.ST_NODEV, "nodev"}, {unix.ST_NOEXEC, "noexec"}} {
+		if int64(s.Flags)&f.bit != 0 {
+			flags = append(flags, f.name)
+		}
+	}
+	return flags, nil
+}
+
+// LookupUser reads /etc/passwd only: a ramdisk has no other source of accounts,
+// and a static binary cannot ask one. name may be a number.
+func (host) LookupUser(name string) (string, error) {
+	data, err := readLimited("/etc/passwd", 8<<20)
+	if err != nil {
+		return "", err
+	}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		fields := strings.Split(lines.Text(), ":")
+		if len(fields) == 7 && (fields[0] == name || fields[2] == name) {
+			return lines.Text(), nil
+		}
+	}
+	return "", fmt.Errorf("user %s in /etc/passwd: %w", name, fs.ErrNotExist)
+}
+
+// device describes the device node at path.
+func device(path string, stat func(string, *unix.Stat_t) error) (specs.LinuxDevice, error) {
+	var s unix.Stat_t
+	if err := stat(path, &s); err != nil {
+		return specs.LinuxDevice{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	var kind string
+	switch s.Mode & unix.S_IFMT {
+	case unix.S_IFBLK:
+		kind = "b"
+	case unix.S_IFCHR:
+		kind = "c"
+	default:
+		return specs.LinuxDevice{}, &fs.PathError{Op: "stat", Path: path, Err: errNotDevice}
+	}
+	mode, uid, gid := os.FileMode(s.Mode&0o7777), s.Uid, s.Gid
+	return specs.LinuxDevice{
+		Path: path, Type: kind,
+		Major: int64(unix.Major(s.Rdev)), Minor: int64(unix.Minor(s.Rdev)),
+		FileMode: &mode, UID: &uid, GID: &gid,
+	}, nil
+}
+
+var errNotDevice = fmt.Errorf("not a device node: %w", fs.ErrInvalid)

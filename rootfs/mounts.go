@@ -1,0 +1,165 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// filesystem is one that containers need and that a bare ramdisk may lack.
+type filesystem struct {
+	dir, fstype, data string
+	flags             uintptr
+	mode              fs.FileMode
+	// required: no container runs without it.
+	required bool
+	// present reports whether nothing has to be mounted.
+	present func(dir string) bool
+}
+
+// nodeFilesystems returns what is mounted, in order: /proc comes first because
+// everything else is found out from it, and directories come before what lies in
+// them.
+func nodeFilesystems() []filesystem {
+	const nosuid, nodev, noexec = unix.MS_NOSUID, unix.MS_NODEV, unix.MS_NOEXEC
+	return []filesystem{
+		{dir: "/proc", fstype: "proc", flags: nosuid | nodev | noexec, mode: 0o555, required: true, present: hasType(unix.PROC_SUPER_MAGIC)},
+		{dir: "/sys", fstype: "sysfs", flags: nosuid | nodev | noexec, mode: 0o555, required: true, present: hasType(unix.SYSFS_MAGIC)},
+		{dir: "/dev", fstype: "devtmpfs", data: "mode=0755", flags: nosuid, mode: 0o755, required: true, present: hasDevices},
+		{dir: "/dev/pts", fstype: "devpts", data: "gid=5,mode=0620,ptmxmode=0666", flags: nosuid | noexec, mode: 0o755, present: hasType(unix.DEVPTS_SUPER_MAGIC)},
+		{dir: "/dev/shm", fstype: "tmpfs", data: "mode=1777", flags: nosuid | nodev, mode: 0o1777, present: isMounted},
+		{dir: "/dev/mqueue", fstype: "mqueue", flags: nosuid | nodev | noexec, mode: 0o1777, present: isMounted},
+		{dir: "/run", fstype: "tmpfs", data: "mode=0755", flags: nosuid | nodev, mode: 0o755, required: true, present: usable},
+		{dir: "/tmp", fstype: "tmpfs", data: "mode=1777", flags: nosuid | nodev, mode: 0o1777, present: usable},
+	}
+}
+
+// mountMissing mounts what is missing and makes the run directory.
+func mountMissing(ctx context.Context, opts PrepareOptions, done *actions) error {
+	for _, f := range nodeFilesystems() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if f.present(f.dir) {
+			continue
+		}
+		if err := done.add("mount", f.dir, strings.TrimSuffix(f.fstype+" "+f.data, " "), f.mount()); err != nil && f.required {
+			return nodeError("mount", f.dir, err, "Run careen as root, on a kernel that has "+f.fstype)
+		}
+	}
+	linkDevices(done)
+	if err := os.MkdirAll(opts.RunDir, 0o700); err != nil {
+		return nodeError("make", opts.RunDir, err, "Make /run writable or give another directory with --run-dir")
+	}
+	return nil
+}
+
+func (f filesystem) mount() error {
+	if err := os.MkdirAll(f.dir, f.mode.Perm()); err != nil {
+		return err
+	}
+	if err := unix.Mount(f.fstype, f.dir, f.fstype, f.flags, f.data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", f.fstype, f.dir, err)
+	}
+	return nil
+}
+
+// linkDevices makes the links that programs expect in /dev and devtmpfs lacks.
+func linkDevices(done *actions) {
+	for name, target := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",
+		"/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+	} {
+		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			// Without them only an odd script fails, so the action is enough.
+			_ = done.add("create", name, "link to "+target, os.Symlink(target, name))
+		}
+	}
+}
+
+func statfsType(path string) int64 {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return 0
+	}
+	return int64(s.Type)
+}
+
+func hasType(magic int64) func(string) bool {
+	return func(dir string) bool { return statfsType(dir) == magic }
+}
+
+// hasDevices is about the nodes rather than the mount: a container's /dev, or one
+// that mdev filled, is as good as devtmpfs, and one with only console is not.
+func hasDevices(dir string) bool {
+	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "urandom": 9} {
+		var s unix.Stat_t
+		if unix.Stat(filepath.Join(dir, name), &s) != nil || s.Mode&unix.S_IFMT != unix.S_IFCHR || s.Rdev != unix.Mkdev(1, minor) {
+			return false
+		}
+	}
+	return true
+}
+
+func isMounted(dir string) bool {
+	mounted, err := isMountPoint(dir)
+	return err == nil && mounted
+}
+
+// usable reports whether dir can be used as it is. An empty directory of a root
+// that lies in memory cannot: it would have no limit on its size. One that has
+// files can, since mounting over it would hide what another program left there.
+func usable(dir string) bool {
+	if isMounted(dir) {
+		return unix.Access(dir, unix.W_OK) == nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || unix.Access(dir, unix.W_OK) != nil {
+		return false
+	}
+	return len(entries) > 0 || !inMemory(statfsType(dir))
+}
+
+func inMemory(magic int64) bool { return magic == unix.TMPFS_MAGIC || magic == unix.RAMFS_MAGIC }
+
+// isMountPoint reports whether something is mounted on dir.
+func isMountPoint(dir string) (bool, error) {
+	var x unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, 0, &x)
+	switch {
+	case err == nil && x.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0:
+		return x.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+	case err != nil && !errors.Is(err, unix.ENOSYS):
+		return false, &fs.PathError{Op: "statx", Path: dir, Err: err}
+	}
+	mounts, err := readMounts()
+	if err != nil {
+		return false, err
+	}
+	for _, m := range mounts {
+		if m.Mountpoint == filepath.Clean(dir) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// hasFilesystem reports whether the kernel has a file system's type now.
+func hasFilesystem(name string) bool {
+	data, err := readLimited("/proc/filesystems", 1<<16)
+	if err != nil {
+		return false
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		if strings.TrimSpace(strings.TrimPrefix(line, "nodev")) == name {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,153 @@
+package rootfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/capability"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/oci"
+)
+
+// maxConfigFile limits resolv.conf and hosts.
+const maxConfigFile = 1 << 20
+
+// GatherNode returns what the node offers, for package oci. Devices come and go
+// and resolv.conf may be late, so gather anew for every run. What a kernel does
+// not have is reported as absent; an error, of code [fault.Node], means that the
+// node could not be looked at.
+func GatherNode() (oci.Node, error) {
+	hostname, err := os.Hostname()
+	if err != nil {
+		return oci.Node{}, nodeError("read", "the node's name", err, "Mount /proc")
+	}
+	n := oci.Node{
+		Hostname: hostname, CgroupV2: DetectCgroups() == CgroupV2, SeccompArch: runtime.GOARCH,
+		CPUs:     max(countList(readWord("/sys/devices/system/cpu/online")), 1),
+		MemNodes: max(countList(readWord("/sys/devices/system/node/online")), 1),
+		AppArmor: readWord("/sys/module/apparmor/parameters/enabled") == "Y",
+		SELinux:  hasFilesystem("selinuxfs") && statfsType("/sys/fs/selinux") == unix.SELINUX_MAGIC,
+		Seccomp:  hasSeccomp(),
+	}
+	if n.Capabilities, err = boundingSet(); err != nil {
+		return oci.Node{}, nodeError("read", "the agent's capabilities", err, "Mount /proc")
+	}
+	if n.ResolvConf, err = readOptional("/etc/resolv.conf"); err != nil {
+		return oci.Node{}, nodeError("read", "/etc/resolv.conf", err, "")
+	}
+	if n.Hosts, err = readOptional("/etc/hosts"); err != nil {
+		return oci.Node{}, nodeError("read", "/etc/hosts", err, "")
+	}
+	if n.Devices, err = devices("/dev"); err != nil {
+		return oci.Node{}, nodeError("read", "/dev", err, "")
+	}
+	n.PidMax, _ = strconv.ParseInt(readWord("/proc/sys/kernel/pid_max"), 10, 64)
+	if info, err := os.Stat("/usr/share/zoneinfo"); err == nil && info.IsDir() {
+		n.ZoneinfoDir = "/usr/share/zoneinfo"
+	}
+	return n, nil
+}
+
+// boundingSet returns what any process of the agent's can ever have.
+func boundingSet() ([]string, error) {
+	last, err := capability.LastCap()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range capability.ListKnown() {
+		if c > last {
+			continue
+		}
+		bound, err := capability.GetBound(c)
+		if err != nil {
+			return nil, err
+		}
+		if bound {
+			names = append(names, "CAP_"+strings.ToUpper(c.String()))
+		}
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+func readOptional(path string) ([]byte, error) {
+	data, err := readLimited(path, maxConfigFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// skipDevices are directories of /dev whose nodes belong to one mount namespace
+// or are no devices: a container gets its own.
+var skipDevices = map[string]bool{
+	"pts": true, "shm": true, "fd": true, "mqueue": true, ".lxc": true, ".lxd-mounts": true, ".udev": true,
+}
+
+// devices returns the device nodes below dir, sorted by path. The console is the
+// node's own and a container's is made by the runtime.
+func devices(dir string) ([]specs.LinuxDevice, error) {
+	var list []specs.LinuxDevice
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // unplugged while we looked
+		case err != nil:
+			return err
+		case d.IsDir():
+			if path != dir && skipDevices[d.Name()] {
+				return filepath.SkipDir
+			}
+			return nil
+		case d.Type()&fs.ModeDevice == 0, path == filepath.Join(dir, "console"):
+			return nil
+		}
+		one, err := device(path, unix.Lstat)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		list = append(list, one)
+		return nil
+	})
+	return list, err
+}
+
+// countList returns how many numbers a kernel's list such as "0-3,8" has, 0 for
+// one that cannot be read.
+func countList(list string) int {
+	total := 0
+	for _, part := range strings.Split(list, ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		a, err := strconv.Atoi(from)
+		if err != nil {
+			return 0
+		}
+		b := a
+		if isRange {
+			if b, err = strconv.Atoi(to); err != nil || b < a {
+				return 0
+			}
+		}
+		total += b - a + 1
+	}
+	return total
+}
+
+// hasSeccomp asks the kernel for filters with a bad address: EFAULT says that it
+// would have read one.
+func hasSeccomp() bool {
+	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0)
+	return errors.Is(err, unix.EFAULT)
+}

@@ -1,0 +1,77 @@
+package rootfs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// TryOverlay reports why an overlay whose layers lie in dir would not work, nil
+// if it does: one is mounted, where nobody sees it, and a file of the lower layer
+// is replaced and another deleted. Many file systems accept the mount and fail
+// then, for want of extended attributes, whiteouts or directory types.
+func TryOverlay(dir string) (err error) {
+	base, err := os.MkdirTemp(dir, ".careen-trial-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if rmErr := os.RemoveAll(base); err == nil {
+			err = rmErr
+		}
+	}()
+	for _, name := range []string{"lower", "upper", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(base, name), 0o700); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"replaced", "deleted"} {
+		if err := os.WriteFile(filepath.Join(base, "lower", name), []byte("x"), 0o600); err != nil {
+			return err
+		}
+	}
+	return onThread(func() error { return tryOverlay(base) })
+}
+
+func tryOverlay(base string) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	// In a chroot / is no mount; the namespace is then a copy that shares at most
+	// this one mount, which is taken down below.
+	_ = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err := unix.Chdir(base); err != nil {
+		return err
+	}
+	// Relative, since a comma or colon in the path would need quoting.
+	if err := unix.Mount("careen-trial", "merged", "overlay", 0, "lowerdir=lower,upperdir=upper,workdir=work"); err != nil {
+		return fmt.Errorf("mount an overlay in %s: %w", filepath.Dir(base), err)
+	}
+	err := changeOverlay()
+	if umountErr := unix.Unmount("merged", unix.MNT_DETACH); err == nil && umountErr != nil {
+		err = fmt.Errorf("unmount the overlay: %w", umountErr)
+	}
+	return err
+}
+
+// changeOverlay uses system calls with relative paths, for the thread's own
+// working directory.
+func changeOverlay() error {
+	fd, err := unix.Open("merged/replaced", unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("change a file in an overlay: %w", err)
+	}
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("change a file in an overlay: %w", err)
+	}
+	if err := unix.Unlink("merged/deleted"); err != nil {
+		return fmt.Errorf("delete a file in an overlay: %w", err)
+	}
+	var s unix.Stat_t
+	if err := unix.Stat("upper/deleted", &s); err != nil || s.Mode&unix.S_IFMT != unix.S_IFCHR {
+		return fmt.Errorf("delete a file in an overlay: no whiteout in the upper layer")
+	}
+	return nil
+}

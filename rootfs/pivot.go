@@ -1,0 +1,54 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// TryPivot reports why a container could not leave the process's root with
+// pivot_root(2), nil if it could. It does so by leaving it, on a thread and in a
+// mount namespace of its own, since no file tells reliably: the kernel wants the
+// root to be a mount, and that mount to have a parent, which neither the
+// kernel's rootfs nor a directory somebody chrooted into satisfies.
+func TryPivot() error { return onThread(tryPivot) }
+
+func tryPivot() error {
+	dir, err := someDirectory()
+	if err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make / private: %w", err)
+	}
+	if err := unix.Mount("careen-trial", dir, "tmpfs", 0, "size=64k"); err != nil {
+		return fmt.Errorf("mount a tmpfs: %w", err)
+	}
+	if err := unix.Chdir(dir); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	return nil
+}
+
+// someDirectory returns a directory to mount on in a trial. What lies in it does
+// not matter, since nobody else sees the mount.
+func someDirectory() (string, error) {
+	for _, dir := range []string{"/proc", "/sys", "/run", "/tmp", "/dev", "/etc"} {
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+			return dir, nil
+		}
+	}
+	err := os.Mkdir("/run", 0o755)
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	return "/run", nil
+}

@@ -1,0 +1,104 @@
+package rootfs
+
+import (
+	"context"
+
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// PrepareOptions are the options of [Prepare]. The zero value is what an agent
+// wants.
+type PrepareOptions struct {
+	// RunDir is the directory for the state of this boot; "" is [DefaultRunDir].
+	RunDir string
+	// StoreDir is the directory for images and containers; "" is [DefaultStoreDir].
+	StoreDir string
+	// Store says whether the store gets a tmpfs of its own.
+	Store StoreMode
+	// StoreSize limits that tmpfs, in bytes; 0 means three quarters of the memory
+	// that is available now. More than the node has in all is an error.
+	StoreSize int64
+	// StoreInodes limits the number of files in it; 0 derives it from the size.
+	StoreInodes int64
+	// CgroupParent is where containers' cgroups go; "" is [DefaultCgroupParent].
+	CgroupParent string
+	// ModulesDir has a directory of modules for each kernel release; "" stands for
+	// /lib/modules and /usr/lib/modules.
+	ModulesDir string
+}
+
+func (o *PrepareOptions) setDefaults() {
+	if o.RunDir == "" {
+		o.RunDir = DefaultRunDir
+	}
+	if o.StoreDir == "" {
+		o.StoreDir = DefaultStoreDir
+	}
+	if o.CgroupParent == "" {
+		o.CgroupParent = DefaultCgroupParent
+	}
+	if o.Store == "" {
+		o.Store = StoreAuto
+	}
+}
+
+// Prepare makes the node fit for containers: it mounts the file systems that are
+// missing, hands cgroup v2's controllers down, loads the overlay module and gives
+// the store a place. What is there is left as it is, so Prepare may be called any
+// number of times and on any host. It changes nothing that it would have to undo.
+//
+// The actions are those of [Enter] and its own, in order, failures included. An
+// error, of code [fault.Node] or [fault.Memory], is returned only for what no
+// container can do without: /proc, /sys, /dev, the run directory and the store.
+// The rest (no cgroups, no overlay) is in the layout for the caller to judge.
+func Prepare(ctx context.Context, opts PrepareOptions) (*Layout, []Action, error) {
+	opts.setDefaults()
+	done := carried
+	carried = nil
+	if err := prepareNode(ctx, opts, &done); err != nil {
+		return nil, done, err
+	}
+	if err := prepareStore(opts, &done); err != nil {
+		return nil, done, err
+	}
+	layout, err := look(opts)
+	return layout, done, err
+}
+
+// prepareNode does what belongs to the node as a whole rather than to careen.
+func prepareNode(ctx context.Context, opts PrepareOptions, done *actions) error {
+	opts.setDefaults()
+	if err := mountMissing(ctx, opts, done); err != nil {
+		return err
+	}
+	prepareCgroups(opts.CgroupParent, done)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !hasFilesystem("overlay") {
+		// Without overlay the layout says so; the error is in the actions.
+		_ = LoadModule("overlay", opts.ModulesDir, (*[]Action)(done))
+	}
+	return nil
+}
+
+// look gathers the layout of a node that is prepared, or that nobody prepares.
+func look(opts PrepareOptions) (*Layout, error) {
+	opts.setDefaults()
+	l := &Layout{
+		CgroupMode:   DetectCgroups(),
+		CgroupParent: opts.CgroupParent,
+		StoreDir:     opts.StoreDir,
+		RunDir:       opts.RunDir,
+		PivotRoot:    TryPivot() == nil,
+		Entered:      pinAt(opts.RunDir).inside(),
+	}
+	l.CgroupControllers = controllers(l.CgroupMode)
+	if err := l.lookAtStore(); err != nil {
+		return nil, &fault.Error{
+			Code: fault.Node, Op: "look at the store", Subject: opts.StoreDir, Err: err,
+			Remedy: "Give a directory that careen can write to with --root",
+		}
+	}
+	return l, nil
+}

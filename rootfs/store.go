@@ -1,0 +1,145 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// StoreMode says whether the store gets a tmpfs of its own.
+type StoreMode string
+
+// The modes. StoreAuto takes a tmpfs where the directory lies in memory anyway,
+// or where overlayfs cannot work on what holds it, and the directory otherwise.
+const (
+	StoreAuto  StoreMode = "auto"
+	StoreTmpfs StoreMode = "tmpfs"
+	StorePlain StoreMode = "plain"
+)
+
+// minInodes are enough for an ordinary image however small the store is.
+const minInodes = 65536
+
+// prepareStore gives the store its place. A store that is a mount already, this
+// agent's from before or an operator's, is left alone.
+func prepareStore(opts PrepareOptions, done *actions) error {
+	if err := os.MkdirAll(opts.StoreDir, 0o711); err != nil {
+		return nodeError("make the store", opts.StoreDir, err, "Give a directory that careen can write to with --root")
+	}
+	own, err := wantsTmpfs(opts)
+	if err != nil {
+		return err
+	}
+	if !own {
+		return nil
+	}
+	size, err := storeSize(opts)
+	if err != nil {
+		return err
+	}
+	inodes := opts.StoreInodes
+	if inodes == 0 {
+		inodes = max(minInodes, size/8192)
+	}
+	data := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0711", size, inodes)
+	err = unix.Mount("careen-store", opts.StoreDir, "tmpfs", unix.MS_NODEV, data)
+	if done.add("mount", opts.StoreDir, "tmpfs "+data, err) != nil {
+		return nodeError("mount the store", opts.StoreDir, err, "Run careen as root, or mount a file system there before")
+	}
+	return nil
+}
+
+func wantsTmpfs(opts PrepareOptions) (bool, error) {
+	switch opts.Store {
+	case StoreAuto, StoreTmpfs, StorePlain:
+	default:
+		return false, &fault.Error{
+			Code: fault.BadConfig, Op: "prepare the store", Subject: string(opts.Store),
+			Reason: "not a kind of store", Remedy: "Use auto, tmpfs or plain",
+		}
+	}
+	mounted, err := isMountPoint(opts.StoreDir)
+	if err != nil {
+		return false, nodeError("look at the store", opts.StoreDir, err, "")
+	}
+	if mounted || opts.Store == StorePlain {
+		return false, nil
+	}
+	if opts.Store == StoreTmpfs || inMemory(statfsType(opts.StoreDir)) {
+		return true, nil
+	}
+	// On a disk a failed trial is worth memory only if memory does better.
+	return hasFilesystem("overlay") && TryOverlay(opts.StoreDir) != nil, nil
+}
+
+// storeSize returns the limit of the store's tmpfs in bytes.
+func storeSize(opts PrepareOptions) (int64, error) {
+	total := memory("MemTotal") + memory("SwapTotal")
+	if opts.StoreSize > 0 {
+		if opts.StoreSize > total {
+			return 0, &fault.Error{
+				Code: fault.Memory, Op: "give the store", Subject: fmt.Sprintf("%d bytes", opts.StoreSize),
+				Reason: fmt.Sprintf("the node has %d bytes of memory in all", total),
+				Remedy: "Ask for less, or leave the size to careen",
+				Attrs:  map[string]any{"needed_bytes": opts.StoreSize, "available_bytes": total},
+			}
+		}
+		return opts.StoreSize, nil
+	}
+	size := memory("MemAvailable") / 4 * 3
+	const least = 16 << 20
+	if size < least {
+		return 0, &fault.Error{
+			Code: fault.Memory, Op: "make the store", Subject: opts.StoreDir,
+			Reason: fmt.Sprintf("only %d MiB of memory are available", memory("MemAvailable")>>20),
+			Remedy: "Give the node more memory, or a disk for the store with --root",
+			Attrs:  map[string]any{"needed_bytes": int64(least), "available_bytes": size},
+		}
+	}
+	return size &^ 4095, nil
+}
+
+// lookAtStore fills in the layout's figures of the store.
+func (l *Layout) lookAtStore() error {
+	// A node that nobody prepared has no such directory yet: what holds its first
+	// parent that exists will hold it too.
+	dir := l.StoreDir
+	var s unix.Statfs_t
+	err := unix.Statfs(dir, &s)
+	for errors.Is(err, unix.ENOENT) && dir != "/" {
+		dir = filepath.Dir(dir)
+		err = unix.Statfs(dir, &s)
+	}
+	if err != nil {
+		return fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	l.StoreFS = fsName(int64(s.Type))
+	l.StoreTmpfs = s.Type == unix.TMPFS_MAGIC && dir == l.StoreDir && isMounted(dir)
+	l.StoreSize = int64(s.Blocks) * s.Bsize
+	l.StoreFree = int64(s.Bavail) * s.Bsize
+	l.StoreInodes, l.StoreInodesFree = int64(s.Files), int64(s.Ffree)
+	if err := TryOverlay(dir); err != nil {
+		l.OverlayError = err.Error()
+	} else {
+		l.Overlay = true
+	}
+	return nil
+}
+
+// fsName names the file systems that a root or store is likely to lie on.
+func fsName(magic int64) string {
+	names := map[int64]string{
+		unix.TMPFS_MAGIC: "tmpfs", unix.RAMFS_MAGIC: "ramfs", unix.OVERLAYFS_SUPER_MAGIC: "overlay",
+		unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
+		unix.SQUASHFS_MAGIC: "squashfs", unix.NFS_SUPER_MAGIC: "nfs", unix.F2FS_SUPER_MAGIC: "f2fs",
+	}
+	if name, ok := names[magic]; ok {
+		return name
+	}
+	return fmt.Sprintf("0x%x", magic)
+}
