@@ -1,0 +1,187 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/runtime/pull"
+	"github.com/careen-project/careen/runtime/shim"
+)
+
+// Labels of careen's containers in containerd.
+const (
+	labelRun = "io.careen.run"
+	labelDir = "io.careen.dir"
+)
+
+// cleanUpTimeout bounds what is undone after a failure or an abort.
+const cleanUpTimeout = 30 * time.Second
+
+// CreateSpec is what a container is made from.
+type CreateSpec struct {
+	// ID is the container's id, 64 hexadecimal digits; RunID the agent's.
+	ID, RunID string
+	Run       *oci.Run
+	Image     *pull.Image
+	Node      oci.Node
+	Host      oci.Host
+	// Dir is the run's directory, which exists.
+	Dir string
+	// Environ are the caller's variables.
+	Environ map[string]string
+	// LogLimit bounds the output that is kept, in bytes; 0 is the default.
+	LogLimit int64
+	// Stdin keeps standard input open; see [Engine.Stdin].
+	Stdin bool
+	// Columns and Rows are the terminal's first size; 0 leaves it to the kernel.
+	Columns, Rows uint16
+}
+
+// Created is a container that waits to be started.
+type Created struct {
+	Plan *oci.Plan
+	Pid  int
+}
+
+// Create makes a container up to the point where its init waits. On an error
+// nothing is left of it but the run's directory.
+func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err error) {
+	ctx = e.context(ctx)
+	defer func() {
+		if err != nil {
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+			defer cancel()
+			err = errors.Join(err, e.Delete(undo, spec.ID, spec.Dir))
+		}
+	}()
+	ctx, release, err := e.client.WithLease(ctx)
+	if err != nil {
+		return nil, runtimeError("create container", spec.RunID, err)
+	}
+	defer func() { _ = release(context.WithoutCancel(ctx)) }()
+
+	plan, err := e.prepare(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	task, err := e.newTask(ctx, spec, plan)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	e.tasks[spec.ID] = task
+	e.mu.Unlock()
+	return &Created{Plan: plan, Pid: int(task.Pid())}, nil
+}
+
+// prepare makes the writable layer, translates the options with the image's own
+// files in view, and puts on the node what the spec's mounts refer to.
+func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, err error) {
+	mounts, err := e.client.SnapshotService(e.cfg.Snapshotter).Prepare(ctx, spec.ID, spec.Image.ChainID,
+		snapshots.WithLabels(map[string]string{labelRun: spec.RunID}))
+	if err != nil {
+		return nil, runtimeError("prepare the writable layer of", spec.RunID, err)
+	}
+	root := filepath.Join(spec.Dir, "root")
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, runtimeError("prepare", spec.Dir, err)
+	}
+	if err := mount.All(mounts, root); err != nil {
+		return nil, runtimeError("mount the image", spec.Image.Name, err)
+	}
+	defer func() {
+		// The shim mounts the layer anew: two mounts of one upper directory at once
+		// are undefined in overlayfs.
+		if uerr := unix.Unmount(root, unix.MNT_DETACH); uerr != nil && err == nil {
+			err = runtimeError("unmount the image from", root, uerr)
+		}
+		_ = os.Remove(root)
+	}()
+	control, err := makeControl(spec.Dir)
+	if err != nil {
+		return nil, runtimeError("prepare", spec.Dir, err)
+	}
+	plan, err = spec.Run.Build(oci.BuildInput{
+		ID: spec.ID,
+		Image: oci.Image{
+			Reference: spec.Image.Name, Digest: spec.Image.Digest,
+			Config: spec.Image.Config, Files: imageFiles{root},
+		},
+		Node: spec.Node, Host: spec.Host, Environ: spec.Environ,
+		Dir: spec.Dir, ControlDir: control, InitPath: e.cfg.Binary, RootFS: "rootfs",
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p := plan.Spec.Process; p != nil && p.Terminal && spec.Columns > 0 {
+		p.ConsoleSize = consoleSize(spec.Columns, spec.Rows)
+	}
+	return plan, materialise(plan, root)
+}
+
+func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan) (containerd.Task, error) {
+	ctr, err := e.client.NewContainer(ctx, spec.ID,
+		containerd.WithContainerLabels(map[string]string{labelRun: spec.RunID, labelDir: spec.Dir}),
+		containerd.WithSnapshotter(e.cfg.Snapshotter),
+		containerd.WithSnapshot(spec.ID),
+		containerd.WithRuntime(e.shimPath, nil),
+		containerd.WithSpec(plan.Spec),
+	)
+	if err != nil {
+		return nil, runtimeError("create container", spec.RunID, err)
+	}
+	target := shim.Target{Dir: spec.Dir, LogLimit: spec.LogLimit, Stdin: spec.Stdin}
+	if spec.Stdin {
+		if err := unix.Mkfifo(target.StdinPath(), 0o600); err != nil {
+			return nil, runtimeError("make standard input for", spec.RunID, err)
+		}
+	}
+	task, err := ctr.NewTask(ctx, targetIO(target, plan.Spec.Process.Terminal))
+	if err != nil {
+		return nil, startError(spec.RunID, plan.Spec.Process.Args[0], err)
+	}
+	return task, nil
+}
+
+// makeControl mounts the directory through which a container talks to careen:
+// its result, its critical section. It is small and of its own, so that a
+// container cannot fill the node through it.
+func makeControl(dir string) (string, error) {
+	control := filepath.Join(dir, "control")
+	if err := os.MkdirAll(control, 0o700); err != nil {
+		return "", err
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+	if err := unix.Mount("careen", control, "tmpfs", flags, "size=1m,nr_inodes=64,mode=0777"); err != nil {
+		return "", fmt.Errorf("mount tmpfs on %s: %w", control, err)
+	}
+	return control, nil
+}
+
+// runtimeError is a failure that is neither the operator's nor the image's.
+func runtimeError(op, subject string, err error) error {
+	var known *fault.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	code, remedy := fault.Runtime, "Run careen doctor; the agent's log has the details"
+	if errors.Is(err, unix.ENOSPC) {
+		code, remedy = fault.Space, "Give the store more room (--store-size), or remove images that are not needed"
+	}
+	if errdefs.IsUnavailable(err) {
+		code, remedy = fault.Unreachable, "Check that containerd runs"
+	}
+	return &fault.Error{Code: code, Op: op, Subject: subject, Err: err, Remedy: remedy}
+}

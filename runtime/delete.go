@@ -1,0 +1,87 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sort"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// kept are the entries of a run's directory that outlive its container: the
+// agent reads them afterwards and removes them with the run.
+var kept = map[string]bool{"log": true, "exit.json": true}
+
+// Delete removes a container in whatever state it is, with its processes, its
+// writable layer, its mounts and all of dir but log and exit record. It may be
+// called again, and for a container that was never made.
+func (e *Engine) Delete(ctx context.Context, id, dir string) error {
+	ctx = e.context(ctx)
+	var errs []error
+	if task, err := e.task(ctx, id); err == nil {
+		if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, err)
+		}
+	} else if !errdefs.IsNotFound(err) {
+		errs = append(errs, err)
+	}
+	e.mu.Lock()
+	delete(e.tasks, id)
+	e.mu.Unlock()
+	if err := e.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		errs = append(errs, err)
+	}
+	if err := e.client.SnapshotService(e.cfg.Snapshotter).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		errs = append(errs, err)
+	}
+	errs = append(errs, clearDir(dir))
+	return runtimeError("remove container", id, errors.Join(errs...))
+}
+
+// clearDir unmounts everything below a run's directory and removes what is not
+// kept.
+func clearDir(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := unmountBelow(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if !kept[entry.Name()] {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unmountBelow detaches every mount at or below dir, the deepest first. Removing
+// files only happens after it: a bind that is left would lead RemoveAll into the
+// node's own directories.
+func unmountBelow(dir string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return err
+	}
+	sort.Slice(mounts, func(i, j int) bool { return len(mounts[i].Mountpoint) > len(mounts[j].Mountpoint) })
+	var errs []error
+	for _, m := range mounts {
+		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL {
+			errs = append(errs, &os.PathError{Op: "unmount", Path: m.Mountpoint, Err: err})
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,179 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	"github.com/containerd/containerd/api/services/diff/v1"
+	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/cmd/containerd/server"
+	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/containerd/v2/plugins/services"
+	"github.com/containerd/containerd/v2/version"
+	"github.com/containerd/log"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+	"github.com/sirupsen/logrus"
+
+	"github.com/careen-project/careen/runtime/shim"
+)
+
+// socketDirLimit leaves room for the name of a shim's socket (64 digits and a
+// slash) in the 107 bytes of a unix socket's path.
+const socketDirLimit = 42
+
+// embedded is a containerd that lives in this process.
+type embedded struct{ server *server.Server }
+
+// bridge is the one plugin of careen's own: containerd gives the instances of
+// all others to a plugin only, so this one makes the client.
+var bridge struct {
+	once   sync.Once
+	mu     sync.Mutex
+	client *containerd.Client
+}
+
+func registerBridge() {
+	registry.Register(&plugin.Registration{
+		Type: "io.careen.client.v1",
+		ID:   "in-process",
+		Requires: []plugin.Type{
+			plugins.EventPlugin, plugins.LeasePlugin, plugins.ServicePlugin,
+		},
+		InitFn: func(ic *plugin.InitContext) (any, error) {
+			client, err := inProcessClient(ic)
+			bridge.client = client
+			return client, err
+		},
+	})
+}
+
+// openEmbedded starts containerd with its stores in root and state and returns
+// a client of it. No socket is opened but those of the shims.
+func openEmbedded(ctx context.Context, cfg Config) (*embedded, *containerd.Client, error) {
+	ctx = log.WithLogger(ctx, logrus.NewEntry(containerdLogger()))
+	config := &srvconfig.Config{
+		Version: version.ConfigVersion,
+		Root:    cfg.Root,
+		State:   cfg.State,
+		Plugins: map[string]any{
+			// The addresses are never listened on. The first makes the names of the
+			// shims' sockets unique, the second tells shims that nobody listens.
+			"io.containerd.server.v1.grpc":  map[string]any{"address": filepath.Join(cfg.State, "in-process")},
+			"io.containerd.server.v1.ttrpc": map[string]any{"address": shim.NoEvents},
+			"io.containerd.shim.v1.manager": map[string]any{"socket_dir": socketDir(cfg.State)},
+			// In RAM there is nothing to sync, and on a disk a store that a crash
+			// tore is only a cache: the next pull fills it again.
+			"io.containerd.metadata.v1.bolt": map[string]any{"no_sync": cfg.StoreInMemory},
+			// Layers that nothing needs give their memory back before the next step.
+			"io.containerd.gc.v1.scheduler": map[string]any{"startup_delay": "10s", "schedule_delay": "0s"},
+		},
+		RequiredPlugins: []string{"io.careen.client.v1.in-process"},
+	}
+	if err := server.CreateTopLevelDirectories(config); err != nil {
+		return nil, nil, err
+	}
+	bridge.once.Do(registerBridge)
+	bridge.mu.Lock()
+	defer bridge.mu.Unlock()
+	bridge.client = nil
+	srv, err := server.New(ctx, config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot start the embedded containerd: %w", err)
+	}
+	if err := srv.Start(ctx); err != nil {
+		srv.Stop()
+		return nil, nil, err
+	}
+	srv.Wait()
+	return &embedded{server: srv}, bridge.client, nil
+}
+
+func (e *embedded) close() { e.server.Stop() }
+
+// containerdLogger passes on what containerd finds wrong; what it finds
+// noteworthy is a line per plugin and per call.
+func containerdLogger() *logrus.Logger {
+	logger := logrus.New()
+	logger.SetOutput(logrus.StandardLogger().Out)
+	logger.SetFormatter(logrus.StandardLogger().Formatter)
+	logger.SetLevel(logrus.ErrorLevel)
+	if logrus.IsLevelEnabled(logrus.DebugLevel) {
+		logger.SetLevel(logrus.GetLevel())
+	}
+	return logger
+}
+
+// socketDir is where shims listen: with the state, if the path is short enough.
+func socketDir(state string) string {
+	if dir := filepath.Join(state, "s"); len(dir) <= socketDirLimit {
+		return dir
+	}
+	return filepath.Join("/run", "careen-shims")
+}
+
+// inProcessClient connects a client to the services with no socket between.
+func inProcessClient(ic *plugin.InitContext) (*containerd.Client, error) {
+	event, err := ic.GetSingle(plugins.EventPlugin)
+	if err != nil {
+		return nil, err
+	}
+	lease, err := ic.GetSingle(plugins.LeasePlugin)
+	if err != nil {
+		return nil, err
+	}
+	byName, err := ic.GetByType(plugins.ServicePlugin)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{
+		services.ContentService, services.ImagesService, services.SnapshotsService, services.ContainersService,
+		services.TasksService, services.DiffService, services.NamespacesService,
+	} {
+		if byName[name] == nil {
+			return nil, fmt.Errorf("containerd's %s is missing", name)
+		}
+	}
+	return containerd.New("",
+		containerd.WithDefaultNamespace(Namespace),
+		containerd.WithServices(
+			containerd.WithEventService(event.(containerd.EventService)),
+			containerd.WithLeasesService(lease.(leases.Manager)),
+			containerd.WithContentStore(byName[services.ContentService].(content.Store)),
+			containerd.WithImageClient(byName[services.ImagesService].(imagesapi.ImagesClient)),
+			containerd.WithSnapshotters(byName[services.SnapshotsService].(map[string]snapshots.Snapshotter)),
+			containerd.WithContainerClient(byName[services.ContainersService].(containersapi.ContainersClient)),
+			containerd.WithTaskClient(byName[services.TasksService].(tasks.TasksClient)),
+			containerd.WithDiffClient(byName[services.DiffService].(diff.DiffClient)),
+			containerd.WithNamespaceClient(byName[services.NamespacesService].(namespacesapi.NamespacesClient)),
+		))
+}
+
+// linkShim puts a name in place under which the binary acts as shim, and returns
+// its absolute path. It is a symbolic link: containerd reads only its name.
+func linkShim(binary, state string) (string, error) {
+	dir := filepath.Join(state, "bin")
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, shim.Name)
+	if have, err := os.Readlink(path); err == nil && have == binary {
+		return path, nil
+	}
+	_ = os.Remove(path)
+	if err := os.Symlink(binary, path); err != nil {
+		return "", fmt.Errorf("cannot link the shim: %w", err)
+	}
+	return path, nil
+}

@@ -1,0 +1,426 @@
+package shim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// leftoverPatience bounds the wait for processes that outlived the init after
+	// SIGKILL; one in uninterruptible sleep does not go.
+	leftoverPatience = 2 * time.Second
+	// drainPatience bounds the wait for output after the last process has gone: a
+	// descriptor that was passed to a process elsewhere keeps a pipe open.
+	drainPatience = 2 * time.Second
+)
+
+// container is the one container of this shim.
+type container struct {
+	id     string
+	bundle string
+	target Target
+	ctr    *libcontainer.Container
+	proc   *libcontainer.Process
+	io     *stdio
+	reaper *reaper
+	pid    int
+	// ownPidNS: the init's death takes every process with it.
+	ownPidNS bool
+
+	mu      sync.Mutex
+	started time.Time
+	sent    map[syscall.Signal]bool
+	exit    *Exit
+	done    chan struct{}
+}
+
+// createRequest is what containerd asks for.
+type createRequest struct {
+	id, bundle, stdout string
+	terminal           bool
+	rootfs             []mount.Mount
+}
+
+// newContainer mounts the root file system and creates the container up to the
+// point where its init waits for start. On an error nothing is left.
+func newContainer(req createRequest, r *reaper) (_ *container, err error) {
+	target, err := ParseTarget(req.stdout)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := readSpec(req.bundle)
+	if err != nil {
+		return nil, err
+	}
+	if err := rememberTarget(req.bundle, req.stdout); err != nil {
+		return nil, err
+	}
+	rootfs := filepath.Join(req.bundle, "rootfs")
+	if err := mountRootfs(req.rootfs, rootfs); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, unmountAll(rootfs))
+		}
+	}()
+	spec.Root.Path = rootfs
+
+	c := &container{
+		id: req.id, bundle: req.bundle, target: target, reaper: r,
+		ownPidNS: ownPidNamespace(spec), sent: map[syscall.Signal]bool{}, done: make(chan struct{}),
+	}
+	return c, c.create(spec, req.terminal)
+}
+
+func (c *container) create(spec *specs.Spec, terminal bool) (err error) {
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
+		CgroupName:   c.id,
+		Spec:         spec,
+		RootlessEUID: os.Geteuid() != 0,
+	})
+	if err != nil {
+		return fmt.Errorf("the runtime refuses the spec: %w", err)
+	}
+	if err := os.MkdirAll(c.target.stateRoot(), 0o700); err != nil {
+		return err
+	}
+	if c.ctr, err = libcontainer.Create(c.target.stateRoot(), c.id, config); err != nil {
+		return fmt.Errorf("cannot create container: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.ctr.Destroy())
+		}
+	}()
+	if c.proc, err = newProcess(spec.Process); err != nil {
+		return err
+	}
+	if c.io, err = openStdio(c.target, c.proc, terminal); err != nil {
+		return err
+	}
+	c.reaper.hold(func() {
+		if err = c.ctr.Start(c.proc); err != nil {
+			return
+		}
+		if c.pid, err = c.proc.Pid(); err == nil {
+			c.reaper.manage(c.pid)
+		}
+	})
+	if err == nil {
+		err = c.io.attach()
+	}
+	if err != nil {
+		c.io.abandon()
+		return err
+	}
+	go c.await()
+	return nil
+}
+
+// start lets the init execute the container's command.
+func (c *container) start() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.started.IsZero() {
+		return fmt.Errorf("container %s was started already: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
+	c.started = time.Now()
+	return c.ctr.Exec()
+}
+
+// await sees the container to its end: the init's exit, then whatever outlived
+// it, then the rest of its output, then the record, and only then the waiters.
+func (c *container) await() {
+	state, err := c.proc.Wait()
+	c.reaper.release(c.pid)
+	exit := c.exitOf(state, err)
+	exit.Leftover = c.killLeftover()
+	exit.OOMKills = c.oomKills()
+	c.io.drain(drainPatience)
+	if err := c.target.writeExit(exit); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	c.mu.Lock()
+	c.exit = &exit
+	c.mu.Unlock()
+	close(c.done)
+}
+
+func (c *container) exitOf(state *os.ProcessState, err error) Exit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	exit := Exit{ExitedAt: time.Now()}
+	if !c.started.IsZero() {
+		exit.Ran = exit.ExitedAt.Sub(c.started)
+	}
+	exit.ExitedAt = exit.ExitedAt.UTC()
+	status, ok := waitStatus(state)
+	switch {
+	case !ok:
+		exit.Code, exit.Lost = 255, true
+		fmt.Fprintf(os.Stderr, "cannot wait for container %s: %v\n", c.id, err)
+	case status.Signaled():
+		exit.Signal = int(status.Signal())
+		exit.Code = 128 + exit.Signal
+		exit.Reboot = c.rebootOf(status.Signal())
+	default:
+		exit.Code = status.ExitStatus()
+	}
+	return exit
+}
+
+// rebootOf tells a reboot(2) inside the PID namespace from a signal that was
+// sent: see [Exit].
+func (c *container) rebootOf(sig syscall.Signal) string {
+	if !c.ownPidNS || c.sent[sig] {
+		return ""
+	}
+	switch sig {
+	case syscall.SIGHUP:
+		return "restart"
+	case syscall.SIGINT:
+		return "halt"
+	default:
+		return ""
+	}
+}
+
+func waitStatus(state *os.ProcessState) (syscall.WaitStatus, bool) {
+	if state == nil {
+		return 0, false
+	}
+	status, ok := state.Sys().(syscall.WaitStatus)
+	return status, ok
+}
+
+// killLeftover ends what the container daemonised and returns how many
+// processes that were.
+func (c *container) killLeftover() int {
+	pids, err := c.ctr.Processes()
+	if err != nil || len(pids) == 0 {
+		return 0
+	}
+	count := len(pids)
+	deadline := time.Now().Add(leftoverPatience)
+	for time.Now().Before(deadline) {
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		// Their parent may be anyone, so there is no event to wait for.
+		time.Sleep(5 * time.Millisecond)
+		if pids, err = c.ctr.Processes(); err != nil || len(pids) == 0 {
+			break
+		}
+	}
+	return count
+}
+
+// kill sends a signal to the init, or to every process of the container.
+func (c *container) kill(sig syscall.Signal, all bool) error {
+	c.mu.Lock()
+	if c.exit != nil {
+		c.mu.Unlock()
+		return fmt.Errorf("container %s has ended: %w", c.id, errdefs.ErrNotFound)
+	}
+	c.sent[sig] = true
+	c.mu.Unlock()
+	if !all || (c.ownPidNS && sig == unix.SIGKILL) {
+		err := c.ctr.Signal(sig)
+		if errors.Is(err, libcontainer.ErrNotRunning) || errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("container %s has ended: %w", c.id, errdefs.ErrNotFound)
+		}
+		return err
+	}
+	pids, err := c.ctr.Processes()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if kerr := unix.Kill(pid, sig); kerr != nil && kerr != unix.ESRCH {
+			err = errors.Join(err, fmt.Errorf("cannot signal process %d: %w", pid, kerr))
+		}
+	}
+	return err
+}
+
+// delete removes what the container was made of. It must have ended, or never
+// have been started.
+func (c *container) delete() (Exit, error) {
+	c.mu.Lock()
+	started, ended := !c.started.IsZero(), c.exit != nil
+	c.mu.Unlock()
+	if !ended {
+		if started {
+			return Exit{}, fmt.Errorf("container %s is running: %w", c.id, errdefs.ErrFailedPrecondition)
+		}
+		_ = c.kill(unix.SIGKILL, true)
+		<-c.done
+	}
+	err := errors.Join(c.ctr.Destroy(), unmountAll(filepath.Join(c.bundle, "rootfs")))
+	return *c.exit, err
+}
+
+// cleanUp removes a container whose shim died, as far as its bundle tells.
+func cleanUp(bundle, id string) (Exit, error) {
+	lost := Exit{Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), ExitedAt: time.Now().UTC(), Lost: true}
+	rootfs := filepath.Join(bundle, "rootfs")
+	target, err := recallTarget(bundle)
+	if err != nil {
+		// The shim died before it was asked to create anything.
+		return lost, unmountAll(rootfs)
+	}
+	if ctr, err := libcontainer.Load(target.stateRoot(), id); err == nil {
+		stray := &container{id: id, ctr: ctr}
+		stray.killLeftover()
+		if err := ctr.Destroy(); err != nil {
+			return lost, fmt.Errorf("cannot remove container %s: %w", id, err)
+		}
+	}
+	if exit, err := ReadExit(target.Dir); err == nil {
+		return exit, unmountAll(rootfs)
+	}
+	return lost, errors.Join(target.writeExit(lost), unmountAll(rootfs))
+}
+
+func readSpec(bundle string) (*specs.Spec, error) {
+	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return nil, err
+	}
+	spec := new(specs.Spec)
+	if err := json.Unmarshal(data, spec); err != nil {
+		return nil, fmt.Errorf("cannot read spec in %s: %w", bundle, err)
+	}
+	if spec.Process == nil || len(spec.Process.Args) == 0 || spec.Root == nil || spec.Linux == nil {
+		return nil, fmt.Errorf("spec in %s lacks process, root or linux: %w", bundle, errdefs.ErrInvalidArgument)
+	}
+	return spec, nil
+}
+
+// rememberTarget keeps the stdout address where a clean-up finds it.
+func rememberTarget(bundle, address string) error {
+	return os.WriteFile(filepath.Join(bundle, "careen-target"), []byte(address), 0o600)
+}
+
+func recallTarget(bundle string) (Target, error) {
+	data, err := os.ReadFile(filepath.Join(bundle, "careen-target"))
+	if err != nil {
+		return Target{}, err
+	}
+	return ParseTarget(string(data))
+}
+
+func mountRootfs(mounts []mount.Mount, rootfs string) error {
+	if err := os.MkdirAll(rootfs, 0o711); err != nil {
+		return err
+	}
+	if err := mount.All(mounts, rootfs); err != nil {
+		return fmt.Errorf("cannot mount the image: %w", errors.Join(err, unmountAll(rootfs)))
+	}
+	return nil
+}
+
+// unmountAll detaches what is mounted on path; nothing there is no error.
+func unmountAll(path string) error {
+	if err := mount.UnmountAll(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot unmount %s: %w", path, err)
+	}
+	return nil
+}
+
+func ownPidNamespace(spec *specs.Spec) bool {
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.PIDNamespace {
+			return ns.Path == ""
+		}
+	}
+	return false
+}
+
+// oomKills counts the kernel's OOM kills in the container's cgroup.
+func (c *container) oomKills() uint64 {
+	state, err := c.ctr.State()
+	if err != nil {
+		return 0
+	}
+	if dir := state.CgroupPaths[""]; dir != "" {
+		return counter(filepath.Join(dir, "memory.events"), "oom_kill")
+	}
+	if dir := state.CgroupPaths["memory"]; dir != "" {
+		return counter(filepath.Join(dir, "memory.oom_control"), "oom_kill")
+	}
+	return 0
+}
+
+// counter reads one "key value" line of a cgroup file; absent is 0.
+func counter(path, key string) uint64 {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	for line := range splitLines(data) {
+		if name, value, ok := cutSpace(line); ok && name == key {
+			n, _ := strconv.ParseUint(value, 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// newProcess translates the spec's process for libcontainer.
+func newProcess(p *specs.Process) (*libcontainer.Process, error) {
+	proc := &libcontainer.Process{
+		Init: true, Args: p.Args, Env: p.Env, Cwd: p.Cwd,
+		UID: int(p.User.UID), GID: int(p.User.GID),
+		Label: p.SelinuxLabel, AppArmorProfile: p.ApparmorProfile,
+		NoNewPrivileges: &p.NoNewPrivileges,
+		Scheduler:       p.Scheduler, IOPriority: p.IOPriority,
+		LogLevel: "4", // info; libcontainer passes it on as a number
+	}
+	for _, gid := range p.User.AdditionalGids {
+		proc.AdditionalGroups = append(proc.AdditionalGroups, int(gid))
+	}
+	if p.ConsoleSize != nil {
+		proc.ConsoleWidth, proc.ConsoleHeight = uint16(p.ConsoleSize.Width), uint16(p.ConsoleSize.Height)
+	}
+	if caps := p.Capabilities; caps != nil {
+		proc.Capabilities = &configs.Capabilities{
+			Bounding: caps.Bounding, Effective: caps.Effective, Inheritable: caps.Inheritable,
+			Permitted: caps.Permitted, Ambient: caps.Ambient,
+		}
+	}
+	for _, limit := range p.Rlimits {
+		number, ok := rlimits[limit.Type]
+		if !ok {
+			return nil, fmt.Errorf("unknown resource limit %q: %w", limit.Type, errdefs.ErrInvalidArgument)
+		}
+		proc.Rlimits = append(proc.Rlimits, configs.Rlimit{Type: number, Hard: limit.Hard, Soft: limit.Soft})
+	}
+	return proc, nil
+}
+
+// rlimits are the resource limits of getrlimit(2) by their names in the spec.
+var rlimits = map[string]int{
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU,
+	"RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS,
+	"RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE,
+	"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS,
+	"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+}

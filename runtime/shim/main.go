@@ -1,0 +1,206 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	shimapi "github.com/containerd/containerd/api/runtime/task/v3"
+	apitypes "github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	ctrdshim "github.com/containerd/containerd/v2/pkg/shim"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Name is the file name under which the binary acts as a shim. containerd is
+// given an absolute path that ends in it.
+const Name = "containerd-shim-careen-v1"
+
+// invocation is what containerd passes to a shim, flags and environment together.
+type invocation struct {
+	namespace, id, address, ttrpcAddress, bundle, socket, action string
+	info, version                                                bool
+}
+
+// Main runs the shim binary protocol of containerd's runtime v2 (its
+// documentation: core/runtime/v2/README.md): "start" spawns the process that
+// serves and prints its address, "delete" cleans up after one that died, and no
+// action at all serves. It returns the process's exit code.
+func Main(args []string) int {
+	inv, err := parseInvocation(args)
+	if err == nil {
+		err = inv.run()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", Name, err)
+		return 1
+	}
+	return 0
+}
+
+func parseInvocation(args []string) (invocation, error) {
+	var (
+		inv    invocation
+		unused string
+		debug  bool
+	)
+	set := flag.NewFlagSet(Name, flag.ContinueOnError)
+	set.StringVar(&inv.namespace, "namespace", "", "containerd namespace of the task")
+	set.StringVar(&inv.id, "id", "", "id of the task")
+	set.StringVar(&inv.address, "address", "", "containerd's gRPC address")
+	set.StringVar(&inv.bundle, "bundle", "", "bundle directory, for delete")
+	set.StringVar(&inv.socket, "socket", "", "address to serve on (set by start)")
+	set.StringVar(&unused, "publish-binary", "", "ignored: events go over ttrpc")
+	set.BoolVar(&debug, "debug", false, "ignored")
+	set.BoolVar(&inv.info, "info", false, "print what the runtime supports")
+	set.BoolVar(&inv.version, "v", false, "print the version")
+	if err := set.Parse(args); err != nil {
+		return inv, err
+	}
+	inv.action = set.Arg(0)
+	inv.ttrpcAddress = os.Getenv("TTRPC_ADDRESS")
+	return inv, nil
+}
+
+func (inv invocation) run() error {
+	if inv.version {
+		fmt.Println(Name)
+		return nil
+	}
+	if inv.info {
+		return printInfo()
+	}
+	if inv.namespace == "" || inv.id == "" {
+		return errors.New("-namespace and -id are required: containerd starts this program, nobody else")
+	}
+	ctx := namespaces.WithNamespace(context.Background(), inv.namespace)
+	switch inv.action {
+	case "start":
+		return inv.start(ctx)
+	case "delete":
+		return inv.delete()
+	case "":
+		// The shim lives as long as its container in a node's scarce memory.
+		debug.SetGCPercent(40)
+		return inv.serve(ctx)
+	default:
+		return fmt.Errorf("unknown action %q", inv.action)
+	}
+}
+
+// printInfo answers containerd's question for features: containerd asks once
+// per runtime, before the first task.
+func printInfo() error {
+	data, err := proto.Marshal(&apitypes.RuntimeInfo{Name: Name})
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(data)
+	return err
+}
+
+// start makes the socket, spawns the serving process with it and prints where
+// it listens, as JSON: containerd 1.7 and every 2.x read that.
+func (inv invocation) start(ctx context.Context) error {
+	address, err := inv.socketAddress(ctx)
+	if err != nil {
+		return err
+	}
+	listener, err := ctrdshim.NewSocket(address)
+	if ctrdshim.SocketEaddrinuse(err) {
+		// Left by a shim that was killed: containerd starts one per task id.
+		if ctrdshim.CanConnect(address) {
+			return fmt.Errorf("a shim for task %s is alive already", inv.id)
+		}
+		if err := ctrdshim.RemoveSocket(address); err != nil {
+			return fmt.Errorf("cannot remove stale socket %s: %w", address, err)
+		}
+		listener, err = ctrdshim.NewSocket(address)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", address, err)
+	}
+	file, err := listener.File()
+	if err != nil {
+		return err
+	}
+	if err := inv.spawn(address, file); err != nil {
+		_ = ctrdshim.RemoveSocket(address)
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{
+		"version": 3, "address": address, "protocol": "ttrpc",
+	})
+}
+
+// socketAddress is where the shim of this task listens: in the directory that
+// containerd names, or beside its other sockets with an older containerd.
+func (inv invocation) socketAddress(ctx context.Context) (string, error) {
+	input, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
+	if err != nil {
+		return "", err
+	}
+	var params bootapi.BootstrapParams
+	if err := proto.Unmarshal(input, &params); err == nil && params.GetSocketDir() != "" {
+		return ctrdshim.CreateSocketAddress(ctx, params.GetSocketDir(), inv.address, inv.id, false)
+	}
+	return ctrdshim.SocketAddress(ctx, inv.address, inv.id, false)
+}
+
+// spawn starts the serving process in a session of its own, so that signals
+// meant for the agent's process group do not reach it.
+func (inv invocation) spawn(address string, listener *os.File) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "-namespace", inv.namespace, "-id", inv.id, "-address", inv.address, "-socket", address)
+	cmd.Args[0] = Name
+	// Of the agent's environment the shim needs only where to send events.
+	cmd.Env = []string{"GOMAXPROCS=2", "TTRPC_ADDRESS=" + inv.ttrpcAddress}
+	cmd.ExtraFiles = []*os.File{listener}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("cannot start the shim: %w", err)
+	}
+	// A shim that is killed for the node's memory would take the step's exit
+	// code with it. Without CAP_SYS_RESOURCE this fails, which is no reason not
+	// to run.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("-998"), 0o644)
+	return cmd.Process.Release()
+}
+
+// delete cleans up after a shim that died: everything of the container that is
+// still there goes, and the record says that nobody saw the end.
+func (inv invocation) delete() error {
+	bundle := inv.bundle
+	if bundle == "" {
+		var err error
+		if bundle, err = os.Getwd(); err != nil {
+			return err
+		}
+	}
+	exit, err := cleanUp(filepath.Clean(bundle), inv.id)
+	if err != nil {
+		return err
+	}
+	data, err := proto.Marshal(&shimapi.DeleteResponse{
+		ExitStatus: uint32(exit.Code),
+		ExitedAt:   timestamppb.New(exit.ExitedAt),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(data)
+	return err
+}
