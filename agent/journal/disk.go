@@ -1,0 +1,60 @@
+package journal
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// onDisk reports whether fsync means anything in dir.
+func onDisk(dir string) bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return true // the careful answer
+	}
+	return st.Type != unix.TMPFS_MAGIC && st.Type != unix.RAMFS_MAGIC
+}
+
+func (j *Journal) syncFile(file *os.File) error {
+	if !j.sync {
+		return nil
+	}
+	return file.Sync()
+}
+
+// syncDir makes the file's name stable.
+func (j *Journal) syncDir() error {
+	if !j.sync {
+		return nil
+	}
+	dir, err := os.Open(j.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// explain makes what the file system says an operator's error.
+func explain(op, dir string, err error) error {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	f := &fault.Error{Code: fault.Node, Op: op, Subject: dir, Err: err,
+		Remedy: "Check the directory given with --state, and the disk it is on"}
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		f.Code, f.Reason = fault.Space, "no space left"
+		f.Remedy = "Make room there, or give a larger place with --state"
+	case errors.Is(err, unix.EROFS):
+		f.Reason, f.Remedy = "the file system is read-only", "Mount it writable, or give another --state"
+	case errors.Is(err, fs.ErrPermission):
+		f.Reason = "permission denied"
+	}
+	return f
+}
