@@ -1,0 +1,144 @@
+package steps
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// The names of the built-in steps.
+const (
+	// GenericStep runs the image that its arguments name.
+	GenericStep = "generic_container_step"
+	// DeprecatedStep is the same under IPA's old name.
+	DeprecatedStep = "container_clean_step"
+	// SequenceStep runs several images one after another. It is careen's own and
+	// exists only where the steps file switches it on.
+	SequenceStep = "container_sequence_step"
+)
+
+// maxStepsFile bounds the steps file, in bytes.
+const maxStepsFile = 1 << 20
+
+// Catalogue is the set of steps that a node offers. It does not change.
+type Catalogue struct {
+	// Path is the steps file, "" for the built-in steps alone.
+	Path string
+	// Warnings are about steps that will not work as their author may think.
+	Warnings []Warning
+
+	steps    []yamlStep
+	aliases  []string
+	sequence bool
+}
+
+// yamlStep is one entry of the steps file.
+type yamlStep struct {
+	name, image     string
+	iface           string
+	priority        int
+	reboot          bool
+	abortable       bool
+	pullOpts, runOp any
+	limits          Limits
+	line            int
+}
+
+// Builtin returns the catalogue with no steps file: what is left when the file
+// cannot be used.
+func Builtin() *Catalogue { return &Catalogue{} }
+
+// LoadSteps reads the YAML file of container steps. An absent or empty file means
+// no steps beside the built-in ones. A file that cannot be read or is not valid is
+// a *[fault.Error] with code bad_steps that names file, line, step and key; then
+// no step may be advertised, as in IPA.
+//
+// Names in reserved collide with methods of hardware managers that are loaded in
+// IPA, beside those that every IPA has, and are refused.
+func LoadSteps(path string, reserved []string) (*Catalogue, error) {
+	data, err := readLimited(path, maxStepsFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &Catalogue{Path: path}, nil
+	}
+	if err != nil {
+		return nil, &fault.Error{
+			Code: fault.BadSteps, Op: "read container steps from", Subject: path, Err: err,
+			Remedy: "Check container_steps_file in [container] and the file's permissions",
+		}
+	}
+	return parseSteps(path, data, reserved)
+}
+
+// stepsError is a defect of the steps file.
+func stepsError(path string, line int, format string, args ...any) error {
+	subject := path
+	if line > 0 {
+		subject += ":" + strconv.Itoa(line)
+	}
+	return &fault.Error{
+		Code: fault.BadSteps, Op: "read container steps from", Subject: subject,
+		Reason: fmt.Sprintf(format, args...), Remedy: "Correct the steps file",
+	}
+}
+
+// List returns what IPA advertises in the phase: the built-in steps, then those of
+// the file in its order. A priority of the file holds in phase clean only: in any
+// other it would run a container meant for cleaning on every deployment.
+func (c *Catalogue) List(phase string) []api.Step {
+	out := []api.Step{builtinStep(GenericStep), builtinStep(DeprecatedStep)}
+	for _, s := range c.steps {
+		step := api.Step{
+			Step: s.name, Interface: s.iface, RebootRequested: s.reboot, Abortable: s.abortable,
+		}
+		if phase == "clean" {
+			step.Priority = s.priority
+		}
+		out = append(out, step)
+	}
+	for _, alias := range c.aliases {
+		out = append(out, builtinStep(alias))
+	}
+	if c.sequence {
+		step := builtinStep(SequenceStep)
+		step.ArgsInfo = map[string]api.Arg{"sequence": {
+			Description: "List of container_url, pull_options and run_options, run in this order", Required: true,
+		}}
+		out = append(out, step)
+	}
+	return out
+}
+
+// builtinStep is what IPA advertises for a step that takes its image as argument.
+func builtinStep(name string) api.Step {
+	return api.Step{
+		Step: name, Priority: 0, Interface: "deploy", RebootRequested: false, Abortable: true,
+		ArgsInfo: map[string]api.Arg{
+			"container_url": {Description: "Container image URL", Required: true},
+			"pull_options":  {Description: "Pull options"},
+			"run_options":   {Description: "Run options"},
+		},
+	}
+}
+
+// untrusted reports whether name is a step that takes its image as argument.
+func (c *Catalogue) untrusted(name string) bool {
+	return name == GenericStep || name == DeprecatedStep || contains(c.aliases, name)
+}
+
+// lookup returns the first step of the file with this name, as IPA's dispatch
+// does. A name that starts with an underscore never resolves.
+func (c *Catalogue) lookup(name string) (*yamlStep, bool) {
+	if name == "" || name[0] == '_' {
+		return nil, false
+	}
+	for i := range c.steps {
+		if c.steps[i].name == name {
+			return &c.steps[i], true
+		}
+	}
+	return nil, false
+}

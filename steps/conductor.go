@@ -1,0 +1,101 @@
+package steps
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+)
+
+// fromConductor is the origin of what was sent at lookup.
+const fromConductor = "conductor"
+
+// errNull is what IPA runs into when the conductor sends null for an option
+// whose value it then needs.
+var errNull = errors.New("the conductor sent null")
+
+// WithConductor returns a copy of c in which the agent_containers of the
+// conductor's lookup answer hold: they win over files and environment, for as
+// long as no later answer changes them. Like IPA, it passes over unknown options
+// and bad values with a warning, for neither is worth losing the node over.
+func (c *Config) WithConductor(options map[string]any) (*Config, []Warning) {
+	next := *c
+	next.broken = maps.Clone(c.broken)
+	next.sources = maps.Clone(c.sources)
+	var warnings []Warning
+	warn := func(key, format string, args ...any) {
+		warnings = append(warnings, Warning{
+			Key: "container." + key, From: fromConductor, Message: fmt.Sprintf(format, args...),
+		})
+	}
+	for _, key := range sortedKeys(options) {
+		value := options[key]
+		switch {
+		case !known(key):
+			warn(key, "Ignoring unknown [container] option %s sent by the conductor", key)
+		case value == nil:
+			next.setNull(key)
+			if err := next.broken[key]; err != nil {
+				warn(key, "[container]%s is null: steps that need it are refused", key)
+			}
+		default:
+			if err := next.setOverride(key, value); err != nil {
+				warn(key, "Ignoring invalid value for [container]%s sent by the conductor: %s", key, err)
+			} else if err := next.broken[key]; err != nil {
+				warn(key, "[container]%s cannot be used: %s", key, err)
+			}
+		}
+	}
+	return &next, warnings
+}
+
+// setNull gives an option the value None, as IPA's configuration would hold it:
+// no restriction is lifted by it, and what cannot work without a value is broken.
+func (c *Config) setNull(key string) {
+	c.sources[key] = fromConductor
+	delete(c.broken, key)
+	switch key {
+	case "allow_arbitrary_containers":
+		c.AllowArbitrary = false
+	case "pull_options":
+		c.PullOptions = []string{}
+	case "run_options":
+		c.RunOptions = []string{}
+	case "allowed_containers":
+		c.Allowed, c.broken[key] = []string{}, errNull
+	default:
+		c.broken[key] = errNull
+	}
+}
+
+// setOverride applies a value that is not null. Here the types come first and
+// the references of oslo.config's templates after, when the value is used: one
+// that cannot be resolved does not keep the old value, it breaks the option.
+func (c *Config) setOverride(key string, value any) error {
+	if err := c.set(key, value, fromConductor); err != nil {
+		return err
+	}
+	switch key {
+	case "allow_arbitrary_containers", "runner":
+		return nil
+	case "container_steps_file":
+		text, err := unescapeOslo(c.StepsFile)
+		if err != nil {
+			c.broken[key] = err
+			return nil
+		}
+		c.StepsFile = text
+		return nil
+	}
+	list := c.list(key)
+	items := make([]string, len(*list))
+	for i, item := range *list {
+		text, err := unescapeOslo(item)
+		if err != nil {
+			c.broken[key] = err
+			return nil
+		}
+		items[i] = text
+	}
+	*list = items
+	return nil
+}

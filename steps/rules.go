@@ -1,0 +1,239 @@
+package steps
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Rule is one [[allow]] entry of careen.toml: an image that untrusted step
+// arguments may name although IPA's allowed_containers does not list it, and the
+// options that may come with it. Every matcher that is set has to match.
+type Rule struct {
+	// Name is for messages and the audit record; "" is none.
+	Name string
+	// From is "FILE:LINE".
+	From string
+	// Image is compared like an entry of allowed_containers.
+	Image string
+	// Digest is sha256:..., which the reference must end in.
+	Digest string
+	// Repository is compared with the reference without tag and digest.
+	Repository string
+	// Glob is matched with the whole reference; * stays within one path component.
+	Glob string
+	// Phases restricts the rule to some of clean, deploy and service; empty is all.
+	Phases []string
+	// RunOptions and PullOptions are option patterns in words, nil where arguments
+	// may choose no options of that kind.
+	RunOptions, PullOptions []string
+	// Command lets a direct request replace the image's command.
+	Command bool
+	// Limits are for what this rule lets run.
+	Limits Limits
+
+	glob      *regexp.Regexp
+	permitted [2][]*regexp.Regexp // per kind; nil where locked
+}
+
+// tomlRule is the form of an allow entry in careen.toml.
+type tomlRule struct {
+	Name            string
+	Image           string
+	Digest          string
+	Repository      string
+	Glob            string
+	Phases          []string
+	RunOptions      *[]string `toml:"run_options"`
+	PullOptions     *[]string `toml:"pull_options"`
+	Command         bool
+	Timeout         duration
+	SilenceTimeout  duration `toml:"silence_timeout"`
+	RebootExitCodes []int    `toml:"reboot_exit_codes"`
+	Critical        bool
+}
+
+// kind tells run options from pull options.
+type kind int
+
+const (
+	runKind kind = iota
+	pullKind
+)
+
+// String returns the name of the option list, as in a step's arguments.
+func (k kind) String() string {
+	if k == pullKind {
+		return "pull_options"
+	}
+	return "run_options"
+}
+
+// Phases of a node's life in which steps run.
+var phases = []string{"clean", "deploy", "service"}
+
+// newRule checks an entry and compiles what it matches.
+func (c *Config) newRule(t tomlRule) (*Rule, error) {
+	r := &Rule{
+		Name: t.Name, Image: t.Image, Digest: t.Digest, Repository: t.Repository, Glob: t.Glob,
+		Phases: t.Phases, Command: t.Command,
+		Limits: Limits{
+			Timeout: time.Duration(t.Timeout), SilenceTimeout: time.Duration(t.SilenceTimeout),
+			RebootExitCodes: t.RebootExitCodes, Critical: t.Critical,
+		},
+	}
+	if r.Image == "" && r.Digest == "" && r.Repository == "" && r.Glob == "" {
+		return nil, errors.New("one of image, digest, repository and glob is required")
+	}
+	if r.Digest != "" && !reDigest.MatchString(r.Digest) {
+		return nil, fmt.Errorf("digest %q is not sha256: and 64 hexadecimal digits", r.Digest)
+	}
+	if r.Repository != "" {
+		ref, ok := splitReference(normalize(r.Repository))
+		if !ok || ref.tag != "" || ref.digest != "" {
+			return nil, fmt.Errorf("repository %q must be a name without tag and digest", r.Repository)
+		}
+		r.Repository = ref.repository
+	}
+	if r.Glob != "" {
+		r.glob = compileGlob(normalize(r.Glob), "/")
+	}
+	for _, phase := range r.Phases {
+		if !contains(phases, phase) {
+			return nil, fmt.Errorf("phase %q is not clean, deploy or service", phase)
+		}
+	}
+	if err := checkExitCodes(r.Limits.RebootExitCodes); err != nil {
+		return nil, err
+	}
+	var err error
+	if r.RunOptions, err = c.compileOptions(r, runKind, t.RunOptions); err != nil {
+		return nil, err
+	}
+	r.PullOptions, err = c.compileOptions(r, pullKind, t.PullOptions)
+	return r, err
+}
+
+// compileOptions makes the patterns of one option list and returns its words.
+func (c *Config) compileOptions(r *Rule, k kind, list *[]string) ([]string, error) {
+	if list == nil {
+		return nil, nil
+	}
+	words, err := asOptions(*list)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", k, err)
+	}
+	canonical, err := c.canonical(k, words)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", k, err)
+	}
+	r.permitted[k] = []*regexp.Regexp{} // not nil: the list is there, even if empty
+	for _, option := range canonical {
+		r.permitted[k] = append(r.permitted[k], compileGlob(option, "/:,"))
+	}
+	return words, nil
+}
+
+// canonical puts words into the form that patterns are compared in.
+func (c *Config) canonical(k kind, words []string) ([]string, error) {
+	if len(words) == 0 {
+		return nil, nil
+	}
+	if c.canon[k] == nil {
+		return nil, errors.New("options cannot be compared here")
+	}
+	options, err := c.canon[k](slices.Clone(words))
+	if err != nil {
+		return nil, err
+	}
+	for _, option := range options {
+		if !strings.HasPrefix(option, "--") || len(option) < 3 {
+			return nil, fmt.Errorf("%q is not an option", option)
+		}
+	}
+	return options, nil
+}
+
+// matches reports whether the rule is about this image in this phase.
+func (r *Rule) matches(image, phase string) bool {
+	if len(r.Phases) > 0 && !contains(r.Phases, phase) {
+		return false
+	}
+	name := normalize(image)
+	ref, ok := splitReference(name)
+	if !ok {
+		return false
+	}
+	switch {
+	case r.Image != "" && normalize(r.Image) != name:
+		return false
+	case r.Digest != "" && r.Digest != ref.digest:
+		return false
+	case r.Repository != "" && r.Repository != ref.repository:
+		return false
+	case r.glob != nil && !r.glob.MatchString(name):
+		return false
+	}
+	return true
+}
+
+// String describes the rule for the audit record.
+func (r *Rule) String() string {
+	var parts []string
+	add := func(key, value string) {
+		if value != "" {
+			parts = append(parts, fmt.Sprintf("%s=%q", key, value))
+		}
+	}
+	add("name", r.Name)
+	add("image", r.Image)
+	add("digest", r.Digest)
+	add("repository", r.Repository)
+	add("glob", r.Glob)
+	add("phases", strings.Join(r.Phases, ","))
+	add("run_options", strings.Join(r.RunOptions, " "))
+	add("pull_options", strings.Join(r.PullOptions, " "))
+	if r.Command {
+		parts = append(parts, "command=true")
+	}
+	return strings.Join(parts, " ")
+}
+
+// compileGlob turns a pattern into an anchored expression: ** is any text, * any
+// text without the characters in stop. Everything else is literal.
+func compileGlob(pattern, stop string) *regexp.Regexp {
+	var b strings.Builder
+	b.WriteString(`(?s)\A`)
+	for i := 0; i < len(pattern); {
+		switch {
+		case strings.HasPrefix(pattern[i:], "**"):
+			b.WriteString(`.*`)
+			i += 2
+		case pattern[i] == '*':
+			b.WriteString(`[^` + stop + `]*`)
+			i++
+		default:
+			end := i + 1
+			for end < len(pattern) && pattern[end] != '*' {
+				end++
+			}
+			b.WriteString(regexp.QuoteMeta(pattern[i:end]))
+			i = end
+		}
+	}
+	b.WriteString(`\z`)
+	return regexp.MustCompile(b.String())
+}
+
+// checkExitCodes refuses codes that cannot mean "done".
+func checkExitCodes(codes []int) error {
+	for _, code := range codes {
+		if code < 1 || code > 255 {
+			return fmt.Errorf("reboot_exit_codes: %d is not between 1 and 255", code)
+		}
+	}
+	return nil
+}
