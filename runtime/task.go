@@ -235,4 +235,3 @@ func firstCause(err error) string {
 func consoleSize(columns, rows uint16) *specs.Box {
 	return &specs.Box{Width: uint(columns), Height: uint(rows)}
 }
-

@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
+	// Lets libcontainer write device rules: BPF programs on cgroup v2.
+	_ "github.com/opencontainers/cgroups/devices"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
@@ -122,10 +124,14 @@ func (c *container) create(spec *specs.Spec, terminal bool) (err error) {
 			c.reaper.manage(c.pid)
 		}
 	})
-	if err == nil {
-		err = c.io.attach()
-	}
 	if err != nil {
+		c.io.abandon()
+		return err
+	}
+	if err := c.io.attach(); err != nil {
+		_ = c.ctr.Signal(unix.SIGKILL)
+		_, _ = c.proc.Wait()
+		c.reaper.release(c.pid)
 		c.io.abandon()
 		return err
 	}

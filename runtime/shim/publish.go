@@ -18,7 +18,9 @@ const NoEvents = "none"
 const publishTimeout = 5 * time.Second
 
 // publisher sends task events to an external containerd, for whoever watches it.
-type publisher struct{ remote *ctrdshim.RemoteEventsPublisher }
+type publisher struct {
+	remote *ctrdshim.RemoteEventsPublisher
+}
 
 func newPublisher(address string) (*publisher, error) {
 	if address == "" || address == NoEvents {

@@ -106,11 +106,10 @@ func (s *stdio) attach() error {
 		if err != nil {
 			return fmt.Errorf("cannot receive the terminal: %w", err)
 		}
-		if err := unix.SetNonblock(int(master.Fd()), true); err != nil {
-			return err
+		polled, err := pollable(master)
+		if err != nil {
+			return fmt.Errorf("cannot use the terminal: %w", err)
 		}
-		// A new os.File, so that the runtime's poller watches the descriptor.
-		polled := os.NewFile(master.Fd(), master.Name())
 		if s.terminal, err = console.ConsoleFromFile(polled); err != nil {
 			return fmt.Errorf("cannot use the terminal: %w", err)
 		}
@@ -132,6 +131,21 @@ func (s *stdio) attach() error {
 		go s.feedInput()
 	}
 	return nil
+}
+
+// pollable returns a file for the same terminal that the Go runtime's poller
+// watches, so that closing it ends a read: a file's mode is decided when it is
+// made, and libcontainer makes this one blocking.
+func pollable(file *os.File) (*os.File, error) {
+	defer file.Close()
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), file.Name()), nil
 }
 
 // onlyReader hides the file's WriteTo, which would try splice for every chunk.
