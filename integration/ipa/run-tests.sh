@@ -1,0 +1,14 @@
+#!/bin/sh
+# Checks and tests the plugin against the real ironic-python-agent: ruff, mypy --strict, pytest. Further arguments go
+# to pytest. CAREEN_BIN, a built careen, makes the tests use the real agent where they can.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+venv=$("$here/setup.sh")
+export IPA_SOURCE="$venv/sdist"
+cd "$here"
+
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+"$venv/bin/mypy"
+exec "$venv/bin/python" -m pytest "$@"

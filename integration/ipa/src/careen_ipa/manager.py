@@ -1,0 +1,394 @@
+"""The hardware manager: IPA's container steps, run by the careen agent."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from ironic_python_agent import config as ipa_config  # noqa: F401  registers what hardware reads at import
+from ironic_python_agent import errors, hardware
+from oslo_config import cfg
+from oslo_log import log
+
+from careen_ipa import collect, config, ids, resume, stop
+from careen_ipa import errors as failures
+from careen_ipa.client import API_MAJOR, Client, ClientError, Json, Problem, Unreachable
+from careen_ipa.runs import FINAL, Runner, Settings, value_of
+
+CONF = cfg.CONF
+LOG = log.getLogger(__name__)
+
+#: What the manager sends of Ironic's node object. The rest may hold secrets and is none of the agent's business.
+_NODE_FIELDS = ("uuid", "name", "instance_uuid")
+
+_SUPPORT = {
+    "service_provider": hardware.HardwareSupport.SERVICE_PROVIDER,
+    "mainline": hardware.HardwareSupport.MAINLINE,
+    "none": hardware.HardwareSupport.NONE,
+}
+
+
+class CareenHardwareManager(hardware.HardwareManager):
+    """Runs container steps through the careen agent's socket.
+
+    Only the steps are public here. Every other manager takes the public names of this class for names that a step
+    of the steps file must not have.
+    """
+
+    HARDWARE_MANAGER_NAME = "CareenHardwareManager"
+    # The conductor compares name and version before every step and starts cleaning again when they have changed. So
+    # this is the version of the steps' meaning, not of the package.
+    HARDWARE_MANAGER_VERSION = "1"
+
+    def __init__(self) -> None:
+        """Read the configuration. Nothing is asked of the agent yet."""
+        options = config.register(CONF)
+        self._options = options
+        self._client = Client(options.socket, timeout=options.request_timeout)
+        self._names: frozenset[str] | None = None
+        # Lost runs that were reported, and the command that they were reported to.
+        self._told: dict[str, str] = {}
+        self._resumed = False
+        self._resuming = False
+
+    # What IPA asks of every manager.
+
+    def evaluate_hardware_support(self) -> int:
+        """Return the configured level if an agent is there, is ready and speaks this plugin's version."""
+        level = _SUPPORT[self._options.support_level]
+        if level == hardware.HardwareSupport.NONE:
+            LOG.info("careen's container steps are turned off by [careen]support_level")
+            return level
+        reason = self._wait_for_agent()
+        if reason:
+            LOG.error("Container steps are not available through careen: %s", reason)
+            return hardware.HardwareSupport.NONE
+        if self._options.abort_on_stop:
+            stop.install()
+        return level
+
+    def wait_for_disks(self) -> None:
+        """Take up an interrupted command, and leave the waiting to other managers.
+
+        IPA dispatches this once it knows its node: after the lookup and before the first heartbeat, which is when
+        the conductor's command has to be there again.
+        """
+        node = hardware.get_cached_node()
+        if node is not None and not self._resumed:
+            self._resumed = True
+            if self._options.resume:
+                try:
+                    self._resuming = True
+                    self._resuming = resume.resume(self._client, node)
+                except Exception:  # IPA would not start; the next step is checked in any case
+                    LOG.exception("Cannot take up an interrupted step")
+        raise errors.IncompatibleHardwareMethodError
+
+    def collect_system_logs(self, io_dict: MutableMapping[str, Any], file_list: list[str]) -> None:  # noqa: ARG002
+        """Add the logs of recent runs to what IPA collects."""
+        collect.collect(self._client, io_dict, self._options.collect_runs)
+        self._forget()
+
+    # Which steps there are.
+
+    def get_clean_steps(self, node: Json, ports: list[Json]) -> list[Json]:  # noqa: ARG002
+        """Return the steps for cleaning, with their priorities."""
+        return self._steps("clean")
+
+    def get_deploy_steps(self, node: Json, ports: list[Json]) -> list[Json]:  # noqa: ARG002
+        """Return the steps for deployment, none of which runs on its own."""
+        return self._steps("deploy")
+
+    def get_service_steps(self, node: Json, ports: list[Json]) -> list[Json]:  # noqa: ARG002
+        """Return the steps for servicing, none of which runs on its own."""
+        return self._steps("service")
+
+    # The built-in steps. Their signatures are what keeps an argument named "trusted" out.
+
+    def generic_container_step(
+        self,
+        node: Json,
+        ports: list[Json],  # noqa: ARG002
+        container_url: object = None,
+        pull_options: object = None,
+        run_options: object = None,
+        sequence: object = None,
+    ) -> Json:
+        """Run the image container_url, or the images of sequence one after another."""
+        given = {
+            "container_url": container_url,
+            "pull_options": pull_options,
+            "run_options": run_options,
+            "sequence": sequence,
+        }
+        args = {name: value for name, value in given.items() if value is not None}
+        return self._builtin("generic_container_step", node, args)
+
+    def container_clean_step(
+        self,
+        node: Json,
+        ports: list[Json],  # noqa: ARG002
+        container_url: object = None,
+        pull_options: object = None,
+        run_options: object = None,
+    ) -> Json:
+        """Deprecated name of generic_container_step."""
+        LOG.warning("The 'container_clean_step' step is deprecated, use 'generic_container_step' instead.")
+        given = {"container_url": container_url, "pull_options": pull_options, "run_options": run_options}
+        args = {name: value for name, value in given.items() if value is not None}
+        return self._builtin("container_clean_step", node, args)
+
+    if not TYPE_CHECKING:  # or any name would be an attribute to the type checker
+
+        def __getattr__(self, name: str) -> Callable[..., Json]:
+            """Resolve a name of the steps file to the callable that runs it.
+
+            IPA asks every manager for every name it dispatches, so names that cannot be steps are refused at once
+            and the agent is asked at most once between two listings of steps.
+            """
+            if not name.startswith("_") and name not in self._reserved():
+                # Not self._names: without __init__ that would come here again.
+                known = self.__dict__.get("_names")
+                if known is None and "_client" in self.__dict__:
+                    known = self._learn()
+                if known and name in known:
+                    return functools.partial(self._named, name)
+            raise AttributeError(f"{type(self).__name__} object has no attribute {name}")
+
+    # The rest is how.
+
+    def _wait_for_agent(self) -> str:
+        """Return "" once the agent is ready, or why it is not usable after start_timeout seconds."""
+        deadline = time.monotonic() + self._options.start_timeout
+        while True:
+            reason, final = self._unusable()
+            if not reason or final or time.monotonic() >= deadline:
+                return reason
+            time.sleep(0.25)
+
+    def _unusable(self) -> tuple[str, bool]:
+        """Return why no step can be run now, or "", and whether waiting cannot change it."""
+        try:
+            version = self._client.version()
+            major = str(version.get("api_version") or "").removeprefix("v").partition(".")[0]
+            if major != API_MAJOR:
+                return (
+                    f"the agent at {self._client.path} (careen {version.get('version')}) has API version "
+                    f"{version.get('api_version')}, this plugin needs {API_MAJOR}; install both from one release"
+                ), True
+            health = self._client.health()
+        except Unreachable as exc:
+            return (
+                f"{exc}; is the careen unit part of the ramdisk and started before ironic-python-agent?",
+                False,
+            )
+        except ClientError as exc:
+            return f"what answers at {self._client.path} is not a usable agent: {exc}", True
+        return ("", False) if health.get("ready") else (f"the agent is not ready: {_findings(health)}", False)
+
+    @staticmethod
+    def _reserved() -> frozenset[str]:
+        """Return the names that a step of the steps file must not have."""
+        names = frozenset(dir(CareenHardwareManager)) | frozenset(dir(hardware.GenericHardwareManager))
+        # Read from the cache: asking IPA for its managers while it is loading them would load them again.
+        for found in hardware._global_managers or ():
+            names |= frozenset(dir(found["manager"]))
+        return names
+
+    def _steps(self, phase: str) -> list[Json]:
+        reason, _ = self._unusable()
+        if reason:
+            LOG.error("careen's container steps are not advertised for the %s phase: %s", phase, reason)
+            return []
+        try:
+            self._forward_config()
+            steps = self._client.steps(phase, sorted(self._reserved()))
+        except ClientError as exc:
+            raise failures.from_client(exc, f"list the {phase} steps") from exc
+        for step in steps:
+            missing = {"step", "priority", "interface"} - step.keys()
+            if missing:
+                raise errors.HardwareManagerConfigurationError(
+                    f"The careen agent's step {step.get('step')} has no {', '.join(sorted(missing))}."
+                )
+        self._names = frozenset(str(step["step"]) for step in steps)
+        return steps
+
+    def _learn(self) -> frozenset[str]:
+        """Fetch the steps' names for an IPA that has been asked to run a step before it has listed any."""
+        try:
+            self._steps("clean")
+        except errors.RESTError as exc:
+            # Raising would break the dispatch of everything else. A listing reports the same loudly.
+            LOG.error("Cannot resolve the names of container steps: %s", exc)
+            self._names = frozenset()
+        return self._names or frozenset()
+
+    def _forward_config(self) -> None:
+        """Tell the agent what the conductor sent at lookup; a policy that it does not know must not be assumed."""
+        options = config.container_options(CONF, self._options.forward_config == "all")
+        if options:
+            self._client.patch_config(options)
+
+    def _builtin(self, step: str, node: Json, args: Json) -> Json:
+        if "sequence" not in args:
+            url = args.get("container_url")
+            if not isinstance(url, str) or not url:
+                raise errors.InvalidCommandParamsError(
+                    f"container_url must be a non-empty string, got {type(url).__name__}."
+                )
+        return self._execute(step, node, args)
+
+    def _named(self, step: str, node: Json, ports: list[Json], **args: object) -> Json:  # noqa: ARG002
+        return self._execute(step, node, args)
+
+    def _execute(self, step: str, node: Json, args: Mapping[str, Any]) -> Json:
+        url = args.get("container_url")
+        image = url if isinstance(url, str) else ""
+        try:
+            return self._run(step, node, args)
+        except ClientError as exc:
+            error = failures.from_client(exc, f"run the container step {step}", image)
+            LOG.error("Container step %s: %s", step, error)
+            raise error from exc
+        except ValueError as exc:
+            raise errors.HardwareManagerConfigurationError(failures.sentence(str(exc))) from exc
+
+    def _run(self, step: str, node: Json, args: Mapping[str, Any]) -> Json:
+        if self._resuming:
+            self._resuming = False
+            _await_lookup()
+        phase = ids.phase_of(node, step)
+        place = ids.place_of(node, phase)
+        identifier, repeatable = ids.run_id(node, step, args, place)
+        if not repeatable:
+            LOG.warning(
+                "The node says neither which step this is nor when: if the command is repeated, it runs again"
+            )
+        runner = Runner(self._client, self._settings())
+        self._settle(runner, node, place, identifier)
+        self._forward_config()
+        request = {
+            "id": identifier,
+            "step": step,
+            "phase": phase,
+            "args": dict(args),
+            "node": {name: node[name] for name in _NODE_FIELDS if node.get(name)},
+            **self._settings().limits(step),
+        }
+        parts = self._parts(runner, request)
+        if len(parts) < 2:
+            return self._one(runner, request, "")
+        return self._sequence(runner, request, parts)
+
+    def _settings(self) -> Settings:
+        options = self._options
+        return Settings(
+            unreachable_timeout=options.unreachable_timeout,
+            step_timeout=options.step_timeout,
+            step_timeouts=options.step_timeouts,
+            silence_timeout=options.silence_timeout,
+            log_output=options.log_output,
+            log_rate=options.log_rate,
+        )
+
+    def _parts(self, runner: Runner, request: Json) -> list[Json]:
+        """Return the arguments of each part of the step; the agent has checked the policy of all of them."""
+        body = {name: request[name] for name in ("step", "phase", "args")}
+        try:
+            return runner.persist(lambda: self._client.resolve(body))
+        except Problem as exc:
+            if exc.status != 404:
+                raise
+            # An agent that knows no sequences, or not the step: the run's own answer says which.
+            return []
+
+    def _sequence(self, runner: Runner, request: Json, parts: list[Json]) -> Json:
+        done: list[Json] = []
+        for number, part in enumerate(parts, start=1):
+            args = part["args"] if isinstance(part.get("args"), dict) else part
+            where = f"part {number} of {len(parts)} ({args.get('container_url', request['step'])}): "
+            LOG.info("Container step %s: %s", request["step"], where.removesuffix(": "))
+            single = {**request, "id": ids.part_id(request["id"], number), "args": args}
+            done.append(self._one(runner, single, where))
+        value: Json = {"run": request["id"], "parts": done}
+        if any(part.get("reboot_requested") for part in done):
+            value["reboot_requested"] = True
+        return value
+
+    def _one(self, runner: Runner, request: Json, where: str) -> Json:
+        run = runner.execute(request)
+        if run.get("state") != "succeeded":
+            error = failures.from_run(run, self._options.error_lines, where)
+            LOG.error("Container step %s failed: %s", request["step"], error.details)
+            raise error
+        LOG.info("Container step completed for image: %s", run.get("image"))
+        value = value_of(run, lambda result: len(json.dumps(result)))
+        if value.get("reboot_requested") and not run.get("reboot_requested"):
+            LOG.warning(
+                "The container of step %s asks for a reboot (%s), which its definition does not: add a reboot step "
+                "after it, or reboot_requested in the steps file",
+                request["step"],
+                value.get("reboot_reason") or "no reason given",
+            )
+        return value
+
+    def _settle(self, runner: Runner, node: Json, place: ids.Place, identifier: str) -> None:
+        """See that no earlier step of the same list has an end that the conductor was never told.
+
+        That is the second line behind :mod:`careen_ipa.resume`, for when the conductor has gone on to the next step.
+        A conductor that has been told of a failure does not go on in the same list, so one that does was not told.
+        A run that says of no list must be lost with nobody having heard of it, and fails one step only.
+        """
+        self._forget(identifier)
+        for run in runner.persist(self._client.runs):
+            run_id = str(run.get("id"))
+            parsed = ids.parse(run_id)
+            if parsed is None or ids.whole_id(run_id) == identifier or run.get("node") != node.get("uuid"):
+                continue
+            if parsed.session and parsed.session != place.session:
+                continue
+            if run.get("state") not in FINAL:
+                LOG.warning("Waiting for the container run %s of an earlier step", run_id)
+                run = runner.join(run)
+            elif not parsed.session and run.get("state") != "lost":
+                continue
+            if run.get("state") == "succeeded":
+                continue
+            error = failures.from_run(run, self._options.error_lines, f"earlier step {run.get('step')}: ")
+            if not parsed.session:
+                self._told[run_id] = identifier
+            LOG.error("An earlier container step did not end well: %s", error.details)
+            raise error
+
+    def _forget(self, current: str = "") -> None:
+        """Delete the lost runs that were reported to another command than current.
+
+        Not earlier: their logs are collected after the failure, and the command may be repeated.
+        """
+        for run_id, reported in list(self._told.items()):
+            if reported == current:
+                continue
+            try:
+                self._client.delete(run_id)
+            except ClientError as exc:
+                LOG.warning("The container run %s will be reported again after a restart: %s", run_id, exc)
+            del self._told[run_id]
+
+
+def _await_lookup() -> None:
+    """Wait until IPA has applied all of the lookup's answer, which it does a moment after it knows its node."""
+    deadline = time.monotonic() + 60
+    while hardware.API_CLIENT is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _findings(health: Mapping[str, Any]) -> str:
+    checks = [check for check in health.get("checks") or [] if check.get("status") == "error"]
+    texts = [
+        f"{check.get('name')}: {check.get('detail')}. {check.get('remedy') or ''}".strip() for check in checks
+    ]
+    return "; ".join(texts) or "it does not say why"

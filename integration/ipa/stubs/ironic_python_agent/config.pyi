@@ -1,0 +1,3 @@
+APARAMS: dict[str, str]
+
+def populate_config() -> None: ...

@@ -1,0 +1,6 @@
+from typing import Any
+
+_EXT_MANAGER: Any
+
+def init_ext_manager(agent: Any) -> Any: ...
+def get_extension(name: str) -> Any: ...

@@ -1,0 +1,13 @@
+from typing import Any
+
+from ironic_python_agent import hardware
+
+class ContainerHardwareManager(hardware.HardwareManager):
+    _RESERVED_NAMES: frozenset[str] | None
+    STEPS: Any
+    def _load_steps_from_yaml(self, file_path: str) -> list[dict[str, Any]]: ...
+    def _apply_container_policy(
+        self, container_url: object, pull_options: object, run_options: object, trusted: bool
+    ) -> tuple[list[str], list[str]]: ...
+    def _get_steps(self, automatic: bool) -> list[dict[str, Any]]: ...
+    def _create_container_step(self, step_name: str | None = ...) -> dict[str, Any]: ...
