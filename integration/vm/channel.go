@@ -1,0 +1,175 @@
+package vm
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// channel is the host's end of the serial port that commands go through.
+type channel struct {
+	bootTimeout time.Duration
+	ready       chan struct{}
+
+	mu      sync.Mutex
+	conn    net.Conn
+	next    int
+	waiting map[string]chan answer
+	err     error
+}
+
+// answer is what a command ended with.
+type answer struct {
+	out  []byte
+	code int
+	err  error
+}
+
+// newChannel serves the one connection that QEMU makes, until that ends.
+func newChannel(l net.Listener, bootTimeout time.Duration) *channel {
+	c := &channel{bootTimeout: bootTimeout, ready: make(chan struct{}, 16), waiting: map[string]chan answer{}}
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		defer conn.Close()
+		c.mu.Lock()
+		c.conn = conn
+		c.mu.Unlock()
+		c.fail(c.read(conn))
+	}()
+	return c
+}
+
+// fail ends every command that waits, and all later ones.
+func (c *channel) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+		close(c.ready)
+	}
+	for id, w := range c.waiting {
+		w <- answer{err: c.err}
+		delete(c.waiting, id)
+	}
+}
+
+// read takes answers apart until the connection ends.
+func (c *channel) read(conn net.Conn) error {
+	lines := bufio.NewReader(conn)
+	var id string
+	var code int
+	var body strings.Builder
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return fmt.Errorf("the guest's port is closed: %w", err)
+		}
+		line = strings.TrimSpace(line)
+		fields := strings.Fields(line)
+		switch {
+		case line == "ready":
+			c.restart()
+		case len(fields) == 3 && fields[0] == "begin":
+			id = fields[1]
+			body.Reset()
+			if code, err = strconv.Atoi(fields[2]); err != nil {
+				return fmt.Errorf("the guest answered %q", line)
+			}
+		case len(fields) == 2 && fields[0] == "end":
+			out, err := base64.StdEncoding.DecodeString(body.String())
+			c.deliver(id, answer{out, code, err})
+		default:
+			body.WriteString(line)
+		}
+	}
+}
+
+// restart notes a boot. What the last one was asked will not be answered.
+func (c *channel) restart() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, w := range c.waiting {
+		w <- answer{err: fmt.Errorf("the guest booted again")}
+		delete(c.waiting, id)
+	}
+	select {
+	case c.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (c *channel) deliver(id string, a answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w, ok := c.waiting[id]; ok {
+		w <- a
+		delete(c.waiting, id)
+	}
+}
+
+func (c *channel) waitReady(ctx context.Context) error {
+	select {
+	case _, ok := <-c.ready:
+		if ok {
+			return nil
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the guest to boot: %w", ctx.Err())
+	}
+}
+
+func (c *channel) run(ctx context.Context, script string) ([]byte, int, error) {
+	w := make(chan answer, 1)
+	id, err := c.send(script, w)
+	if err != nil {
+		return nil, 0, err
+	}
+	select {
+	case a := <-w:
+		return a.out, a.code, a.err
+	case <-ctx.Done():
+		c.mu.Lock()
+		delete(c.waiting, id)
+		c.mu.Unlock()
+		return nil, 0, ctx.Err()
+	}
+}
+
+func (c *channel) send(script string, w chan answer) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return "", c.err
+	case c.conn == nil:
+		return "", fmt.Errorf("the guest has not booted")
+	}
+	c.next++
+	id := "c" + strconv.Itoa(c.next)
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %s\n", id, encode([]byte(script)))
+	if err := c.conn.SetWriteDeadline(time.Now().Add(CommandTimeout)); err != nil {
+		return "", err
+	}
+	if _, err := c.conn.Write(b.Bytes()); err != nil {
+		return "", err
+	}
+	c.waiting[id] = w
+	return id, nil
+}
+
+func encode(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
