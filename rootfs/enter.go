@@ -26,10 +26,8 @@ const (
 type EnterOptions struct {
 	// Force makes the namespace also where pivot_root works without it.
 	Force bool
-	// RunDir is the directory for the state of this boot; "" is [DefaultRunDir].
-	RunDir string
-	// ModulesDir is as in [PrepareOptions].
-	ModulesDir string
+	// Prepare are the options that [Prepare] will be called with.
+	Prepare PrepareOptions
 }
 
 // carried is what [Enter] did before the re-execution, for [Prepare] to report.
@@ -55,9 +53,7 @@ var carried actions
 //
 // Errors have the code [fault.Node].
 func Enter(opts EnterOptions) error {
-	if opts.RunDir == "" {
-		opts.RunDir = DefaultRunDir
-	}
+	opts.Prepare.setDefaults()
 	if os.Getenv(enteredEnv) != "" {
 		return arrive()
 	}
@@ -65,10 +61,10 @@ func Enter(opts EnterOptions) error {
 		return nil
 	}
 	var done actions
-	if err := prepareNode(context.Background(), PrepareOptions{RunDir: opts.RunDir, ModulesDir: opts.ModulesDir}, &done); err != nil {
+	if err := prepareNode(context.Background(), opts.Prepare, &done); err != nil {
 		return err
 	}
-	pin := pinAt(opts.RunDir)
+	pin := pinAt(opts.Prepare.RunDir)
 	if pin.inside() {
 		carried = done
 		return nil

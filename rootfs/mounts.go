@@ -72,13 +72,13 @@ func (f filesystem) mount() error {
 
 // linkDevices makes the links that programs expect in /dev and devtmpfs lacks.
 func linkDevices(done *actions) {
-	for name, target := range map[string]string{
-		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",
-		"/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+	for _, l := range [][2]string{
+		{"/dev/fd", "/proc/self/fd"}, {"/dev/stdin", "/proc/self/fd/0"},
+		{"/dev/stdout", "/proc/self/fd/1"}, {"/dev/stderr", "/proc/self/fd/2"},
 	} {
-		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(l[0]); errors.Is(err, fs.ErrNotExist) {
 			// Without them only an odd script fails, so the action is enough.
-			_ = done.add("create", name, "link to "+target, os.Symlink(target, name))
+			_ = done.add("create", l[0], "link to "+l[1], os.Symlink(l[1], l[0]))
 		}
 	}
 }

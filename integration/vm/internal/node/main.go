@@ -1,0 +1,100 @@
+// Command node shows package rootfs at work in a guest, before and without the
+// rest of careen. Its arguments are one of
+//
+//	prepare [-force] [-store-size N]   enter, prepare, print the layout and actions
+//	run [-force] COMMAND [ARG...]      enter and prepare, then execute a command there
+//	gather                             print what package oci would learn
+//	load [-modules DIR] NAME           load a kernel module
+//	agent                              wait for SIGTERM, as an agent that does nothing
+//
+// Called as careen-init or careen-init-alone it is the first process.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "node:", fault.Line(err))
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch filepath.Base(os.Args[0]) {
+	case "careen-init":
+		return rootfs.Init(rootfs.InitOptions{Args: []string{"agent"}, Log: os.Stdout})
+	case "careen-init-alone":
+		return rootfs.Init(rootfs.InitOptions{Args: []string{"agent"}, Next: "/none", Log: os.Stdout})
+	}
+	if len(args) == 0 {
+		return fmt.Errorf("no command")
+	}
+	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	force := flags.Bool("force", false, "enter also where pivot_root works")
+	modules := flags.String("modules", "", "directory of modules")
+	size := flags.Int64("store-size", 0, "limit of the store in bytes")
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	switch args[0] {
+	case "load":
+		var actions []rootfs.Action
+		if err := rootfs.LoadModule(flags.Arg(0), *modules, &actions); err != nil {
+			return err
+		}
+		return show(actions)
+	case "gather":
+		node, err := rootfs.GatherNode()
+		if err != nil {
+			return err
+		}
+		return show(node)
+	}
+	opts := rootfs.PrepareOptions{StoreSize: *size}
+	if err := rootfs.Enter(rootfs.EnterOptions{Force: *force, Prepare: opts}); err != nil {
+		return err
+	}
+	layout, actions, err := rootfs.Prepare(context.Background(), opts)
+	if err != nil {
+		return err
+	}
+	switch args[0] {
+	case "agent":
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		<-stop
+		return nil
+	case "prepare":
+		return show(struct {
+			Layout  *rootfs.Layout
+			Actions []rootfs.Action
+			PID     int
+		}{layout, actions, os.Getpid()})
+	case "run":
+		path, err := exec.LookPath(flags.Arg(0))
+		if err != nil {
+			return err
+		}
+		return syscall.Exec(path, append([]string{filepath.Base(path)}, flags.Args()[1:]...), os.Environ())
+	}
+	return fmt.Errorf("no command %q", args[0])
+}
+
+func show(v any) error {
+	out := json.NewEncoder(os.Stdout)
+	out.SetIndent("", " ")
+	return out.Encode(v)
+}
