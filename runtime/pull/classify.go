@@ -157,8 +157,8 @@ func classifyStorage(err error, f *fault.Error) bool {
 
 func classifyNetwork(err error, f *fault.Error) bool {
 	var (
-		dns *net.DNSError
-		op  *net.OpError
+		dns  *net.DNSError
+		op   *net.OpError
 		nerr net.Error
 	)
 	switch {

@@ -114,7 +114,7 @@ func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Re
 	// other registry, and so does careen.
 	options.DefaultScheme, options.DefaultTLS = "https", nil
 	if insecure {
-		options.DefaultScheme = "http" // tries HTTPS first, see below
+		options.DefaultScheme = "http"                             // tries HTTPS first, see below
 		options.DefaultTLS = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the operator asked for it
 	}
 	options.UpdateClient = p.prepareClient

@@ -1,43 +1,182 @@
 package pull
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
-	"strings"
+	"time"
 
-	"github.com/containerd/containerd/v2/pkg/archive"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/pull/untar"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 )
 
-func cutPrefix(s, prefix string) (string, bool) { return strings.CutPrefix(s, prefix) }
-
-func (u *unpacker) extract(ctx context.Context, i int, dir string) error {
+// extract streams one layer into target:
+//
+//	connection ─► [digest]
+//	           └► inflate ─► [diff-ID]
+//	                      └► unpack
+//
+// Each part is a goroutine of its own, so that an image of one layer uses more
+// than one processor. Nothing is believed before all of them are done: the
+// caller commits the directory only then.
+func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) error {
 	l := u.layers[i]
+	// The download ends with the pipeline: a layer that turns out to be bad is not
+	// read to its end.
+	group, ctx := errgroup.WithContext(ctx)
 	blob, err := u.src.blob(ctx, l.desc)
 	if err != nil {
 		return err
 	}
 	defer blob.Close()
-	compressed, plain := sha256.New(), sha256.New()
-	stream, err := compression.DecompressStream(io.TeeReader(blob, compressed))
-	if err != nil {
-		return badImage("layer", "%v", err)
+	u.j.progress.layer(i, "downloading", 0)
+
+	wire, plain := newStream(2), newStream(2)
+	group.Go(func() error {
+		return wire.pump(ctx, &meter{r: blob, u: u, i: i, ctx: ctx, slow: u.j.req.Background})
+	})
+	group.Go(func() error { return verify(wire.outs[0], l.desc.Digest, l.desc.Size, "layer") })
+	group.Go(func() error { return inflate(ctx, wire.outs[1], plain) })
+	group.Go(func() error { return verify(plain.outs[0], l.diffID, -1, "unpacked layer") })
+	group.Go(func() error { return target.Extract(ctx, plain.outs[1]) })
+	return layerError(group.Wait(), u.j.req.Original, l.desc)
+}
+
+// meter counts what passes for the progress report.
+type meter struct {
+	r    io.Reader
+	u    *unpacker
+	i    int
+	ctx  context.Context //nolint:containedctx // of the pipeline it is a stage of
+	done int64
+	slow bool
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	start := time.Now()
+	n, err := m.r.Read(p)
+	m.done += int64(n)
+	m.u.j.progress.layer(m.i, "downloading", m.done)
+	if m.slow && err == nil {
+		// Rest as long as the read took: half of the bandwidth stays for others.
+		timer := time.NewTimer(min(time.Since(start), time.Second))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-m.ctx.Done():
+		}
 	}
-	defer stream.Close()
-	tee := io.TeeReader(stream, plain)
-	if _, err := archive.Apply(ctx, dir, tee, archive.WithConvertWhiteout(archive.OverlayConvertWhiteout)); err != nil {
-		return classify(err, "unpack layer", l.desc.Digest.String())
+	return n, err
+}
+
+// verify hashes a stream and compares. A size of -1 is not checked.
+func verify(r *reader, want digest.Digest, size int64, subject string) error {
+	hash := want.Algorithm().Hash()
+	var n int64
+	if err := r.each(func(b []byte) {
+		_, _ = hash.Write(b)
+		n += int64(len(b))
+	}); err != nil {
+		return err
 	}
-	if _, err := io.Copy(io.Discard, tee); err != nil {
-		return classify(err, "unpack layer", l.desc.Digest.String())
-	}
-	if got := digest.NewDigest(digest.SHA256, compressed); got != l.desc.Digest {
-		return digestMismatch("layer", l.desc.Digest, got)
-	}
-	if got := digest.NewDigest(digest.SHA256, plain); got != l.diffID {
-		return digestMismatch("layer", l.diffID, got)
+	got := digest.NewDigest(want.Algorithm(), hash)
+	if got != want || (size >= 0 && n != size) {
+		return digestMismatch(subject, want, got)
 	}
 	return nil
+}
+
+var (
+	gzipMagic = []byte{0x1f, 0x8b}
+	zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+	// A zstd stream may begin with a frame to skip, 0x184D2A50 to 5F.
+	zstdSkip = []byte{0x2a, 0x4d, 0x18}
+)
+
+// inflate decompresses by the first bytes, as every engine does; what is not
+// compressed passes as it is.
+func inflate(ctx context.Context, in *reader, out *stream) error {
+	head, err := in.next()
+	if err != nil && err != io.EOF {
+		return out.pump(ctx, failing{err})
+	}
+	var r io.Reader = in
+	switch {
+	case bytes.HasPrefix(head, gzipMagic):
+		z, err := gzip.NewReader(in)
+		if err != nil {
+			return out.pump(ctx, failing{corrupt(err)})
+		}
+		r = z
+	case bytes.HasPrefix(head, zstdMagic), len(head) >= 4 && bytes.Equal(head[1:4], zstdSkip) && head[0]&0xf0 == 0x50:
+		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return out.pump(ctx, failing{corrupt(err)})
+		}
+		defer z.Close()
+		r = z
+	}
+	if err := out.pump(ctx, corruptReader{r}); err != nil {
+		return err
+	}
+	// Bytes behind the compressed stream: the digest covers them, so they have to
+	// be taken from the stream.
+	return in.each(func([]byte) {})
+}
+
+// maxZstdWindow bounds what a frame may make the decoder allocate; "zstd --ultra
+// --long=27" needs as much, and no layer more.
+const maxZstdWindow = 128 << 20
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+var errCorrupt = errors.New("corrupt compressed data")
+
+func corrupt(err error) error { return fmt.Errorf("%w: %w", errCorrupt, err) }
+
+// corruptReader marks what a decompressor finds wrong. Errors of the stream in
+// front of it pass as they are, since they have another cause.
+type corruptReader struct{ r io.Reader }
+
+func (c corruptReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if err != nil && err != io.EOF && isDecodeError(err) {
+		err = corrupt(err)
+	}
+	return n, err
+}
+
+func isDecodeError(err error) bool {
+	var known *fault.Error
+	return !errors.As(err, &known) && !errors.Is(err, context.Canceled) && !errors.Is(err, errTotal)
+}
+
+// layerError says what the failure of a pipeline means.
+func layerError(err error, image string, desc ocispec.Descriptor) error {
+	if err == nil {
+		return nil
+	}
+	name := "layer " + desc.Digest.String()
+	bad := func(reason string) error {
+		return &fault.Error{Code: fault.BadImage, Op: "unpack", Subject: name, Err: err, Reason: reason,
+			Remedy: "Build the image again, and check where it comes from", Attrs: map[string]any{"image": image}}
+	}
+	var known *fault.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, untar.ErrHostile), errors.Is(err, untar.ErrMalformed), errors.Is(err, errCorrupt):
+		return bad(oneLine(err.Error(), 400))
+	default:
+		return classify(err, "unpack", name)
+	}
 }

@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"strings"
 	"sync"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/pull/untar"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // unpackAll makes the snapshots of all layers present and holds them with the
@@ -33,7 +35,7 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	if first == len(layers) {
 		return false, nil
 	}
-	u := &unpacker{p: p, j: j, src: src, layers: layers, lease: lease, slots: make(chan struct{}, p.parallel(j.req))}
+	u := &unpacker{p: p, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p), slots: make(chan struct{}, p.parallel(j.req))}
 	group, inner := errgroup.WithContext(ctx)
 	below := make(chan struct{})
 	close(below)
@@ -112,6 +114,7 @@ type unpacker struct {
 	layers []layer
 	lease  leases.Lease
 	slots  chan struct{}
+	budget *budget
 }
 
 func (u *unpacker) acquire(ctx context.Context) bool {
@@ -152,56 +155,93 @@ func (u *unpacker) layer(ctx context.Context, i int, below <-chan struct{}) erro
 	}
 }
 
-func (u *unpacker) unpack(ctx context.Context, i int, below <-chan struct{}, release func()) (err error) {
+// unpack fetches one layer into a directory of its own, and when the parent is
+// committed makes a snapshot of it.
+func (u *unpacker) unpack(ctx context.Context, i int, below <-chan struct{}, release func()) error {
 	l := u.layers[i]
-	sn := u.p.snapshots()
 	key := "careen-unpack-" + uuid.NewString()
-	mounts, err := sn.Prepare(ctx, key, "")
+	mounts, err := u.p.snapshots().Prepare(ctx, key, "")
 	if err != nil {
 		return unreachable("prepare snapshot", l.chain.String(), err)
 	}
-	defer func() { u.discard(ctx, key) }()
-	dir, err := upperDir(mounts)
+	defer u.discard(ctx, key)
+	dir, _, err := directories(mounts)
 	if err != nil {
 		return err
 	}
-	if err := u.extract(ctx, i, dir); err != nil {
+	place := &placement{u: u, l: l, below: below}
+	defer place.close(ctx)
+	target, err := untar.New(dir, untar.Options{Charge: u.budget.charge, Lower: place.lower})
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	if err := u.extract(ctx, i, target); err != nil {
 		return err
 	}
 	release()
-	select {
-	case <-below:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	lower, err := place.lower(ctx)
+	if err != nil {
+		return err
 	}
-	return u.commit(ctx, l, key, dir)
+	if err := target.Finish(lower); err != nil {
+		return layerError(err, u.j.req.Original, l.desc)
+	}
+	return place.commit(ctx, key, dir)
 }
 
-// commit makes the directory the snapshot of the layer's chain. The directory
-// was prepared without a parent, because the parent was not there yet; now one
-// with the parent is prepared and given the directory.
-func (u *unpacker) commit(ctx context.Context, l layer, key, dir string) error {
-	sn := u.p.snapshots()
-	if l.parent != "" {
-		child := "careen-unpack-" + uuid.NewString()
-		mounts, err := sn.Prepare(ctx, child, l.parent.String())
-		if err != nil {
-			return unreachable("prepare snapshot", l.chain.String(), err)
-		}
-		defer func() { u.discard(ctx, child) }()
-		upper, err := upperDir(mounts)
-		if err != nil {
-			return err
-		}
-		if err := os.Rename(dir, upper); err != nil {
+// placement is where a layer goes on top of its parent. It can be known only
+// when the parent is committed, which may be long after the layer has begun.
+type placement struct {
+	u     *unpacker
+	l     layer
+	below <-chan struct{}
+
+	key   string // of the snapshot with the parent, "" before
+	upper string
+	dirs  []string
+}
+
+// lower waits for the parent and returns the directories of all layers below.
+func (p *placement) lower(ctx context.Context) ([]string, error) {
+	select {
+	case <-p.below:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if p.l.parent == "" || p.key != "" {
+		return p.dirs, nil
+	}
+	key := "careen-unpack-" + uuid.NewString()
+	mounts, err := p.u.p.snapshots().Prepare(ctx, key, p.l.parent.String())
+	if err != nil {
+		return nil, unreachable("prepare snapshot", p.l.chain.String(), err)
+	}
+	p.key = key
+	p.upper, p.dirs, err = directories(mounts)
+	return p.dirs, err
+}
+
+// commit makes the directory the snapshot of the layer's chain: it becomes the
+// upper directory of the snapshot with the parent, by renaming.
+func (p *placement) commit(ctx context.Context, key, dir string) error {
+	if p.l.parent != "" {
+		if err := unix.Rename(dir, p.upper); err != nil {
 			return fmt.Errorf("move layer into place: %w", err)
 		}
-		key = child
+		key = p.key
 	}
-	if err := sn.Commit(ctx, l.chain.String(), key); err != nil && !errdefs.IsAlreadyExists(err) {
-		return unreachable("commit snapshot", l.chain.String(), err)
+	err := p.u.p.snapshots().Commit(ctx, p.l.chain.String(), key)
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return unreachable("commit snapshot", p.l.chain.String(), err)
 	}
 	return nil
+}
+
+func (p *placement) close(ctx context.Context) {
+	if p.key != "" {
+		p.u.discard(ctx, p.key)
+	}
 }
 
 // discard removes an active snapshot, if it was not committed.
@@ -213,19 +253,24 @@ func (u *unpacker) discard(ctx context.Context, key string) {
 	}
 }
 
-// upperDir is the directory that the snapshotter would have written to.
-func upperDir(mounts []mount.Mount) (string, error) {
-	if len(mounts) == 1 {
-		m := mounts[0]
-		if m.Type == "bind" {
-			return m.Source, nil
-		}
-		for _, o := range m.Options {
-			if dir, ok := cutPrefix(o, "upperdir="); ok && m.Type == "overlay" {
-				return dir, nil
+// directories returns where a snapshot's own files go and where those of the
+// layers below are, the topmost first.
+func directories(mounts []mount.Mount) (upper string, lower []string, err error) {
+	if len(mounts) == 1 && mounts[0].Type == "bind" {
+		return mounts[0].Source, nil, nil
+	}
+	if len(mounts) == 1 && mounts[0].Type == "overlay" {
+		for _, o := range mounts[0].Options {
+			if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+				upper = dir
+			} else if dirs, ok := strings.CutPrefix(o, "lowerdir="); ok {
+				lower = strings.Split(dirs, ":")
 			}
 		}
 	}
-	return "", &fault.Error{Code: fault.Internal, Op: "unpack layer into", Subject: "snapshot",
-		Err: errors.New("the snapshotter gives no directory")}
+	if upper == "" {
+		return "", nil, &fault.Error{Code: fault.Internal, Op: "unpack layer into", Subject: "snapshot",
+			Err: errors.New("the snapshotter gives no directory")}
+	}
+	return upper, lower, nil
 }
