@@ -50,7 +50,7 @@ type Node struct {
 	ResolvConf, Hosts []byte
 	// Devices are all device nodes under /dev, for --privileged.
 	Devices []specs.LinuxDevice
-	// PidMax, CPUs (number online), MemNodes and Swap serve podman's checks on v1.
+	// PidMax, CPUs (number online) and MemNodes serve podman's checks on v1.
 	PidMax   int64
 	CPUs     int
 	MemNodes int
@@ -58,6 +58,12 @@ type Node struct {
 	SeccompArch string
 	// AppArmor, SELinux and Seccomp say what the kernel has.
 	AppArmor, SELinux, Seccomp bool
+	// NoSwapLimit is true where the kernel does not limit swap, so that memory is
+	// limited without it.
+	NoSwapLimit bool
+	// NoBlkioWeight is true where cgroups have no block I/O weight, so that
+	// --blkio-weight is dropped with a warning.
+	NoBlkioWeight bool
 	// ZoneinfoDir is /usr/share/zoneinfo if the node has it, else "".
 	ZoneinfoDir string
 }
@@ -68,7 +74,9 @@ type Image struct {
 	Reference string
 	Digest    string
 	Config    ocispec.Image
-	Files     Files
+	// Annotations are those of the image's manifest; they go into the spec.
+	Annotations map[string]string
+	Files       Files
 }
 
 // BuildInput is everything [Run.Build] needs beside the options.
@@ -80,6 +88,9 @@ type BuildInput struct {
 	Host  Host
 	// Dir is the run's directory on the node, where generated files will lie.
 	Dir string
+	// VolumeDir is the store's directory of named volumes, each a directory of its
+	// name; "" keeps them in Dir for this run only.
+	VolumeDir string
 	// ControlDir is bound at /run/careen in the container (result file, critical
 	// section); "" for none.
 	ControlDir string
@@ -103,9 +114,15 @@ type Plan struct {
 	Overlays []PlanOverlay
 	// Chowns are sources of -v SRC:DST:U, to be owned by the container's user.
 	Chowns []PlanChown
-	// RootDirs have to be made inside the image's root, such as the image's own
-	// working directory.
+	// RootDirs have to be made inside the image's root with mode 0755, such as the
+	// image's own working directory. A directory that has to be made belongs to
+	// Spec.Process.User; its parents belong to root.
 	RootDirs []string
+	// RootAppends are lines to add to files inside the image's root, which are made
+	// if they are absent: /etc/passwd and /etc/group for an unknown numeric user.
+	// Links are followed inside the root only. A container with a read-only root
+	// has none; it gets such files as Files.
+	RootAppends []PlanAppend
 	// TmpCopyUp are tmpfs destinations that start with the image's content; they
 	// are in Spec.Mounts with podman's tmpcopyup option, which the runtime knows.
 
@@ -134,12 +151,24 @@ type PlanVolume struct {
 	// Name is the volume's name, "" for an anonymous one. Named volumes live
 	// as long as the store: Path is then below the store, not the run.
 	Name string
-	// CopyFrom is the path inside the image whose content and owner the new
-	// volume starts with, "" for none.
+	// CopyFrom is the path inside the image whose content, owner and mode a new or
+	// empty volume starts with, "" for none.
 	CopyFrom string
+	// UID and GID own a new volume when the image has no CopyFrom to take the
+	// owner from.
+	UID, GID int
+}
+
+// PlanAppend is text to add to the end of a file of the container's root.
+type PlanAppend struct {
+	// Path is absolute inside the root.
+	Path    string
+	Content []byte
 }
 
 // PlanOverlay is a writable overlay over a directory of the node, dropped after.
+// Upper and Work have to exist; Upper starts with Lower's owner and mode. The mount
+// itself is in Spec.Mounts.
 type PlanOverlay struct {
 	Lower, Target string
 	// Upper and Work are given by upperdir= and workdir=, or lie below Dir.

@@ -1,0 +1,354 @@
+package oci
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/moby/sys/user"
+)
+
+// execUser is the user that the process runs as.
+type execUser struct {
+	uid, gid int
+	sgids    []int
+	home     string
+}
+
+// userSpec is --user or the image's USER.
+func (b *builder) userSpec() string {
+	if b.o.User != "" {
+		return b.o.User
+	}
+	return b.image.User
+}
+
+// accountFile returns /etc/passwd or /etc/group as the container will have it, nil
+// if it has none: a bind over the file or over /etc wins over the image.
+func (b *builder) accountFile(name string) ([]byte, error) {
+	file := "/etc/" + name
+	source := ""
+	for _, m := range b.mounts {
+		switch m.Destination {
+		case file:
+			source = m.Source
+		case "/etc":
+			if source == "" {
+				source = path.Join(m.Source, name)
+			}
+		}
+	}
+	var content []byte
+	var err error
+	switch {
+	case source != "" && b.in.Host != nil:
+		content, err = b.in.Host.ReadFile(source, maxFile)
+	case b.in.Image.Files != nil:
+		content, err = b.imageFile(file)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &fault.Error{
+			Code: fault.BadImage, Op: "read accounts of", Subject: b.in.Image.Reference, Err: err,
+			Reason: fmt.Sprintf("%s: %v", file, err), Remedy: "Use an image whose " + file + " is a file",
+		}
+	}
+	if err != nil {
+		return nil, nil
+	}
+	return content, nil
+}
+
+// imageFile reads a file of the image.
+func (b *builder) imageFile(file string) ([]byte, error) {
+	return b.in.Image.Files.ReadFile(file, maxFile)
+}
+
+// reader returns nil, and not a reader of nothing, for an absent file, since the
+// difference decides whether names may be unknown.
+func reader(content []byte) io.Reader {
+	if content == nil {
+		return nil
+	}
+	return bytes.NewReader(content)
+}
+
+// lookupUser resolves the user and the supplementary groups in the image's files.
+func (b *builder) lookupUser() error {
+	passwd, err := b.accountFile("passwd")
+	if err != nil {
+		return err
+	}
+	group, err := b.accountFile("group")
+	if err != nil {
+		return err
+	}
+	spec := b.userSpec()
+	found, err := user.GetExecUser(spec, nil, reader(passwd), reader(group))
+	if err != nil && contains(b.o.HostUsers, spec) {
+		found, err = b.hostUser(spec)
+	}
+	if err != nil {
+		return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference, err.Error(),
+			"Name a user and group of the image, or use numbers such as --user=1000:1000", err)
+	}
+	b.account = execUser{uid: found.Uid, gid: found.Gid, sgids: found.Sgids, home: found.Home}
+	b.spec.Process.User.Umask = &b.o.Umask
+	if spec != "" {
+		b.spec.Process.User.UID, b.spec.Process.User.GID = uint32(found.Uid), uint32(found.Gid)
+		b.addGroup(found.Gid)
+	}
+	return b.groups(group)
+}
+
+// groups adds --group-add, then the user's own groups unless a group was named.
+func (b *builder) groups(group []byte) error {
+	if len(b.o.GroupAdd) > 0 {
+		gids, err := user.GetAdditionalGroups(b.o.GroupAdd, reader(group))
+		if err != nil {
+			return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference, "--group-add: "+err.Error(),
+				"Name a group of the image, or use a number", err)
+		}
+		for _, gid := range gids {
+			b.addGroup(gid)
+		}
+	}
+	if strings.Contains(b.userSpec(), ":") {
+		return nil
+	}
+	for _, gid := range b.account.sgids {
+		b.addGroup(gid)
+	}
+	return nil
+}
+
+func (b *builder) addGroup(gid int) {
+	gids := &b.spec.Process.User.AdditionalGids
+	for _, other := range *gids {
+		if other == uint32(gid) {
+			return
+		}
+	}
+	*gids = append(*gids, uint32(gid))
+}
+
+// hostAccount is a line of the node's passwd.
+type hostAccount struct {
+	name, uid, gid, fullName, home string
+}
+
+func (b *builder) lookupHost(name string) (hostAccount, error) {
+	if b.in.Host == nil {
+		return hostAccount{}, needHost("--hostuser")
+	}
+	line, err := b.in.Host.LookupUser(name)
+	if err != nil {
+		return hostAccount{}, err
+	}
+	fields := strings.Split(strings.TrimSpace(line), ":")
+	if len(fields) < 6 {
+		return hostAccount{}, fmt.Errorf("the node's account %s is not in passwd format", quote(name))
+	}
+	fullName, _, _ := strings.Cut(fields[4], ",")
+	return hostAccount{name: fields[0], uid: fields[2], gid: fields[3], fullName: fullName, home: fields[5]}, nil
+}
+
+func (b *builder) hostUser(name string) (*user.ExecUser, error) {
+	account, err := b.lookupHost(name)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.Atoi(account.uid)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.Atoi(account.gid)
+	if err != nil {
+		return nil, err
+	}
+	return &user.ExecUser{Uid: uid, Gid: gid, Home: account.home}, nil
+}
+
+// accounts adds lines to /etc/passwd and /etc/group for --hostuser and for a
+// numeric user or group that the image does not know: to the file itself, or with a
+// read-only root to a copy that is mounted over it.
+func (b *builder) accounts() error {
+	if !b.o.Passwd || (b.userSpec() == "" && len(b.o.HostUsers) == 0) {
+		return nil
+	}
+	if !b.hasMount("/etc/passwd") {
+		lines, err := b.passwdLines()
+		if err != nil {
+			return err
+		}
+		if err := b.addLines("passwd", lines); err != nil {
+			return err
+		}
+	}
+	if b.hasMount("/etc/group") {
+		return nil
+	}
+	line, err := b.groupLine()
+	if err != nil {
+		return err
+	}
+	return b.addLines("group", line)
+}
+
+func (b *builder) addLines(name, lines string) error {
+	if lines == "" {
+		return nil
+	}
+	file := "/etc/" + name
+	var original []byte
+	if b.in.Image.Files != nil {
+		content, err := b.imageFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("reading %s of the image: %w", file, err)
+		}
+		original = content
+	}
+	if !b.o.ReadOnly {
+		b.plan.RootAppends = append(b.plan.RootAppends, PlanAppend{Path: file, Content: []byte(lines)})
+		return nil
+	}
+	b.engineBind(file, b.file(name, append(append([]byte(nil), original...), lines...), 0o644))
+	return nil
+}
+
+// inImage reports whether the image's own file knows an account or group. Podman
+// looks there only, whatever is mounted.
+func (b *builder) inImage(name string, match func(fields []string) bool) (bool, error) {
+	if b.in.Image.Files == nil {
+		return false, nil
+	}
+	content, err := b.imageFile("/etc/" + name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading /etc/%s of the image: %w", name, err)
+	}
+	for _, line := range strings.Split(string(content), "\n") {
+		if fields := strings.Split(strings.TrimSpace(line), ":"); len(fields) > 2 && match(fields) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// hasID matches a line by its number or name, as podman does.
+func hasID(id string) func(fields []string) bool {
+	n, err := strconv.Atoi(id)
+	return func(fields []string) bool {
+		if err != nil {
+			return fields[0] == id
+		}
+		number, err := strconv.Atoi(fields[2])
+		return err == nil && number == n
+	}
+}
+
+func (b *builder) passwdLines() (string, error) {
+	var lines strings.Builder
+	for _, name := range b.o.HostUsers {
+		line, err := b.hostUserLine(name)
+		if err != nil {
+			return "", err
+		}
+		lines.WriteString(line)
+	}
+	userPart, groupPart, _ := strings.Cut(b.userSpec(), ":")
+	if _, err := strconv.ParseUint(userPart, 10, 32); err != nil {
+		return lines.String(), nil
+	}
+	known, err := b.inImage("passwd", hasID(userPart))
+	if err != nil || known {
+		return lines.String(), err
+	}
+	gid := "0"
+	if groupPart != "" {
+		gid = strconv.Itoa(b.account.gid)
+	}
+	lines.WriteString(b.passwdLine(userPart, userPart, gid, "container user", b.spec.Process.Cwd))
+	return lines.String(), nil
+}
+
+// hostUserLine is the line for one --hostuser. Its home is the working directory,
+// unless the account's own home is mounted. HOME becomes that too if it is not set.
+func (b *builder) hostUserLine(name string) (string, error) {
+	account, err := b.lookupHost(name)
+	if err != nil {
+		return "", Errors{asFault(err, "--hostuser="+name, "")}
+	}
+	for _, id := range []string{account.name, account.uid} {
+		known, err := b.inImage("passwd", hasID(id))
+		if err != nil || known {
+			return "", err
+		}
+	}
+	home := b.spec.Process.Cwd
+	for dir := path.Clean(account.home); dir != "/" && dir != "."; dir = path.Dir(dir) {
+		if b.hasMount(dir) {
+			home = account.home
+			break
+		}
+	}
+	if _, ok := b.env["HOME"]; !ok {
+		b.env["HOME"] = home
+	}
+	return b.passwdLine(account.name, account.uid, account.gid, account.fullName, home), nil
+}
+
+// passwdLine writes a line in podman's form, or by the template of --passwd-entry.
+func (b *builder) passwdLine(name, uid, gid, fullName, home string) string {
+	if b.o.PasswdEntry == "" {
+		return fmt.Sprintf("%s:*:%s:%s:%s:%s:/bin/sh\n", name, uid, gid, fullName, home)
+	}
+	return replaceInOrder(b.o.PasswdEntry,
+		"$USERNAME", name, "$UID", uid, "$GID", gid, "$NAME", fullName, "$HOME", home) + "\n"
+}
+
+// replaceInOrder replaces the pairs one after another, as podman does.
+func replaceInOrder(text string, pairs ...string) string {
+	for i := 0; i < len(pairs); i += 2 {
+		text = strings.ReplaceAll(text, pairs[i], pairs[i+1])
+	}
+	return text
+}
+
+// groupLine is the line for a numeric group, or the group of a lone numeric user,
+// that the image does not know.
+func (b *builder) groupLine() (string, error) {
+	userPart, group, named := strings.Cut(b.userSpec(), ":")
+	if !named {
+		group = userPart
+	}
+	gid, err := strconv.ParseUint(group, 10, 32)
+	if err != nil {
+		return "", nil
+	}
+	known, err := b.inImage("group", hasID(group))
+	if err != nil || known {
+		return "", err
+	}
+	number := strconv.FormatUint(gid, 10)
+	if b.o.GroupEntry != "" {
+		return replaceInOrder(b.o.GroupEntry, "$GROUPNAME", number, "$GID", number, "$USERLIST", userPart) + "\n", nil
+	}
+	return fmt.Sprintf("%s:x:%s:%s\n", number, number, userPart), nil
+}
+
+// user completes the environment with the user's home.
+func (b *builder) user() error {
+	if _, ok := b.env["HOME"]; !ok && b.account.home != "" {
+		b.env["HOME"] = b.account.home
+	}
+	b.spec.Process.Env = envList(b.env)
+	return nil
+}

@@ -1,0 +1,357 @@
+package oci
+
+import (
+	"encoding/csv"
+	"fmt"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+)
+
+func (p *runParser) mounts() {
+	o := p.o
+	set := mountSet{}
+	for _, it := range p.items("mount") {
+		m, err := p.parseMount(it)
+		if err == nil {
+			err = set.add(m, false)
+		}
+		if err != nil {
+			p.fail(asFault(err, it.written, p.example("mount")))
+		}
+	}
+	for _, it := range p.items("volume") {
+		m, err := p.parseVolume(it)
+		if err == nil {
+			err = set.add(m, true)
+		}
+		if err != nil {
+			p.fail(asFault(err, it.written, p.example("volume")))
+		}
+	}
+	for _, it := range p.items("tmpfs") {
+		m, err := parseTmpfs(it)
+		if err == nil {
+			err = set.add(m, true)
+		}
+		if err != nil {
+			p.fail(asFault(err, it.written, p.example("tmpfs")))
+		}
+	}
+	o.Mounts = set.mounts
+	p.checkSources()
+	o.ChrootDirs = p.list("chrootdirs")
+	switch o.ImageVolume = p.text("image-volume", ""); o.ImageVolume {
+	case "", "bind", "anonymous":
+		o.ImageVolume = "anonymous"
+	case "tmpfs", "ignore":
+	default:
+		p.bad("image-volume", "it is not one of anonymous, bind, tmpfs and ignore")
+	}
+	p.timezone()
+	o.ShmSize = p.size("shm-size")
+	o.ShmSizeSystemd = p.size("shm-size-systemd")
+}
+
+// size reads a size with an optional unit; 0 when the option is absent.
+func (p *runParser) size(name string) int64 {
+	use, ok := p.last(name)
+	if !ok || use.value == "" {
+		return 0
+	}
+	n, err := units.RAMInBytes(use.value)
+	if err != nil {
+		p.bad(name, quote(use.value)+" is not a size")
+	}
+	return n
+}
+
+// timezone checks that the node has the zone's file.
+func (p *runParser) timezone() {
+	zone := p.text("tz", "")
+	p.o.Timezone = zone
+	if zone == "" || p.caller.Host == nil {
+		return
+	}
+	file := zonePath(zone)
+	info, err := p.caller.Host.Stat(file)
+	switch {
+	case err != nil:
+		e := badOption(p.written("tz"), "the node has no "+file, "")
+		e.Err, e.Remedy = err, "Put tzdata into the ramdisk, or set the variable with -e TZ=..."
+		p.fail(e)
+	case info.IsDir():
+		p.bad("tz", "it is a directory of zones, not a zone")
+	case strings.HasPrefix(path.Clean("/"+zone), "/..") || strings.Contains(zone, ".."):
+		p.bad("tz", "it leads out of the directory of zones")
+	}
+}
+
+// zonePath returns the file of a time zone on the node.
+func zonePath(zone string) string {
+	if zone == "local" {
+		return "/etc/localtime"
+	}
+	return filepath.Join("/usr/share/zoneinfo", zone)
+}
+
+// mountSet collects mounts and refuses two at one destination.
+type mountSet struct {
+	mounts []Mount
+}
+
+// add adds m. The same mount given twice is one mount if repeat allows it, and a
+// --tmpfs over a tmpfs of --mount gives way.
+func (s *mountSet) add(m Mount, repeat bool) error {
+	for _, other := range s.mounts {
+		if path.Clean(other.Destination) != path.Clean(m.Destination) {
+			continue
+		}
+		switch {
+		case repeat && m.Kind == MountVolume && other.Kind == MountVolume && m.Source == other.Source:
+			return nil
+		case repeat && other.Destination == m.Destination && sameMount(other, m):
+			return nil
+		case m.Kind == MountTmpfs && other.Kind == MountTmpfs && repeat && strings.HasPrefix(other.Written, "--mount"):
+			return nil
+		}
+		return fmt.Errorf("%s is the destination of %s already", quote(m.Destination), other.Written)
+	}
+	s.mounts = append(s.mounts, m)
+	return nil
+}
+
+func sameMount(a, b Mount) bool {
+	return a.Kind == b.Kind && a.Source == b.Source && strings.Join(a.Options, ",") == strings.Join(b.Options, ",")
+}
+
+// checkSources makes sure that what is bound exists on the node.
+func (p *runParser) checkSources() {
+	if p.caller.Host == nil {
+		return
+	}
+	for _, m := range p.o.Mounts {
+		if m.Kind != MountBind && m.Kind != MountOverlay {
+			continue
+		}
+		if _, err := p.caller.Host.Stat(m.Source); err != nil {
+			e := badOption(m.Written, fmt.Sprintf("the source %s cannot be used: %v", quote(m.Source), err), "")
+			e.Err, e.Remedy = err, "Create it on the node, or give a name without slashes for a scratch volume"
+			p.fail(e)
+		}
+	}
+}
+
+// checkDestination checks an absolute path inside the container.
+func checkDestination(dest string) error {
+	switch {
+	case dest == "":
+		return fmt.Errorf("the path in the container is empty")
+	case !path.IsAbs(dest):
+		return fmt.Errorf("the path in the container %s is not absolute", quote(dest))
+	}
+	return nil
+}
+
+// parseVolume reads one --volume.
+func (p *runParser) parseVolume(it item) (Mount, error) {
+	parts := strings.Split(it.value, ":")
+	if len(parts) > 3 {
+		return Mount{}, fmt.Errorf("it has more than three parts")
+	}
+	m := Mount{Kind: MountVolume, Written: it.written}
+	if strings.HasPrefix(parts[0], "./") {
+		resolved, err := p.resolveRelative(parts[0])
+		if err != nil {
+			return m, err
+		}
+		parts[0] = resolved
+	}
+	if len(parts) == 1 {
+		m.Destination = parts[0]
+		return m, checkDestination(m.Destination)
+	}
+	m.Source, m.Destination = parts[0], parts[1]
+	if len(parts) == 3 {
+		options, err := checkVolumeOptions(strings.Split(parts[2], ","))
+		if err != nil {
+			return m, err
+		}
+		m.Options = options
+	}
+	if m.Source == "" {
+		return m, fmt.Errorf("the source is empty")
+	}
+	if err := checkDestination(m.Destination); err != nil {
+		return m, err
+	}
+	if m.Source[0] != '/' && m.Source[0] != '.' {
+		return m, checkVolumeName(m.Source)
+	}
+	m.Kind = MountBind
+	m.Source = filepath.Clean(p.path(m.Source))
+	if contains(m.Options, "O") {
+		m.Kind = MountOverlay
+		return m, checkOverlay(m.Options)
+	}
+	return m, nil
+}
+
+// resolveRelative follows the links of ./PATH, which podman does for no other path.
+func (p *runParser) resolveRelative(source string) (string, error) {
+	source = p.path(source)
+	if p.caller.Host == nil {
+		return source, nil
+	}
+	resolved, err := p.caller.Host.EvalSymlinks(source)
+	if err != nil {
+		return "", fmt.Errorf("the source cannot be used: %w", err)
+	}
+	return resolved, nil
+}
+
+func checkVolumeName(name string) error {
+	if validName(name) {
+		return nil
+	}
+	return fmt.Errorf("the volume's name %s is not letters, digits, _, . and -; a path must begin with / or ./", quote(name))
+}
+
+func checkOverlay(options []string) error {
+	upper, work, err := overlayDirs(options)
+	if err != nil {
+		return err
+	}
+	extra := 0
+	for _, option := range options {
+		if option != "O" && option != "U" && !strings.Contains(option, "upperdir") && !strings.Contains(option, "workdir") {
+			extra++
+		}
+	}
+	if extra > 0 || (contains(options, "U") && upper+work != "") {
+		return fmt.Errorf("O can only be given with U, or with upperdir= and workdir=")
+	}
+	return nil
+}
+
+// overlayDirs returns upperdir= and workdir= of a volume's options.
+func overlayDirs(options []string) (upper, work string, err error) {
+	for _, option := range options {
+		name, value, ok := strings.Cut(option, "=")
+		isUpper, isWork := strings.HasPrefix(name, "upperdir"), strings.HasPrefix(name, "workdir")
+		switch {
+		case !isUpper && !isWork:
+		case !ok || value == "" || !path.IsAbs(value):
+			return "", "", fmt.Errorf("%s needs an absolute path", quote(option))
+		case isUpper:
+			upper = value
+		default:
+			work = value
+		}
+	}
+	if (upper == "") != (work == "") {
+		return "", "", fmt.Errorf("upperdir= and workdir= have to be given together")
+	}
+	return upper, work, nil
+}
+
+// volumeOptionSets are options of --volume of which one may be given.
+var volumeOptionSets = [][]string{
+	{"noexec", "exec"}, {"nodev", "dev"}, {"nosuid", "suid"}, {"rw", "ro"}, {"z", "Z", "O"}, {"U"},
+	{"private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"},
+	{"bind", "rbind"}, {"copy", "nocopy"},
+}
+
+// checkVolumeOptions checks the options of a bind or volume and drops docker's for
+// macOS, cached and delegated.
+func checkVolumeOptions(options []string) ([]string, error) {
+	var kept []string
+	seen := make(map[string]string)
+	for _, option := range options {
+		set := volumeOptionSet(option)
+		switch {
+		case option == "cached" || option == "delegated":
+			continue
+		case set == "":
+			return nil, fmt.Errorf("there is no volume option %s", quote(option))
+		case set == "idmap":
+		case seen[set] != "":
+			return nil, fmt.Errorf("%s and %s cannot be given together", seen[set], option)
+		}
+		seen[set] = option
+		kept = append(kept, option)
+	}
+	return kept, nil
+}
+
+// volumeOptionSet returns what option excludes, "" for an unknown one.
+func volumeOptionSet(option string) string {
+	for _, set := range []string{"upperdir", "workdir"} {
+		if strings.HasPrefix(option, set+"=") || option == set {
+			return set
+		}
+	}
+	if option == "idmap" || strings.HasPrefix(option, "idmap=") {
+		return "idmap"
+	}
+	for _, set := range volumeOptionSets {
+		if contains(set, option) {
+			return set[0]
+		}
+	}
+	return ""
+}
+
+// parseTmpfs reads one --tmpfs.
+func parseTmpfs(it item) (Mount, error) {
+	parts := strings.Split(it.value, ":")
+	m := Mount{Kind: MountTmpfs, Source: "tmpfs", Destination: path.Clean(parts[0]), Written: it.written}
+	if err := checkDestination(parts[0]); err != nil {
+		return m, err
+	}
+	if len(parts) > 1 {
+		m.Options = strings.Split(parts[1], ",")
+	}
+	_, err := tmpfsOptions(m.Options)
+	return m, err
+}
+
+// splitMount splits the value of --mount as CSV and takes its type out.
+func splitMount(value string) (kind string, fields []string, err error) {
+	records, err := csv.NewReader(strings.NewReader(value)).ReadAll()
+	if err != nil {
+		return "", nil, fmt.Errorf("it is not valid CSV: %w", err)
+	}
+	if len(records) != 1 {
+		return "", nil, fmt.Errorf("it is empty or has several lines")
+	}
+	found := false
+	for _, field := range records[0] {
+		name, text, _ := strings.Cut(field, "=")
+		if !found && name == "type" && strings.Count(field, "=") == 1 {
+			kind, found = text, true
+			continue
+		}
+		fields = append(fields, field)
+	}
+	if !found {
+		return "", nil, fmt.Errorf("it has no type=")
+	}
+	return kind, fields, nil
+}
+
+// parseTrue reads the optional value of a flag such as ro=true.
+func parseTrue(name, value string, hasValue bool) (bool, error) {
+	if !hasValue {
+		return true, nil
+	}
+	switch strings.ToLower(value) {
+	case "true", "false":
+		on, _ := strconv.ParseBool(strings.ToLower(value))
+		return on, nil
+	}
+	return false, fmt.Errorf("%s can only be true or false", name)
+}

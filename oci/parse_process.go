@@ -1,0 +1,297 @@
+package oci
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var umaskPattern = regexp.MustCompile(`^[0-7]{1,4}$`)
+
+func (p *runParser) process() {
+	o := p.o
+	o.Interactive, o.TTY = p.bool("interactive", false), p.bool("tty", false)
+	o.SigProxy, o.RemoveImage = p.bool("sig-proxy", true), p.bool("rmi", false)
+	for _, it := range p.items("attach") {
+		switch stream := strings.ToLower(it.value); stream {
+		case "stdin", "stdout", "stderr":
+			o.Attach = append(o.Attach, stream)
+		default:
+			p.badItem("attach", it, "it is not one of stdin, stdout and stderr")
+		}
+	}
+	if use, ok := p.last("entrypoint"); ok {
+		words := parseEntrypoint(use.value)
+		o.Entrypoint = &words
+	}
+	o.WorkDir = p.text("workdir", "")
+	o.Init = p.bool("init", false)
+	if o.InitPath = p.text("init-path", ""); o.InitPath != "" {
+		o.InitPath = p.path(o.InitPath)
+		p.initExists()
+	}
+	o.Personality = p.text("personality", "")
+	if o.Personality != "" && o.Personality != "LINUX" && o.Personality != "LINUX32" {
+		p.bad("personality", "it is neither LINUX nor LINUX32")
+	}
+	switch o.Systemd = strings.ToLower(p.text("systemd", "true")); o.Systemd {
+	case "true", "false", "always":
+	case "":
+		o.Systemd = "true"
+	default:
+		p.bad("systemd", "it is not one of true, false and always")
+	}
+	p.umask()
+	p.stopping()
+}
+
+// parseEntrypoint reads a JSON list of strings, or takes the text as one word.
+func parseEntrypoint(text string) []string {
+	words := []string{}
+	if err := json.Unmarshal([]byte(text), &words); err != nil {
+		return []string{text}
+	}
+	return words
+}
+
+func (p *runParser) initExists() {
+	if !p.o.Init || p.caller.Host == nil {
+		return
+	}
+	if _, err := p.caller.Host.Stat(p.o.InitPath); err != nil {
+		e := badOption(p.written("init-path"), "the binary is not on the node: "+err.Error(), "")
+		e.Err, e.Remedy = err, "Leave --init-path out to use careen's own"
+		p.fail(e)
+	}
+}
+
+func (p *runParser) umask() {
+	text := p.text("umask", "0022")
+	if !umaskPattern.MatchString(text) {
+		p.bad("umask", "it is not an octal number of at most four digits")
+		return
+	}
+	mask, _ := strconv.ParseUint(text, 8, 32)
+	p.o.Umask = uint32(mask)
+}
+
+func (p *runParser) stopping() {
+	o := p.o
+	if use, ok := p.last("stop-signal"); ok && use.value != "" {
+		signal, err := parseSignal(use.value)
+		if err != nil {
+			p.bad("stop-signal", err.Error())
+		}
+		o.StopSignal = signal
+	}
+	o.StopTimeout = p.seconds("stop-timeout", 10)
+	o.Timeout = p.seconds("timeout", 0)
+}
+
+// seconds reads a number of seconds that fits a time.Duration.
+func (p *runParser) seconds(name string, def uint64) time.Duration {
+	n := p.uint(name, def)
+	if n > math.MaxInt64/uint64(time.Second) {
+		p.bad(name, "it is longer than a computer lasts")
+		return 0
+	}
+	return time.Duration(n) * time.Second
+}
+
+func (p *runParser) environment() {
+	o := p.o
+	o.Env = make(map[string]string)
+	for _, it := range p.items("env-file") {
+		content, ok := p.readFile(it, it.value)
+		if !ok {
+			continue
+		}
+		if err := parseEnvFile(o.Env, content, p.caller.Environ); err != nil {
+			p.badItem("env-file", it, err.Error())
+		}
+	}
+	for _, it := range p.items("env") {
+		if err := parseEnv(o.Env, it.value, p.caller.Environ); err != nil {
+			p.badItem("env", it, err.Error())
+		}
+	}
+	o.EnvHost, o.HTTPProxy = p.bool("env-host", false), p.bool("http-proxy", true)
+	o.UnsetEnv, o.UnsetEnvAll = p.list("unsetenv"), p.bool("unsetenv-all", false)
+	for _, it := range p.items("env-merge") {
+		if !strings.Contains(it.value, "=") {
+			p.badItem("env-merge", it, "it has no =")
+			continue
+		}
+		if _, err := expandWord(it.value, nil); err != nil {
+			p.badItem("env-merge", it, err.Error())
+		}
+		o.EnvMerge = append(o.EnvMerge, it.value)
+	}
+}
+
+func (p *runParser) users() {
+	o := p.o
+	o.User = p.text("user", "")
+	o.Passwd = p.bool("passwd", true)
+	o.PasswdEntry, o.GroupEntry = p.text("passwd-entry", ""), p.text("group-entry", "")
+	for _, name := range []string{"passwd-entry", "group-entry"} {
+		if strings.ContainsAny(p.text(name, ""), "\n\r") {
+			p.bad(name, "it holds more than one line")
+		}
+	}
+	items := p.items("group-add")
+	for _, it := range items {
+		switch {
+		case it.value != "keep-groups":
+			o.GroupAdd = append(o.GroupAdd, it.value)
+		case len(items) > 1:
+			p.badItem("group-add", it, "keep-groups cannot be given together with other groups")
+		default:
+			// crun alone acts on the annotation; with runc, and so here, it is inert.
+			o.KeepGroups = true
+			o.Annotations["run.oci.keep_original_groups"] = "1"
+		}
+	}
+	o.HostUsers = p.list("hostuser")
+	if p.caller.Host == nil {
+		return
+	}
+	for _, it := range p.items("hostuser") {
+		if _, err := p.caller.Host.LookupUser(it.value); err != nil {
+			p.badItem("hostuser", it, "the node has no such account: "+err.Error())
+		}
+	}
+}
+
+// noops checks the values of options that have no effect, as podman does.
+func (p *runParser) noops() {
+	o := p.o
+	for _, it := range p.items("publish") {
+		if err := checkPort(it.value); err != nil {
+			p.badItem("publish", it, err.Error())
+		}
+		o.Published = true
+	}
+	for _, it := range p.items("expose") {
+		if err := checkExpose(it.value); err != nil {
+			p.badItem("expose", it, err.Error())
+		}
+	}
+	for _, it := range p.items("log-opt") {
+		if !strings.Contains(it.value, "=") {
+			p.badItem("log-opt", it, "it has no =")
+		}
+	}
+	switch mode := p.text("sdnotify", "container"); mode {
+	case "container", "conmon", "ignore", "healthy":
+	default:
+		p.bad("sdnotify", "it is not one of container, conmon, healthy and ignore")
+	}
+	if p.text("health-cmd", "") != "" && p.bool("no-healthcheck", false) {
+		p.bad("health-cmd", "it cannot be given together with --no-healthcheck")
+	}
+	if p.text("health-cmd", "") != "" {
+		p.checkHealth()
+	}
+}
+
+// checkHealth checks what podman checks only when there is a health command.
+func (p *runParser) checkHealth() {
+	for _, name := range []string{"health-interval", "health-timeout", "health-start-period"} {
+		text := p.text(name, "30s")
+		if name == "health-interval" && text == "disable" {
+			continue
+		}
+		d, err := time.ParseDuration(text)
+		switch {
+		case err != nil:
+			p.bad(name, quote(text)+" is not a duration")
+		case d < 0, name == "health-timeout" && d == 0:
+			p.bad(name, "it is too short")
+		}
+	}
+	if p.uint("health-retries", 3) < 1 {
+		p.bad("health-retries", "it must be greater than 0")
+	}
+}
+
+// checkPort checks [[IP:][PORT]:]PORT[/PROTOCOL], where each PORT may be a range.
+func checkPort(text string) error {
+	ports, protocol, hasProtocol := strings.Cut(text, "/")
+	if hasProtocol && (protocol == "" || strings.Contains(protocol, "/")) {
+		return fmt.Errorf("the protocol %s is not valid", quote(protocol))
+	}
+	ip := ""
+	if rest, ok := strings.CutPrefix(ports, "["); ok {
+		address, after, found := strings.Cut(rest, "]:")
+		if !found || !strings.Contains(after, ":") {
+			return fmt.Errorf("it is not [IPv6]:PORT:PORT")
+		}
+		ip, ports = address, after
+	}
+	parts := strings.Split(ports, ":")
+	if len(parts) == 3 && ip == "" {
+		if ip, parts = parts[0], parts[1:]; ip == "" {
+			return fmt.Errorf("the address before the ports is empty")
+		}
+	}
+	if len(parts) > 2 {
+		return fmt.Errorf("it is not [[IP:]PORT:]PORT")
+	}
+	if ip != "" && net.ParseIP(ip) == nil {
+		return fmt.Errorf("%s is not an IP address", quote(ip))
+	}
+	length, err := checkRange(parts[len(parts)-1])
+	if err != nil {
+		return err
+	}
+	if len(parts) == 2 && parts[0] != "" {
+		hostLength, err := checkRange(parts[0])
+		if err != nil {
+			return err
+		}
+		if hostLength != length {
+			return fmt.Errorf("the two ranges have different lengths")
+		}
+	}
+	return nil
+}
+
+func checkExpose(text string) error {
+	ports, protocol, _ := strings.Cut(text, "/")
+	if strings.Contains(protocol, "/") {
+		return fmt.Errorf("it has more than one protocol")
+	}
+	_, err := checkRange(ports)
+	return err
+}
+
+// checkRange checks PORT or PORT-PORT and returns how many ports there are.
+func checkRange(text string) (int, error) {
+	first, last, isRange := strings.Cut(text, "-")
+	start, err := checkPortNumber(first)
+	if err != nil || !isRange {
+		return 1, err
+	}
+	end, err := checkPortNumber(last)
+	if err != nil {
+		return 0, err
+	}
+	if end <= start {
+		return 0, fmt.Errorf("%d is not higher than %d", end, start)
+	}
+	return end - start + 1, nil
+}
+
+func checkPortNumber(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 65535 {
+		return 0, fmt.Errorf("%s is not a port from 1 to 65535", quote(text))
+	}
+	return n, nil
+}

@@ -1,0 +1,92 @@
+package oci
+
+import (
+	"sort"
+	"strings"
+)
+
+// secretNames are parts of variables' names whose values are hidden in logs.
+var secretNames = []string{"PASS", "SECRET", "TOKEN", "KEY", "CRED", "AUTH", "PWD", "PRIVATE", "SESSION", "COOKIE"}
+
+// masked stands for a secret.
+const masked = "***"
+
+// Redacted returns the command's words, options first, with secrets replaced by
+// "***": passwords of --creds, and the values of variables and proxy addresses that
+// look like secrets. It is what may be logged.
+func (r *Run) Redacted() []string {
+	words := r.scanned.redacted()
+	if r.Image.Original != "" {
+		words = append(words, r.Image.Original)
+	}
+	return append(words, r.Command...)
+}
+
+// Redacted is [Run.Redacted] for a pull.
+func (p *Pull) Redacted() []string {
+	words := p.scanned.redacted()
+	if p.Image.Original != "" {
+		words = append(words, p.Image.Original)
+	}
+	return words
+}
+
+// words returns every option as one word: --name=value.
+func (s *scanned) words() []string {
+	return s.each(func(_ OptionInfo, value string) string { return value })
+}
+
+func (s *scanned) redacted() []string { return s.each(redactValue) }
+
+// each returns the uses of all options, by name, with their values changed.
+func (s *scanned) each(change func(OptionInfo, string) string) []string {
+	if s == nil {
+		return nil
+	}
+	names := make([]string, 0, len(s.uses))
+	for name := range s.uses {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	var words []string
+	for _, name := range names {
+		for _, use := range s.uses[name] {
+			words = append(words, "--"+name+"="+change(use.option, use.value))
+		}
+	}
+	return words
+}
+
+func redactValue(option OptionInfo, value string) string {
+	switch option.Name {
+	case "creds":
+		user, _, ok := strings.Cut(value, ":")
+		if !ok {
+			return masked
+		}
+		return user + ":" + masked
+	case "env", "env-merge", "label", "annotation":
+		name, text, ok := strings.Cut(value, "=")
+		if ok && secretVariable(name, text) {
+			return name + "=" + masked
+		}
+	}
+	return value
+}
+
+// secretVariable guesses by its name, or by a password inside an address.
+func secretVariable(name, value string) bool {
+	upper := strings.ToUpper(name)
+	for _, part := range secretNames {
+		if strings.Contains(upper, part) {
+			return true
+		}
+	}
+	_, rest, ok := strings.Cut(value, "://")
+	if !ok {
+		return false
+	}
+	host, _, _ := strings.Cut(rest, "/")
+	user, _, hasUser := strings.Cut(host, "@")
+	return hasUser && strings.Contains(user, ":")
+}
