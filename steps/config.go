@@ -157,98 +157,113 @@ func Load(opts LoadOptions) (*Config, []Warning, error) {
 	if opts.IPA != nil {
 		paths = opts.IPA
 	}
+	found := ipaOptions{}
 	for _, path := range paths {
-		found, err := c.loadIPA(path)
-		if err != nil {
+		if err := found.load(path); err != nil {
 			return nil, nil, err
 		}
-		warnings = append(warnings, found...)
 	}
-	if err := c.loadEnvironment(opts.Getenv); err != nil {
+	found.environment(opts.Getenv)
+	more, err := c.applyIPA(found)
+	if err != nil {
 		return nil, nil, err
 	}
-	return c, append(warnings, c.advice()...), nil
+	return c, append(append(warnings, more...), c.advice()...), nil
 }
 
-// loadIPA applies a file, or the *.conf of a directory in their order.
-func (c *Config) loadIPA(path string) ([]Warning, error) {
+// ipaOptions are the texts of the [container] options that win. One that is
+// hidden by a later one is never converted, so it may be as bad as it likes.
+type ipaOptions map[string]ipaOption
+
+type ipaOption struct {
+	value, file string
+	line        int
+}
+
+// from is the option's place as in [Source].
+func (o ipaOption) from() string {
+	if o.line == 0 {
+		return o.file
+	}
+	return o.file + ":" + strconv.Itoa(o.line)
+}
+
+// load reads a file, or the *.conf of a directory in their order.
+func (found ipaOptions) load(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, configError(path, 0, err)
+		return configError(path, 0, err)
 	}
 	if !info.IsDir() {
-		return c.loadIPAFile(path)
+		return found.file(path)
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, configError(path, 0, err)
+		return configError(path, 0, err)
 	}
-	var warnings []Warning
 	for _, entry := range entries {
 		// Like Python's glob, which leaves out names that start with a dot.
 		if strings.HasPrefix(entry.Name(), ".") || !strings.HasSuffix(entry.Name(), ".conf") {
 			continue
 		}
-		found, err := c.loadIPAFile(filepath.Join(path, entry.Name()))
-		if err != nil {
-			return nil, err
+		if err := found.file(filepath.Join(path, entry.Name())); err != nil {
+			return err
 		}
-		warnings = append(warnings, found...)
 	}
-	return warnings, nil
+	return nil
 }
 
-func (c *Config) loadIPAFile(path string) ([]Warning, error) {
+func (found ipaOptions) file(path string) error {
 	data, err := readLimited(path, maxOsloFile)
 	if err != nil {
-		return nil, configError(path, 0, err)
+		return configError(path, 0, err)
 	}
-	found, err := parseOslo(data, "container")
-	if err != nil {
-		var bad *osloError
-		if errors.As(err, &bad) {
-			return nil, configError(path, bad.line, errors.New(bad.msg))
-		}
-		return nil, configError(path, 0, err)
+	assignments, err := parseOslo(data, "container")
+	var bad *osloError
+	switch {
+	case errors.As(err, &bad):
+		return configError(path, bad.line, errors.New(bad.msg))
+	case err != nil:
+		return configError(path, 0, err)
 	}
-	var warnings []Warning
-	last := map[string]assignment{}
-	for _, a := range found {
-		last[a.key] = a // a later assignment in the file hides the earlier one
+	for _, a := range assignments {
+		found[a.key] = ipaOption{a.value, path, a.line}
 	}
-	for _, key := range sortedKeys(last) {
-		a := last[key]
-		from := path + ":" + strconv.Itoa(a.line)
-		if !known(key) {
-			warnings = append(warnings, Warning{
-				Key: "container." + key, From: from,
-				Message: fmt.Sprintf("unknown option %q in [container] is ignored", key),
-			})
-			continue
-		}
-		if err := c.setText(key, a.value, from); err != nil {
-			return nil, configError(path, a.line, fmt.Errorf("[container]%s: %w", key, err))
-		}
-	}
-	return warnings, nil
+	return nil
 }
 
-func (c *Config) loadEnvironment(getenv func(string) (string, bool)) error {
+// environment reads the variables that win over files.
+func (found ipaOptions) environment(getenv func(string) (string, bool)) {
 	if getenv == nil {
-		return nil
+		return
 	}
 	for _, key := range optionNames {
 		name := "OS_CONTAINER__" + strings.ToUpper(key)
 		if value, ok := getenv(name); ok {
-			if err := c.setText(key, value, "environment "+name); err != nil {
-				return configError(name, 0, err)
-			}
+			found[key] = ipaOption{value: value, file: "environment " + name}
 		}
 	}
-	return nil
+}
+
+func (c *Config) applyIPA(found ipaOptions) ([]Warning, error) {
+	var warnings []Warning
+	for _, key := range sortedKeys(found) {
+		option := found[key]
+		if !known(key) {
+			warnings = append(warnings, Warning{
+				Key: "container." + key, From: option.from(),
+				Message: fmt.Sprintf("unknown option %q in [container] is ignored", key),
+			})
+			continue
+		}
+		if err := c.setText(key, option.value, option.from()); err != nil {
+			return nil, configError(option.file, option.line, fmt.Errorf("[container]%s: %w", key, err))
+		}
+	}
+	return warnings, nil
 }
 
 // setText applies a value that came as text: from a file or the environment.

@@ -59,6 +59,9 @@ func (p *stepsParser) document(data []byte) (any, error) {
 	if bytes.IndexByte(data, 0) >= 0 {
 		return nil, errors.New("the file holds a NUL byte")
 	}
+	if line := tabLine(data); line > 0 {
+		return nil, &yamlError{line, `a tab: indent and separate with blanks, and write \t in double quotes`}
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
 	if err := decode(decoder, &doc); err != nil {
@@ -76,8 +79,22 @@ func (p *stepsParser) document(data []byte) (any, error) {
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) == 0 {
 		return nil, nil
 	}
+	if err := checkAnchors(doc.Content[0], map[string]int{}, 0); err != nil {
+		return nil, err
+	}
 	var b builder
 	return b.value(doc.Content[0], 0)
+}
+
+// tabLine returns the first line with a tab in it, comment lines aside, or 0. What
+// PyYAML takes a tab for depends on where it stands, mostly for an error.
+func tabLine(data []byte) int {
+	for i, line := range bytes.Split(data, []byte{'\n'}) {
+		if bytes.IndexByte(line, '\t') >= 0 && !bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte{'#'}) {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // decode turns the decoder's own errors into ones with a line.
@@ -89,10 +106,10 @@ func decode(d *yaml.Decoder, n *yaml.Node) error {
 	if m := reYAMLLine.FindStringSubmatch(err.Error()); m != nil && m[1] != "" {
 		line, convErr := strconv.Atoi(m[1])
 		if convErr == nil {
-			return &yamlError{line, m[2]}
+			return &yamlError{line, "not valid YAML: " + m[2]}
 		}
 	}
-	return err
+	return fmt.Errorf("not valid YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 }
 
 // root reads the top of the file: the keys steps and careen. IPA ignores any

@@ -59,6 +59,26 @@ func yamlErr(n *yaml.Node, format string, args ...any) error {
 	return &yamlError{n.Line, fmt.Sprintf(format, args...)}
 }
 
+// checkAnchors refuses an anchor that is set twice, as PyYAML does, and a tree that
+// is too deep, before aliases are looked at.
+func checkAnchors(n *yaml.Node, seen map[string]int, depth int) error {
+	if depth > maxYAMLDepth {
+		return yamlErr(n, "the file is nested deeper than %d levels", maxYAMLDepth)
+	}
+	if n.Anchor != "" {
+		if line, twice := seen[n.Anchor]; twice {
+			return yamlErr(n, "the anchor &%s is there twice, first on line %d", n.Anchor, line)
+		}
+		seen[n.Anchor] = n.Line
+	}
+	for _, child := range n.Content {
+		if err := checkAnchors(child, seen, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // builder turns a tree into values and counts what it makes.
 type builder struct{ nodes int }
 
@@ -214,6 +234,8 @@ func scalar(n *yaml.Node) (any, error) {
 		return date(v), nil
 	case reStamp.MatchString(v):
 		return nil, yamlErr(n, "the time %q is not supported; put it in quotes", v)
+	case strings.HasSuffix(v, ":"):
+		return nil, yamlErr(n, "%q ends in a colon; put it in quotes", v) // in [a:] PyYAML sees a mapping
 	case v == "=" || v == "<<":
 		return nil, yamlErr(n, "%q has a meaning in YAML; put it in quotes", v)
 	}
