@@ -114,6 +114,7 @@ func (b *builder) labels() error {
 	for name, value := range b.o.Labels {
 		b.allLabels[name] = value
 	}
+	b.plan.Labels = b.allLabels
 	return nil
 }
 

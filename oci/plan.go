@@ -131,6 +131,8 @@ type Plan struct {
 	StopTimeout time.Duration
 	// Timeout is --timeout; 0 means none.
 	Timeout time.Duration
+	// Labels are the image's and the operator's, the latter over the former.
+	Labels map[string]string
 	// Warnings are one line each: what was dropped as podman drops it, and what
 	// weakens isolation.
 	Warnings []string

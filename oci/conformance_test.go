@@ -1,0 +1,297 @@
+package oci_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/careen-project/careen/oci"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/stretchr/testify/require"
+)
+
+// podmanCase is one file of testdata/conformance/cases: an option set and what the
+// real podman 4.3.1 made of it. Its README says how it was taken and normalised.
+type podmanCase struct {
+	Name       string              `json:"name"`
+	RunOptions string              `json:"run_options"`
+	Flags      []string            `json:"flags"`
+	Command    []string            `json:"command"`
+	Image      string              `json:"image"`
+	Config     caseImage           `json:"image_config"`
+	HostEnv    map[string]string   `json:"host_env"`
+	Devices    map[string]string   `json:"host_devices"`
+	Mounts     map[string][]string `json:"host_mounts"`
+	CgroupHost string              `json:"cgroup_host"`
+	Expect     map[string]any      `json:"expect"`
+	ExpectV2   map[string]any      `json:"expect_cgroup2"`
+}
+
+type caseImage struct {
+	Entrypoint []string          `json:"entrypoint"`
+	Cmd        []string          `json:"cmd"`
+	Env        []string          `json:"env"`
+	WorkDir    string            `json:"workdir"`
+	User       string            `json:"user"`
+	StopSignal string            `json:"stop_signal"`
+	Labels     map[string]string `json:"labels"`
+	Volumes    []string          `json:"volumes"`
+	Files      map[string]string `json:"files"`
+	Dirs       []string          `json:"dirs"`
+	Symlinks   map[string]string `json:"symlinks"`
+}
+
+const (
+	caseDir      = "testdata/conformance"
+	fixtures     = "/fixtures"
+	scratch      = "/scratch"
+	containerID  = "0123456789ab" + "cdef0123456789abcdef" + "0123456789abcdef0123456789abcdef"
+	nodeHostname = "metal-7"
+	bridgeNS     = "/run/netns/bridge"
+)
+
+// laterStages are cases that are refused elsewhere: an image is looked for by the
+// pull, a command by the runtime.
+var laterStages = map[string]bool{
+	"neg-command-missing": true, "neg-image-missing-never": true, "neg-variant-mismatch-never": true,
+}
+
+func loadCases(t *testing.T) []podmanCase {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(caseDir, "cases", "*.json"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	var cases []podmanCase
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		text := strings.NewReplacer("@FIX@", fixtures, "@TMP@", scratch).Replace(string(content))
+		var c podmanCase
+		require.NoError(t, json.Unmarshal([]byte(text), &c), file)
+		cases = append(cases, c)
+	}
+	return cases
+}
+
+// TestConformance runs every option set of the corpus on cgroup v1 and v2 and
+// compares the result with podman's, except for what oci.Differences lists.
+func TestConformance(t *testing.T) {
+	listed := make(map[string]string)
+	for _, difference := range oci.Differences() {
+		if difference.Case != "" {
+			listed[difference.Case] = difference.Reason
+		}
+	}
+	passed, differ := 0, 0
+	for _, c := range loadCases(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			failures := c.compareAll(t)
+			if reason, ok := listed[c.Name]; ok {
+				delete(listed, c.Name)
+				differ++
+				require.NotEmpty(t, failures, "listed as different (%s), but it is the same", reason)
+				return
+			}
+			require.Empty(t, failures, "options: %s %v", c.RunOptions, c.Command)
+			passed++
+		})
+	}
+	require.Empty(t, listed, "differences of cases that do not exist")
+	t.Logf("%d cases as podman, %d different on purpose", passed, differ)
+}
+
+// compareAll runs the case in all variants and returns what differs.
+func (c podmanCase) compareAll(t *testing.T) []string {
+	var failures []string
+	for _, version := range []string{"v1", "v2"} {
+		expect := c.Expect
+		if version == "v2" && c.CgroupHost == "v1" && c.ExpectV2 != nil {
+			expect = mergePatch(c.Expect, c.ExpectV2).(map[string]any)
+		}
+		if c.CgroupHost != version && c.CgroupHost == "v2" {
+			continue
+		}
+		for _, network := range c.networks() {
+			for _, difference := range c.compare(t, version, network, copyJSON(t, expect)) {
+				failures = append(failures, fmt.Sprintf("%s %s: %s", version, network, difference))
+			}
+		}
+	}
+	return failures
+}
+
+// networks returns what to put before the options of a case that names no network,
+// since careen's default is the node's: a namespace of its own, which is what podman's
+// bridge is to a container, and none.
+func (c podmanCase) networks() []string {
+	dns := false
+	for _, flag := range c.Flags {
+		if strings.HasPrefix(flag, "--net") {
+			return []string{""}
+		}
+		dns = dns || strings.HasPrefix(flag, "--dns")
+	}
+	if dns {
+		return []string{"--network=ns:" + bridgeNS}
+	}
+	return []string{"--network=ns:" + bridgeNS, "--network=none"}
+}
+
+func (c podmanCase) compare(t *testing.T, version, network string, expect map[string]any) []string {
+	words := append([]string{}, c.Flags...)
+	if network != "" {
+		words = append([]string{network}, words...)
+	}
+	if c.Image != "" {
+		words = append(append(words, c.Image), c.Command...)
+	}
+	if laterStages[c.Name] {
+		return nil
+	}
+	plan, run, err := c.build(words, version)
+	if wrong, _ := expect["error"].(bool); wrong {
+		if err == nil {
+			return []string{"podman refuses it: " + fmt.Sprint(expect["stderr"])}
+		}
+		if want := int(expect["exit_code"].(float64)); oci.ExitCode(err) != want {
+			return []string{fmt.Sprintf("exit code %d, podman's is %d: %v", oci.ExitCode(err), want, err)}
+		}
+		return nil
+	}
+	if err != nil {
+		return []string{"podman accepts it: " + err.Error()}
+	}
+	if expect["process"] == nil {
+		return nil
+	}
+	adjustExpected(expect, network, run)
+	return diffJSON("", expect, copyJSON(t, normalise(plan, run, expect)))
+}
+
+// build runs the case as careen does.
+func (c podmanCase) build(words []string, version string) (*oci.Plan, *oci.Run, error) {
+	host := c.host()
+	environ := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+	for name, value := range c.HostEnv {
+		environ[name] = value
+	}
+	run, err := oci.ParseRun(words, oci.Caller{Host: host, Environ: environ, WorkDir: fixtures})
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := run.Build(oci.BuildInput{
+		ID: containerID, Host: host, Environ: environ, Dir: "/run/careen/runs/x", VolumeDir: "/store/volumes",
+		InitPath: "/usr/bin/careen", RootFS: "/rootfs", Node: testNode(version == "v2"),
+		Image: oci.Image{Reference: c.Image, Files: c.Config.files(), Config: c.Config.image()},
+	})
+	return plan, run, err
+}
+
+func (i caseImage) image() ocispec.Image {
+	config := ocispec.ImageConfig{
+		Entrypoint: i.Entrypoint, Cmd: i.Cmd, Env: i.Env, WorkingDir: i.WorkDir, User: i.User, Labels: i.Labels,
+		StopSignal: i.StopSignal,
+	}
+	for _, volume := range i.Volumes {
+		if config.Volumes == nil {
+			config.Volumes = make(map[string]struct{})
+		}
+		config.Volumes[volume] = struct{}{}
+	}
+	return ocispec.Image{Config: config}
+}
+
+func (i caseImage) files() oci.Files {
+	root := newFakeHost()
+	root.dir("/bin")
+	root.dir("/tmp")
+	if i.WorkDir != "" {
+		root.dir(i.WorkDir)
+	}
+	for _, dir := range i.Dirs {
+		root.dir(dir)
+	}
+	for name, target := range i.Symlinks {
+		root.link(name, target)
+	}
+	for name, content := range i.Files {
+		root.file(name, content)
+	}
+	return fakeFiles{root}
+}
+
+// host is the machine on which the corpus was taken, as far as the cases see it.
+func (c podmanCase) host() *fakeHost {
+	h := newFakeHost()
+	for _, dir := range []string{
+		"/dev", "/sys/fs/cgroup/systemd", "/run/lock", "/tmp", "/var/log", "/lib/modules", "/etc/ssl/certs",
+		scratch + "/chown", scratch + "/flagged", "/proc/self/ns",
+	} {
+		h.dir(dir)
+	}
+	for _, file := range []string{"/proc/self/ns/net", bridgeNS, "/usr/share/zoneinfo/UTC", "/usr/share/zoneinfo/America/New_York", "/etc/localtime"} {
+		h.file(file, "content of "+file)
+	}
+	_ = filepath.WalkDir(filepath.Join(caseDir, "fixtures"), func(name string, entry os.DirEntry, err error) error {
+		inside, _ := filepath.Rel(filepath.Join(caseDir, "fixtures"), name)
+		target := filepath.Join(fixtures, inside)
+		switch {
+		case entry.IsDir():
+			h.dir(target)
+		case inside == "devlink":
+			h.link(target, "/dev/null")
+		case inside == "dirlink":
+			h.link(target, "dir")
+		default:
+			content, _ := os.ReadFile(name)
+			h.file(target, string(content))
+		}
+		return err
+	})
+	h.node("/dev/console", "c", 5, 1)
+	h.node("/dev/kmsg", "c", 1, 11)
+	h.node("/dev/null", "c", 1, 3)
+	for name, what := range c.Devices {
+		var kind string
+		var major, minor int64
+		if n, _ := fmt.Sscanf(what, "%1s %d:%d", &kind, &major, &minor); n == 3 {
+			h.node(name, kind, major, minor)
+		}
+	}
+	for name, flags := range c.Mounts {
+		h.flags[name] = flags
+	}
+	h.users["root"] = "root:x:0:0:root:/root:/bin/bash"
+	return h
+}
+
+// testNode is a node like the one of the corpus.
+func testNode(cgroupV2 bool) oci.Node {
+	node := oci.Node{
+		Hostname: nodeHostname, CgroupV2: cgroupV2, Capabilities: oci.AllCapabilities(), CPUs: 4, MemNodes: 1,
+		PidMax: 32768, SeccompArch: "amd64", Seccomp: true, ResolvConf: []byte("nameserver 10.9.9.9\n"),
+		Hosts: []byte("127.0.0.1 localhost\n::1 localhost ip6-localhost\n"),
+	}
+	add := func(name, kind string, major, minor int64) {
+		node.Devices = append(node.Devices, specs.LinuxDevice{Path: name, Type: kind, Major: major, Minor: minor})
+	}
+	for name, minor := range map[string]int64{
+		"/dev/null": 3, "/dev/kmsg": 11, "/dev/kvm": 232, "/dev/loop-control": 237, "/dev/fuse": 229, "/dev/console": 1,
+		"/dev/pts/0": 0, "/dev/tty": 5,
+	} {
+		add(name, "c", 10, minor)
+	}
+	for i := range int64(8) {
+		add(fmt.Sprintf("/dev/loop%d", i), "b", 7, i)
+	}
+	for i := range int64(64) {
+		add(fmt.Sprintf("/dev/tty%d", i), "c", 4, i)
+	}
+	sort.Slice(node.Devices, func(i, j int) bool { return node.Devices[i].Path < node.Devices[j].Path })
+	return node
+}

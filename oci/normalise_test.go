@@ -1,0 +1,456 @@
+package oci_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/careen-project/careen/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/stretchr/testify/require"
+)
+
+// newMasks are masked by careen as by newer podman, and not by podman 4.3.1.
+var newMasks = []string{"/proc/interrupts", "/sys/devices/virtual/powercap"}
+
+// adjustExpected applies to podman's result the differences that concern every
+// case; oci.Differences has the reasons.
+func adjustExpected(expect map[string]any, network string, run *oci.Run) {
+	process := expect["process"].(map[string]any)
+	var env []any
+	for _, entry := range process["env"].([]any) {
+		switch {
+		case entry == "container=podman":
+			entry = "container=careen"
+		case entry == "TERM=xterm" && !run.Options.TTY:
+			continue
+		}
+		env = append(env, entry)
+	}
+	process["env"] = env
+	if len(run.Options.Resources.Rlimits) == 0 {
+		delete(process, "rlimits")
+	}
+	linux := expect["linux"].(map[string]any)
+	if text, ok := linux["cgroupsPath"].(string); ok {
+		text = strings.Replace(text, "/libpod_parent", "/careen", 1)
+		linux["cgroupsPath"] = strings.Replace(text, "libpod-", "careen-", 1)
+	}
+	if pids, ok := linux["resources"].(map[string]any)["pids"].(map[string]any); ok && pids["limit"] == float64(0) {
+		pids["limit"] = float64(-1)
+	}
+	if network == "--network=none" {
+		var mounts []any
+		for _, m := range expect["mounts"].([]any) {
+			if !strings.HasSuffix(m.(map[string]any)["destination"].(string), "/etc/resolv.conf") {
+				mounts = append(mounts, m)
+			}
+		}
+		expect["mounts"] = mounts
+	}
+	container := expect["container"].(map[string]any)
+	for _, name := range []string{"healthcheck", "restart_policy"} {
+		delete(container, name)
+	}
+	if annotations := expect["annotations"].(map[string]any); len(annotations) == 0 {
+		expect["annotations"] = map[string]any{}
+	}
+}
+
+// normalise writes a plan in the corpus's form. expect decides which optional parts
+// are compared.
+func normalise(plan *oci.Plan, run *oci.Run, expect map[string]any) map[string]any {
+	spec := plan.Spec
+	out := map[string]any{
+		"process":     normalProcess(spec.Process, expect["process"].(map[string]any), run),
+		"root":        map[string]any{"readonly": spec.Root.Readonly},
+		"mounts":      normalMounts(plan),
+		"linux":       normalLinux(plan, run, expect["linux"].(map[string]any)),
+		"annotations": spec.Annotations,
+		"container":   normalContainer(plan, run, expect["container"].(map[string]any)),
+		"hostname":    nil,
+	}
+	if spec.Hostname != "" {
+		out["hostname"] = spec.Hostname
+	}
+	if files, ok := expect["files"].(map[string]any); ok {
+		out["files"] = normalFiles(plan, files)
+	}
+	return replaceStrings(out).(map[string]any)
+}
+
+func replaceStrings(v any) any {
+	content, _ := json.Marshal(v)
+	text := strings.NewReplacer(
+		containerID, "<cid>", containerID[:32], "<cid:32>", containerID[:12], "<cid>", nodeHostname, "<host>",
+	).Replace(string(content))
+	var out any
+	_ = json.Unmarshal([]byte(text), &out)
+	return out
+}
+
+func normalProcess(process *specs.Process, expect map[string]any, run *oci.Run) map[string]any {
+	var env []string
+	hostname := any(nil)
+	for _, entry := range process.Env {
+		name, value, _ := strings.Cut(entry, "=")
+		if _, set := run.Options.Env["HOSTNAME"]; name == "HOSTNAME" && !set {
+			hostname = value
+			continue
+		}
+		env = append(env, entry)
+	}
+	sort.Strings(env)
+	user := map[string]any{"uid": process.User.UID, "gid": process.User.GID, "umask": process.User.Umask}
+	if gids := process.User.AdditionalGids; len(gids) > 0 {
+		sort.Slice(gids, func(i, j int) bool { return gids[i] < gids[j] })
+		user["additionalGids"] = gids
+	}
+	caps := process.Capabilities
+	out := map[string]any{
+		"args": process.Args, "env": env, "env_hostname": hostname, "cwd": process.Cwd, "user": user,
+		"capabilities": map[string]any{
+			"bounding": normalCaps(caps.Bounding), "effective": normalCaps(caps.Effective),
+			"permitted": normalCaps(caps.Permitted), "ambient": normalCaps(caps.Ambient),
+			"inheritable": normalCaps(caps.Inheritable),
+		},
+		"noNewPrivileges": process.NoNewPrivileges, "oomScoreAdj": process.OOMScoreAdj, "terminal": process.Terminal,
+	}
+	if _, ok := expect["rlimits"]; ok || len(process.Rlimits) > 0 {
+		limits := process.Rlimits
+		sort.Slice(limits, func(i, j int) bool { return limits[i].Type < limits[j].Type })
+		out["rlimits"] = limits
+	}
+	return out
+}
+
+func normalCaps(caps []string) []string {
+	if len(caps) == len(oci.AllCapabilities()) {
+		return []string{"ALL"}
+	}
+	sorted := append([]string{}, caps...)
+	sort.Strings(sorted)
+	return sorted
+}
+
+func normalMounts(plan *oci.Plan) []any {
+	var out []any
+	for _, m := range plan.Spec.Mounts {
+		options := append([]string{}, m.Options...)
+		entry := map[string]any{"destination": m.Destination, "type": m.Type}
+		switch {
+		case m.Destination == "/dev/shm" && m.Type == "tmpfs" && m.Source == "shm":
+			// podman mounts the tmpfs on the node and binds it.
+			entry["type"], entry["engine_source"] = "bind", true
+			options = []string{"bind", "nodev", "noexec", "nosuid", "rprivate"}
+		case m.Type == "overlay":
+			entry["source"] = m.Source
+			for i, option := range options {
+				for _, name := range []string{"upperdir=", "workdir="} {
+					if strings.HasPrefix(option, name+"/run/careen/runs/") {
+						options[i] = name + "<engine>"
+					}
+				}
+			}
+		case strings.HasPrefix(m.Source, "/store/volumes/"):
+			entry["volume"] = strings.TrimPrefix(m.Source, "/store/volumes/")
+		case strings.HasPrefix(m.Source, "/run/careen/runs/x/volumes/"):
+			entry["volume"] = "<anonymous>"
+		case strings.HasPrefix(m.Source, "/run/careen/runs/x/"):
+			entry["engine_source"] = true
+		default:
+			entry["source"] = m.Source
+		}
+		sort.Strings(options)
+		entry["options"] = options
+		out = append(out, entry)
+	}
+	sort.SliceStable(out, func(i, j int) bool {
+		return out[i].(map[string]any)["destination"].(string) < out[j].(map[string]any)["destination"].(string)
+	})
+	return out
+}
+
+func normalLinux(plan *oci.Plan, run *oci.Run, expect map[string]any) map[string]any {
+	linux := plan.Spec.Linux
+	namespaces := []any{}
+	for _, ns := range linux.Namespaces {
+		entry := map[string]any{"type": string(ns.Type)}
+		if ns.Path != "" && ns.Path != bridgeNS {
+			entry["path"] = ns.Path
+		}
+		namespaces = append(namespaces, entry)
+	}
+	sort.Slice(namespaces, func(i, j int) bool {
+		return namespaces[i].(map[string]any)["type"].(string) < namespaces[j].(map[string]any)["type"].(string)
+	})
+	masked := []string{}
+	for _, file := range linux.MaskedPaths {
+		if !contains(newMasks, file) || contains(run.Options.Security.Mask, file) {
+			masked = append(masked, file)
+		}
+	}
+	sort.Strings(masked)
+	readonly := append([]string{}, linux.ReadonlyPaths...)
+	sort.Strings(readonly)
+	out := map[string]any{
+		"namespaces": namespaces, "devices": normalDevices(linux.Devices, expect["devices"]),
+		"resources": linux.Resources, "sysctl": linux.Sysctl, "maskedPaths": masked, "readonlyPaths": readonly,
+		"seccomp": normalSeccomp(linux.Seccomp, run),
+	}
+	if linux.RootfsPropagation != "" {
+		out["rootfsPropagation"] = linux.RootfsPropagation
+	}
+	if linux.Personality != nil {
+		out["personality"] = map[string]any{"domain": linux.Personality.Domain}
+	}
+	if _, ok := expect["cgroupsPath"]; ok {
+		out["cgroupsPath"] = linux.CgroupsPath
+	}
+	return out
+}
+
+// normalDevices lists the devices, or says of a privileged container what the
+// corpus says.
+func normalDevices(devices []specs.LinuxDevice, expect any) any {
+	summary, ok := expect.(map[string]any)
+	if !ok {
+		list := []any{}
+		for _, device := range devices {
+			list = append(list, map[string]any{
+				"path": device.Path, "type": device.Type, "major": device.Major, "minor": device.Minor,
+			})
+		}
+		sort.Slice(list, func(i, j int) bool {
+			return list[i].(map[string]any)["path"].(string) < list[j].(map[string]any)["path"].(string)
+		})
+		return list
+	}
+	has := make(map[string]bool)
+	for _, device := range devices {
+		has[device.Path] = true
+	}
+	contained, excluded := []any{}, []any{}
+	for _, name := range summary["contains"].([]any) {
+		if has[name.(string)] {
+			contained = append(contained, name)
+		}
+	}
+	for _, name := range summary["excludes"].([]any) {
+		if !has[name.(string)] {
+			excluded = append(excluded, name)
+		}
+	}
+	return map[string]any{"count_gt_50": len(devices) > 50, "contains": contained, "excludes": excluded}
+}
+
+// defaultAllowed are the system calls that a container without options may make.
+var defaultAllowed = func() map[string]bool {
+	run, err := oci.ParseRun([]string{"x"}, oci.Caller{})
+	if err != nil {
+		panic(err)
+	}
+	input := oci.BuildInput{ID: containerID, Node: testNode(false)}
+	input.Image.Config.Config.Cmd = []string{"x"}
+	plan, err := run.Build(input)
+	if err != nil {
+		panic(err)
+	}
+	return allowed(plan.Spec.Linux.Seccomp)
+}()
+
+func allowed(filter *specs.LinuxSeccomp) map[string]bool {
+	names := make(map[string]bool)
+	for _, rule := range filter.Syscalls {
+		if rule.Action == specs.ActAllow && len(rule.Args) == 0 {
+			for _, name := range rule.Names {
+				names[name] = true
+			}
+		}
+	}
+	return names
+}
+
+func normalSeccomp(filter *specs.LinuxSeccomp, run *oci.Run) map[string]any {
+	if filter == nil {
+		return map[string]any{"present": false, "defaultAction": nil}
+	}
+	out := map[string]any{"present": true, "defaultAction": filter.DefaultAction}
+	if run.Options.Security.SeccompPath != "" {
+		return out
+	}
+	now := allowed(filter)
+	out["extra_allowed"], out["no_longer_allowed"] = missing(now, defaultAllowed), missing(defaultAllowed, now)
+	return out
+}
+
+// missing returns what is in a and not in b.
+func missing(a, b map[string]bool) []string {
+	names := []string{}
+	for name := range a {
+		if !b[name] {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	return names
+}
+
+func normalContainer(plan *oci.Plan, run *oci.Run, expect map[string]any) map[string]any {
+	shm := run.Options.ShmSize
+	if shm == 0 {
+		shm = 65536000
+	}
+	out := map[string]any{
+		"stop_signal": plan.StopSignal, "stop_timeout": plan.StopTimeout.Seconds(), "timeout": plan.Timeout.Seconds(),
+		"shm_size": shm, "open_stdin": run.Options.Interactive, "tty": run.Options.TTY,
+	}
+	if _, ok := expect["labels"]; ok || len(plan.Labels) > 0 {
+		out["labels"] = plan.Labels
+	}
+	if _, ok := expect["name"]; ok {
+		out["name"] = run.Options.Name
+	}
+	return out
+}
+
+// normalFiles shows the generated files that the corpus names, in its form.
+func normalFiles(plan *oci.Plan, expect map[string]any) map[string]any {
+	contents := make(map[string]string)
+	for _, file := range plan.Files {
+		contents[file.Path] = string(file.Content)
+	}
+	generated := make(map[string]any)
+	for _, m := range plan.Spec.Mounts {
+		if content, ok := contents[m.Source]; ok {
+			generated[m.Destination] = content
+		}
+	}
+	out := make(map[string]any)
+	for name, want := range expect {
+		file, appended := strings.CutSuffix(name, " (appended)")
+		content, ok := generated[file].(string)
+		switch {
+		case appended:
+			out[name] = appendedLines(plan, file, content)
+		case !ok:
+			out[name] = nil
+		default:
+			out[name] = normalFile(content, want)
+		}
+	}
+	return out
+}
+
+func appendedLines(plan *oci.Plan, file, mounted string) []string {
+	text := ""
+	for _, add := range plan.RootAppends {
+		if add.Path == file {
+			text += string(add.Content)
+		}
+	}
+	if text == "" {
+		lines := strings.Split(strings.TrimRight(mounted, "\n"), "\n")
+		return lines[len(lines)-1:]
+	}
+	return strings.Split(strings.TrimRight(text, "\n"), "\n")
+}
+
+func normalFile(content string, want any) any {
+	list, ok := want.([]any)
+	if !ok {
+		return content
+	}
+	lines := strings.Split(strings.TrimRight(content, "\n"), "\n")
+	if _, entries := list[0].([]any); !entries {
+		return lines
+	}
+	// Of /etc/hosts only the lines that an option asked for are in the corpus.
+	var out []any
+	for _, line := range lines[:len(list)] {
+		out = append(out, strings.Fields(line))
+	}
+	return out
+}
+
+func contains(list []string, s string) bool {
+	for _, element := range list {
+		if element == s {
+			return true
+		}
+	}
+	return false
+}
+
+func copyJSON(t *testing.T, v any) map[string]any {
+	t.Helper()
+	content, err := json.Marshal(v)
+	require.NoError(t, err)
+	var out map[string]any
+	require.NoError(t, json.Unmarshal(content, &out))
+	return out
+}
+
+// mergePatch is RFC 7386.
+func mergePatch(target, patch any) any {
+	changes, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	out := make(map[string]any)
+	if object, ok := target.(map[string]any); ok {
+		for name, value := range object {
+			out[name] = value
+		}
+	}
+	for name, value := range changes {
+		if value == nil {
+			delete(out, name)
+			continue
+		}
+		out[name] = mergePatch(out[name], value)
+	}
+	return out
+}
+
+// diffJSON lists the members that differ between what is wanted and what is there.
+func diffJSON(where string, want, got any) []string {
+	wantObject, ok1 := want.(map[string]any)
+	gotObject, ok2 := got.(map[string]any)
+	if ok1 && ok2 {
+		names := make(map[string]bool)
+		for name := range wantObject {
+			names[name] = true
+		}
+		for name := range gotObject {
+			names[name] = true
+		}
+		var out []string
+		for name := range names {
+			out = append(out, diffJSON(where+"/"+name, wantObject[name], gotObject[name])...)
+		}
+		sort.Strings(out)
+		return out
+	}
+	if reflect.DeepEqual(want, got) || isEmpty(want) && isEmpty(got) {
+		return nil
+	}
+	wantText, _ := json.Marshal(want)
+	gotText, _ := json.Marshal(got)
+	return []string{fmt.Sprintf("%s: podman has %s, careen %s", where, wantText, gotText)}
+}
+
+func isEmpty(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
+	}
+	return false
+}
