@@ -76,6 +76,9 @@ type RunRequest struct {
 	// RebootExitCodes are exit codes by which the container says: done, and the
 	// node must reboot.
 	RebootExitCodes []int `json:"reboot_exit_codes,omitempty"`
+	// Route says who asks, for the audit record: cli, podman, ipa or a word of the
+	// caller's own; "socket" when empty.
+	Route string `json:"route,omitempty"`
 	// Stdin keeps the container's standard input open for POST /v1/runs/{id}/stdin.
 	Stdin bool `json:"stdin,omitempty"`
 	// TerminalSize is the first size of the terminal with -t: columns, rows.
@@ -106,6 +109,9 @@ type Run struct {
 	RebootRequested bool `json:"reboot_requested,omitempty"`
 	// Abortable is false for a step that Ironic may not abort.
 	Abortable bool `json:"abortable"`
+	// Part counts from 1 in a sequence of Parts containers; absent for one alone.
+	Part  int `json:"part,omitempty"`
+	Parts int `json:"parts,omitempty"`
 
 	CreatedAt time.Time  `json:"created_at"`
 	StartedAt *time.Time `json:"started_at,omitempty"`
@@ -207,6 +213,9 @@ type LogLine struct {
 	Base64 []byte `json:"base64,omitempty"`
 	// Partial says that the line goes on in the next record.
 	Partial bool `json:"partial,omitempty"`
+	// Cursor is the place after this line; "?after=CURSOR" goes on from there, also
+	// after the agent was restarted.
+	Cursor string `json:"cursor,omitempty"`
 }
 
 // AbortRequest is the body of POST /v1/runs/{id}/abort.
@@ -214,6 +223,9 @@ type AbortRequest struct {
 	Reason string `json:"reason,omitempty"`
 	// Grace replaces the time between stop signal and SIGKILL.
 	Grace string `json:"grace,omitempty"`
+	// Force aborts a step that is not abortable too. A critical section still holds
+	// it off, until its limit.
+	Force bool `json:"force,omitempty"`
 }
 
 // PullRequest is the body of POST /v1/images/pull. The answer is a Pull, 202.
@@ -221,7 +233,28 @@ type PullRequest struct {
 	Image        string `json:"image"`
 	PullOptions  any    `json:"pull_options,omitempty"`
 	ExactOptions bool   `json:"exact_options,omitempty"`
-	// Arbitrary pulls are subject to the same policy as runs.
+	// Env are variables of the caller's shell; REGISTRY_AUTH_FILE is read.
+	Env map[string]string `json:"env,omitempty"`
+	// WorkDir is the caller's directory, which relative paths in options start from.
+	WorkDir string `json:"workdir,omitempty"`
+}
+
+// Pull is an image being pulled, by POST /v1/images/pull or as it ended.
+type Pull struct {
+	ID    string `json:"id"`
+	Image string `json:"image"`
+	// State is pulling, succeeded, failed or aborted.
+	State     State         `json:"state"`
+	CreatedAt time.Time     `json:"created_at"`
+	EndedAt   *time.Time    `json:"ended_at,omitempty"`
+	Progress  *PullProgress `json:"progress,omitempty"`
+	// Digest and ImageID are what the reference resolved to: the manifest's digest
+	// and the digest of the image's configuration.
+	Digest   string   `json:"digest,omitempty"`
+	ImageID  string   `json:"image_id,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+	// Problem says why it failed.
+	Problem *Problem `json:"problem,omitempty"`
 }
 
 // Image is a stored image.
@@ -235,6 +268,66 @@ type Image struct {
 	Platform  string    `json:"platform"`
 	CreatedAt time.Time `json:"created_at"`
 	PulledAt  time.Time `json:"pulled_at"`
+}
+
+// Config is the answer of GET and PATCH /v1/config.
+type Config struct {
+	Settings []Setting `json:"settings"`
+	// Warnings are what was ignored or is likely a mistake, one line each.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Setting is one option in force and where it comes from.
+type Setting struct {
+	// Key is "container.NAME" for IPA's options, else the key of careen.toml.
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	// From is "FILE:LINE", "environment NAME", "conductor" or "default".
+	From string `json:"from"`
+}
+
+// AuditRecord is one line of GET /v1/audit: all that has to be known later of
+// what ran on the node, without secrets.
+type AuditRecord struct {
+	Time time.Time `json:"time"`
+	// Event is run, or refused for a request that the policy or a check turned down.
+	Event string `json:"event"`
+	Run   string `json:"run,omitempty"`
+	// PeerUID, PeerPID and PeerCommand are the process that asked, as the kernel
+	// told when it connected.
+	PeerUID     uint32           `json:"peer_uid"`
+	PeerPID     int32            `json:"peer_pid"`
+	PeerCommand string           `json:"peer_command,omitempty"`
+	Route       string           `json:"route,omitempty"`
+	Step        string           `json:"step,omitempty"`
+	Phase       string           `json:"phase,omitempty"`
+	Node        string           `json:"node,omitempty"`
+	Containers  []AuditContainer `json:"containers,omitempty"`
+	BootID      string           `json:"boot_id,omitempty"`
+	CreatedAt   *time.Time       `json:"created_at,omitempty"`
+	StartedAt   *time.Time       `json:"started_at,omitempty"`
+	EndedAt     *time.Time       `json:"ended_at,omitempty"`
+	State       State            `json:"state,omitempty"`
+	Code        string           `json:"code,omitempty"`
+	Message     string           `json:"message,omitempty"`
+	ExitCode    *int             `json:"exit_code,omitempty"`
+	Duration    string           `json:"duration,omitempty"`
+}
+
+// AuditContainer is one container of a run.
+type AuditContainer struct {
+	Image  string `json:"image"`
+	Digest string `json:"digest,omitempty"`
+	// Decision is the entry of the policy that allowed it.
+	Decision string `json:"decision,omitempty"`
+	Trusted  bool   `json:"trusted,omitempty"`
+	// Options are the run and pull options with secret values hidden.
+	RunOptions  []string `json:"run_options,omitempty"`
+	PullOptions []string `json:"pull_options,omitempty"`
+	// SpecSHA256 is the digest of the runtime-spec as it was given to the runtime.
+	SpecSHA256 string `json:"spec_sha256,omitempty"`
+	// Started says that the container was started, or may have been.
+	Started bool `json:"started"`
 }
 
 // Step is one entry of GET /v1/steps, with the keys that IPA advertises.
@@ -269,8 +362,10 @@ type Version struct {
 
 // Health is the answer of GET /v1/health. Status 200 when Ready, else 503.
 type Health struct {
-	Ready  bool    `json:"ready"`
-	Checks []Check `json:"checks,omitempty"`
+	Ready bool `json:"ready"`
+	// RebootPending names the run that asked for a reboot: nothing new starts.
+	RebootPending string  `json:"reboot_pending,omitempty"`
+	Checks        []Check `json:"checks,omitempty"`
 }
 
 // Check is one finding of careen doctor.

@@ -27,6 +27,9 @@ type ReadOptions struct {
 	Follow bool
 	// Done ends following once all that was written before it was closed is read.
 	Done <-chan struct{}
+	// Idle, if set, is called when all there is has been passed on and Read is about
+	// to wait for more. Its error ends Read.
+	Idle func() error
 }
 
 // Read calls fn for each record, oldest first. Text belongs to fn until it
@@ -58,6 +61,11 @@ func Read(ctx context.Context, dir string, opts ReadOptions, fn func(Line) error
 		}
 		if ended {
 			return ctx.Err()
+		}
+		if opts.Idle != nil {
+			if err := opts.Idle(); err != nil {
+				return err
+			}
 		}
 		watch.wait()
 	}

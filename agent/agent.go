@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// Agent runs steps. Make one with [New], let it find earlier runs with
+// [Agent.Recover], then [Agent.Serve] its socket.
+type Agent struct {
+	cfg     Config
+	started time.Time
+	audit   *auditLog
+	metrics *metrics
+	hash    *hasher
+	reboots chan Reboot
+
+	// ctx ends when the agent lets go of its runs without ending them.
+	ctx    context.Context //nolint:containedctx // the life of goroutines that outlive any call
+	detach context.CancelFunc
+	work   sync.WaitGroup
+
+	// stdins are the inputs that are open, by container.
+	stdins struct {
+		sync.Mutex
+		open map[string]io.WriteCloser
+	}
+
+	mu      sync.Mutex
+	records *records
+	runs    map[string]*run
+	order   []*run // by acceptance, oldest first
+	queue   []*run
+	active  map[*run]bool
+	pulls   pulls
+	// rebootBy is the run that asked for a reboot, "" for none.
+	rebootBy  string
+	recovered bool
+	draining  bool
+}
+
+// Reboot is a container's wish that the node be rebooted, once its run has ended.
+type Reboot struct {
+	// Run is the id of the run, Reason what asked for it, in words.
+	Run, Reason string
+}
+
+// New makes an agent. It opens the journal and the audit record and touches no
+// container; the caller calls [Agent.Recover] next, and [Agent.Close] in the end.
+func New(cfg Config) (*Agent, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := makeDirs(cfg); err != nil {
+		return nil, err
+	}
+	recs, err := openRecords(cfg)
+	if err != nil {
+		return nil, err
+	}
+	ctx, detach := context.WithCancel(context.Background())
+	a := &Agent{
+		cfg: cfg, started: time.Now().UTC(), records: recs, metrics: newMetrics(), reboots: make(chan Reboot, 16),
+		runs: map[string]*run{}, active: map[*run]bool{}, ctx: ctx, detach: detach,
+		audit: openAudit(filepath.Join(cfg.StateDir, "audit.jsonl")),
+	}
+	a.stdins.open = map[string]io.WriteCloser{}
+	a.pulls.byID = map[string]*pullJob{}
+	a.cfg.Version.StartedAt = a.started.Format(time.RFC3339)
+	if a.hash, err = openHasher(cfg); err != nil {
+		detach()
+		return nil, errors.Join(err, recs.close())
+	}
+	return a, nil
+}
+
+// makeDirs makes what only root may look into.
+func makeDirs(cfg Config) error {
+	for _, dir := range []string{
+		cfg.RunDir, filepath.Join(cfg.RunDir, "runs"), filepath.Join(cfg.RunDir, "requests"),
+	} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return &fault.Error{Code: fault.Node, Op: "make directory", Subject: dir, Err: err,
+				Remedy: "Give the agent a writable directory"}
+		}
+	}
+	err := os.MkdirAll(filepath.Join(cfg.StateDir, "runs"), 0o700)
+	if err != nil && cfg.Persistent {
+		return &fault.Error{Code: fault.Node, Op: "make directory", Subject: cfg.StateDir, Err: err,
+			Remedy: "Check the directory given with --state"}
+	}
+	return nil
+}
+
+// Reboots hands out the wishes of containers for a reboot. Nothing is lost when
+// nobody listens: the run's outcome has it, and health.
+func (a *Agent) Reboots() <-chan Reboot { return a.reboots }
+
+// Close lets go of all runs without ending them, waits for everything that the
+// agent began, and closes its files. The containers go on.
+func (a *Agent) Close() error {
+	a.mu.Lock()
+	a.draining = true
+	a.mu.Unlock()
+	a.detach()
+	a.work.Wait()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return errors.Join(a.records.close(), a.audit.close())
+}
+
+// Drain takes no more runs and then, as configured, ends those there are by the
+// ladder or lets go of them for the next agent to adopt. Runs that wait stay on
+// record and are taken up again, unless containers are to be stopped. It returns
+// when that is done or ctx ends; call [Agent.Close] after it.
+func (a *Agent) Drain(ctx context.Context) error {
+	a.mu.Lock()
+	a.draining = true
+	var waitFor []*run
+	if a.cfg.StopOnDrain {
+		reason := "the agent is stopping"
+		for _, r := range slices.Clone(a.queue) {
+			a.endQueued(r, &stop{Cause: causeDrain, Reason: reason})
+		}
+		for r := range a.active {
+			if !r.stuck {
+				a.requestStop(r, &stop{Cause: causeDrain, Reason: reason})
+				waitFor = append(waitFor, r)
+			}
+		}
+	}
+	a.mu.Unlock()
+	for _, r := range waitFor {
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	a.detach()
+	return waitGroup(ctx, &a.work)
+}
+
+// waitGroup waits for wg or ctx.
+func waitGroup(ctx context.Context, wg *sync.WaitGroup) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		wg.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run returns one run.
+func (a *Agent) Run(id string) (api.Run, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, err := a.find(id)
+	if err != nil {
+		return api.Run{}, err
+	}
+	return a.view(r), nil
+}
+
+// Runs returns all runs that are remembered, oldest first.
+func (a *Agent) Runs() []api.Run {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make([]api.Run, 0, len(a.order))
+	for _, r := range a.order {
+		all = append(all, a.view(r))
+	}
+	return all
+}
+
+func (a *Agent) find(id string) (*run, error) {
+	r, ok := a.runs[id]
+	if !ok {
+		return nil, &fault.Error{Code: fault.NotFound, Op: "find run", Subject: id, Reason: "there is none",
+			Remedy: "List the runs there are with \"careen ps --all\""}
+	}
+	return r, nil
+}
+
+// Wait returns the run once it has ended, or as it is when ctx ends.
+func (a *Agent) Wait(ctx context.Context, id string) (api.Run, error) {
+	a.mu.Lock()
+	r, err := a.find(id)
+	a.mu.Unlock()
+	if err != nil {
+		return api.Run{}, err
+	}
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	case <-a.ctx.Done():
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.view(r), nil
+}

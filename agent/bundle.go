@@ -1,0 +1,160 @@
+package agent
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/careen-project/careen/agent/api"
+)
+
+// nodeFiles are what a bundle says of the node, by their name in it.
+var nodeFiles = map[string]string{
+	"node/mountinfo": "/proc/self/mountinfo", "node/meminfo": "/proc/meminfo", "node/version": "/proc/version",
+	"node/cmdline": "/proc/cmdline", "node/modules": "/proc/modules", "node/cgroups": "/proc/cgroups",
+	"node/filesystems": "/proc/filesystems", "node/loadavg": "/proc/loadavg", "node/uptime": "/proc/uptime",
+	"node/partitions": "/proc/partitions", "node/mdstat": "/proc/mdstat", "node/resolv.conf": "/etc/resolv.conf",
+}
+
+// maxNodeFile bounds each of them in bytes.
+const maxNodeFile = 4 << 20
+
+func (a *Agent) getBundle(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	v, err := a.Run(id)
+	if err != nil {
+		return err
+	}
+	run, err := a.reader(id)
+	if err == nil {
+		defer a.readerGone(run)
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	w.Header().Set("Content-Disposition", `attachment; filename="careen-`+id+`.tar"`)
+	return stream(w, func(out io.Writer) error { return a.writeBundle(out, v, run) })
+}
+
+// writeBundle writes all that is known of a run as one tar. run is nil when its
+// output was removed already.
+func (a *Agent) writeBundle(out io.Writer, v api.Run, run *run) error {
+	b := &bundle{tar: tar.NewWriter(out), prefix: "careen-" + v.ID + "/", now: time.Now()}
+	b.json("run.json", v)
+	b.json("version.json", a.cfg.Version)
+	b.json("health.json", a.Health())
+	b.json("config.json", a.cfg.Resolver.Config())
+	if run != nil {
+		a.loadEvents(run)
+		events, _, _ := run.events.after(0)
+		b.json("events.json", events)
+		b.dir("log", a.logDir(v.ID))
+	}
+	b.file("spec.json", filepath.Join(a.cfg.keptDir(v.ID), specName))
+	b.file("events.jsonl", filepath.Join(a.cfg.keptDir(v.ID), eventsName))
+	for _, name := range slices.Sorted(maps.Keys(nodeFiles)) {
+		b.file(name, nodeFiles[name])
+	}
+	if a.cfg.NodeState != nil {
+		extra := a.cfg.NodeState()
+		for _, name := range slices.Sorted(maps.Keys(extra)) {
+			b.add("node/"+filepath.Base(name), extra[name])
+		}
+	}
+	return errors.Join(b.err, b.tar.Close())
+}
+
+// bundle writes files into a tar until something fails.
+type bundle struct {
+	tar    *tar.Writer
+	prefix string
+	now    time.Time
+	err    error
+}
+
+func (b *bundle) add(name string, data []byte) {
+	if b.err != nil {
+		return
+	}
+	b.err = b.tar.WriteHeader(&tar.Header{Name: b.prefix + name, Mode: 0o600, Size: int64(len(data)),
+		ModTime: b.now, Typeflag: tar.TypeReg, Format: tar.FormatPAX})
+	if b.err == nil {
+		_, b.err = b.tar.Write(data)
+	}
+}
+
+func (b *bundle) json(name string, v any) {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		data = []byte(err.Error())
+	}
+	b.add(name, append(data, '\n'))
+}
+
+// file adds a file of the node. One that is not there is left out; one that cannot
+// be read says why.
+func (b *bundle) file(name, path string) {
+	if b.err != nil {
+		return
+	}
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		b.add(name+".error", []byte(err.Error()+"\n"))
+		return
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxNodeFile))
+	if err != nil {
+		b.add(name+".error", []byte(err.Error()+"\n"))
+		return
+	}
+	b.add(name, data)
+}
+
+// dir adds the plain files of a directory, each as long as it is now: a log that
+// is written to does not disturb the tar.
+func (b *bundle) dir(name, path string) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if b.err != nil {
+			return
+		}
+		if e.Type().IsRegular() {
+			b.copy(name+"/"+e.Name(), root, e.Name())
+		}
+	}
+}
+
+func (b *bundle) copy(name string, root *os.Root, file string) {
+	f, err := root.Open(file)
+	if err != nil {
+		return // rotated away
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return
+	}
+	b.err = b.tar.WriteHeader(&tar.Header{Name: b.prefix + name, Mode: 0o600, Size: info.Size(),
+		ModTime: info.ModTime(), Typeflag: tar.TypeReg, Format: tar.FormatPAX})
+	if b.err == nil {
+		_, b.err = io.CopyN(b.tar, f, info.Size())
+	}
+}

@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// controlName is the directory in a run's own that the container sees as
+	// /run/careen. Everything in it is the container's word and is read as such.
+	controlName  = "control"
+	resultName   = "result.json"
+	criticalName = "critical"
+	// maxResult bounds a container's result in bytes.
+	maxResult = 64 << 10
+)
+
+// readControl reads a regular file of the control directory. The container may
+// have made it a pipe, a link out of there or too large: none of it harms.
+func readControl(runDir, name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(filepath.Join(runDir, controlName))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		return nil, fmt.Errorf("it is larger than %d KiB", limit>>10)
+	}
+	return data, err
+}
+
+// readResult returns the JSON that the container left, or why it does not count.
+func readResult(runDir string) (json.RawMessage, error) {
+	data, err := readControl(runDir, resultName, maxResult)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !utf8.Valid(data) || !json.Valid(data) {
+		return nil, errors.New("it is not valid JSON")
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, data); err != nil {
+		return nil, err
+	}
+	return compact.Bytes(), nil
+}
+
+// resultReboot reads the members of a result that careen itself acts on.
+func resultReboot(result json.RawMessage) (reboot bool, reason string) {
+	var wish struct {
+		Reboot any `json:"reboot"`
+		Reason any `json:"reason"`
+	}
+	if json.Unmarshal(result, &wish) != nil || wish.Reboot != true {
+		return false, ""
+	}
+	reason = "the container wrote it in its result"
+	if s, ok := wish.Reason.(string); ok && s != "" && len(s) <= 200 {
+		reason += ": " + strings.Join(strings.Fields(s), " ")
+	}
+	return true, reason
+}
+
+// criticalSection is a container's claim not to be stopped, on the agent's clock.
+type criticalSection struct{ since, until time.Duration }
+
+// readCritical looks for a claim. A container that takes its file away and puts it
+// back goes on with the claim it had, unless the agent saw it gone.
+func (a *Agent) readCritical(runDir string, had *criticalSection) *criticalSection {
+	if a.cfg.CriticalMax < 0 {
+		return nil
+	}
+	data, err := readControl(runDir, criticalName, 4096)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if had != nil {
+		return had
+	}
+	// Whatever else is wrong with the file: it is there, and that is the claim.
+	length := a.cfg.CriticalMax
+	if text := strings.TrimSpace(string(data)); err == nil && text != "" {
+		if s, perr := strconv.ParseFloat(text, 64); perr == nil && s >= 0 && s < length.Seconds() {
+			length = time.Duration(s * float64(time.Second))
+		}
+	}
+	now := a.cfg.Clock()
+	return &criticalSection{since: now, until: now + length}
+}

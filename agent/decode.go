@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// maxDepth bounds how deep a body's JSON may nest.
+const maxDepth = 32
+
+// decodeBody reads a JSON body into into and nothing else: no unknown or repeated
+// member, no other case, no wrong type, no trailing data, at most 1 MiB. An empty
+// body is an empty object.
+func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
+	if ct := r.Header.Get("Content-Type"); ct != "" {
+		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
+			return statusError(http.StatusUnsupportedMediaType, "Content-Type", fmt.Sprintf("the body has to be application/json, not %q", cut(ct, 100)))
+		}
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return statusError(http.StatusRequestEntityTooLarge, "body", "it is larger than 1 MiB")
+	case err != nil:
+		return badField("body", "it does not arrive: "+err.Error())
+	}
+	return Decode(data, into)
+}
+
+// Decode reads JSON as strictly as the socket does. The error names the member
+// that is wrong. Configuration and command line use it for the same types.
+func Decode(data []byte, into any) error {
+	if len(bytes.TrimSpace(data)) == 0 {
+		data = []byte("{}")
+	}
+	if !utf8.Valid(data) {
+		return badField("body", "it is not UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := walk(dec, "", reflect.TypeOf(into).Elem(), 0); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return badField("body", "there is something after the JSON")
+	}
+	err := json.Unmarshal(data, into)
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		field := wrong.Field
+		if field == "" {
+			field = "body"
+		}
+		return badField(field, fmt.Sprintf("it is a %s and has to be %s", wrong.Value, typeWords(wrong.Type)))
+	}
+	if err != nil {
+		return badField("body", err.Error())
+	}
+	return nil
+}
+
+// walk goes through one JSON value and refuses members that t does not have, or
+// that come twice. t is nil where anything goes.
+func walk(dec *json.Decoder, path string, t reflect.Type, depth int) error {
+	if depth > maxDepth {
+		return badField(orBody(path), fmt.Sprintf("it nests deeper than %d levels", maxDepth))
+	}
+	tok, err := dec.Token()
+	if err != nil {
+		return badJSON(path, err)
+	}
+	switch tok {
+	case json.Delim('{'):
+		return walkObject(dec, path, t, depth)
+	case json.Delim('['):
+		elem := elemType(t)
+		for i := 0; dec.More(); i++ {
+			if err := walk(dec, fmt.Sprintf("%s[%d]", path, i), elem, depth+1); err != nil {
+				return err
+			}
+		}
+		_, err := dec.Token()
+		return badJSON(path, err)
+	default:
+		if path == "" {
+			return badField("body", "it has to be a JSON object")
+		}
+		return nil
+	}
+}
+
+func walkObject(dec *json.Decoder, path string, t reflect.Type, depth int) error {
+	fields, closed := fieldsOf(t)
+	seen := map[string]bool{}
+	for dec.More() {
+		tok, err := dec.Token()
+		if err != nil {
+			return badJSON(path, err)
+		}
+		name, _ := tok.(string)
+		at := join(path, name)
+		if seen[name] {
+			return badField(cut(at, 200), "it is there twice")
+		}
+		seen[name] = true
+		ft, known := fields[name]
+		if closed && !known {
+			return badField(cut(at, 200), "there is no such member")
+		}
+		if !closed {
+			ft = elemType(t)
+		}
+		if err := walk(dec, at, ft, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err := dec.Token()
+	return badJSON(path, err)
+}
+
+// fieldsOf returns the members that a struct type has; closed is false for types
+// whose members are not known beforehand.
+func fieldsOf(t reflect.Type) (fields map[string]reflect.Type, closed bool) {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == nil || t.Kind() != reflect.Struct {
+		return nil, false
+	}
+	fields = map[string]reflect.Type{}
+	for f := range structFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		fields[name] = f.Type
+	}
+	return fields, true
+}
+
+func structFields(t reflect.Type) func(yield func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range t.NumField() {
+			if !yield(t.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+// elemType returns the type of the elements of a list or map, nil for any.
+func elemType(t reflect.Type) reflect.Type {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == nil {
+		return nil
+	}
+	switch t.Kind() {
+	case reflect.Slice, reflect.Array, reflect.Map:
+		return t.Elem()
+	default:
+		return nil
+	}
+}
+
+// badJSON explains a syntax error; nil and io.EOF inside a value are handled too.
+func badJSON(path string, err error) error {
+	var syntax *json.SyntaxError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return badField(orBody(path), "the JSON ends too early")
+	case errors.As(err, &syntax):
+		return badField(orBody(path), fmt.Sprintf("it is not JSON at byte %d: %v", syntax.Offset, err))
+	default:
+		return badField(orBody(path), err.Error())
+	}
+}
+
+func orBody(path string) string {
+	if path == "" {
+		return "body"
+	}
+	return cut(path, 200)
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// typeWords names a Go type as JSON calls it.
+func typeWords(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	default:
+		return "a number in range (" + t.Kind().String() + ")"
+	}
+}
+
+func statusError(status int, field, reason string) error {
+	return &fault.Error{Code: fault.BadRequest, Op: "read", Subject: field, Reason: reason,
+		Attrs: map[string]any{attrField: field, attrStatus: status}}
+}

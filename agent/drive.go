@@ -1,0 +1,422 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// errDetached says that the agent let go of a run without ending it.
+var errDetached = errors.New("the agent lets go of the run")
+
+// schedule gives free slots to the runs that wait. The lock is held.
+func (a *Agent) schedule() {
+	if !a.recovered || a.draining {
+		return
+	}
+	for len(a.queue) > 0 && len(a.active) < a.cfg.Slots {
+		r := a.queue[0]
+		if a.rebootBy != "" {
+			a.failQueued(r, a.rebootPending("start run"))
+			continue
+		}
+		now := a.cfg.Clock()
+		err := a.transition(r, api.Pulling, func(rec *record) {
+			started := time.Now().UTC()
+			if rec.Began == 0 { // not when it is taken up again
+				rec.Began, rec.Run.StartedAt = now, &started
+			}
+			rec.beginPart(r.parts[rec.Part], now)
+		})
+		if err != nil {
+			// What cannot be put on record does not start.
+			a.failQueued(r, err)
+			continue
+		}
+		a.queue = a.queue[1:]
+		a.begin(r)
+	}
+}
+
+// begin has r driven by a goroutine of its own. The lock is held.
+func (a *Agent) begin(r *run) {
+	a.active[r] = true
+	a.work.Add(1)
+	go func() {
+		defer a.work.Done()
+		a.drive(r)
+	}()
+}
+
+// beginPart sets the limits and the identity of the next container.
+func (rec *record) beginPart(p Part, now time.Duration) {
+	rec.PartBegan = now
+	rec.PartTimeout, rec.PartSilence = p.Timeout, p.SilenceTimeout
+	rec.RebootExitCodes, rec.CriticalPart = p.RebootExitCodes, p.Critical
+	rec.ContainerID, rec.Starting, rec.Exit, rec.End = "", false, nil, nil
+	rec.Run.Image, rec.Run.Trusted, rec.Run.Digest, rec.Run.Pid = p.Image, p.Trusted, "", 0
+	if rec.Run.Parts > 0 {
+		rec.Run.Part = rec.Part + 1
+	}
+	*rec.audit() = api.AuditContainer{Image: p.Image, Decision: p.Entry, Trusted: p.Trusted,
+		RunOptions: p.RunOptions, PullOptions: p.PullOptions}
+}
+
+// failQueued ends a run that never began. The lock is held.
+func (a *Agent) failQueued(r *run, err error) {
+	a.queue = slices.DeleteFunc(a.queue, func(q *run) bool { return q == r })
+	a.conclude(r, judge(r.rec, err))
+}
+
+// endQueued ends a run that waits, as somebody asked. The lock is held.
+func (a *Agent) endQueued(r *run, s *stop) {
+	s.Applied = true
+	_ = a.update(r, false, func(rec *record) { rec.Stop = s })
+	a.failQueued(r, nil)
+}
+
+// drive takes a run that holds a slot to its end: one container after another.
+func (a *Agent) drive(r *run) {
+	for {
+		err := a.drivePart(r)
+		if errors.Is(err, errDetached) {
+			return
+		}
+		v := a.judgeRun(r, err)
+		if v.state == api.Succeeded {
+			more, err := a.nextPart(r)
+			if more {
+				continue
+			}
+			if errors.Is(err, errDetached) {
+				return
+			}
+			if err != nil {
+				v = a.judgeRun(r, err)
+			}
+		}
+		if fault.CodeOf(err) == fault.Stuck {
+			a.finishStuck(r, v)
+			return
+		}
+		a.finish(r, v)
+		return
+	}
+}
+
+// judgeRun makes the verdict on what is known now.
+func (a *Agent) judgeRun(r *run, err error) verdict {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return judge(r.rec, err)
+}
+
+// nextPart goes on to the next container of a sequence, if there is one.
+func (a *Agent) nextPart(r *run) (more bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := r.rec.Part + 1
+	if next >= max(1, r.rec.Run.Parts) {
+		return false, nil
+	}
+	if next >= len(r.parts) {
+		return false, &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.rec.Run.ID,
+			Reason: fmt.Sprintf("the agent was restarted, and the request for part %d is gone", next+1),
+			Remedy: "Run the remaining parts again"}
+	}
+	if a.ctx.Err() != nil {
+		return false, errDetached
+	}
+	// The exit record of the container before would be taken for the next one's.
+	_ = os.Remove(filepath.Join(a.cfg.runDir(r.rec.Run.ID), "exit.json"))
+	reason, _ := rebootWish(r.rec)
+	r.claimed, r.critical, r.pull, r.pulled, r.found, r.gone = false, nil, nil, 0, nil, false
+	err = a.transition(r, api.Pulling, func(rec *record) {
+		if reason != "" {
+			rec.Reboot = reason
+		}
+		rec.Part++
+		rec.beginPart(r.parts[rec.Part], a.cfg.Clock())
+	})
+	return err == nil, err
+}
+
+// drivePart takes one container from wherever it is to its removal. The error is
+// why it did not end by itself, or errDetached.
+func (a *Agent) drivePart(r *run) error {
+	a.mu.Lock()
+	rec := r.rec
+	a.mu.Unlock()
+	var err error
+	switch {
+	case !rec.Starting:
+		if err = a.prepare(r); err == nil {
+			err = a.start(r)
+		}
+	case r.found != nil && r.found.State == ContainerCreated && rec.Exit == nil:
+		// The start is on record and did not happen, or is happening: a container
+		// starts once at most, so asking again is safe.
+		if err = a.startRecorded(r, rec.container(a.cfg)); err != nil {
+			a.cfg.Log.WithField("run", rec.Run.ID).WithError(err).Warn("the container was started before")
+			err = nil
+		}
+	}
+	if err == nil && rec.Exit == nil {
+		err = a.await(r)
+	}
+	if errors.Is(err, errDetached) || fault.CodeOf(err) == fault.Stuck {
+		return err
+	}
+	a.clean(r)
+	return err
+}
+
+// prepare pulls the image and creates the container.
+func (a *Agent) prepare(r *run) error {
+	a.mu.Lock()
+	part, dir := r.parts[r.rec.Part], a.cfg.runDir(r.rec.Run.ID)
+	a.mu.Unlock()
+	image, err := attend(a, r, func(ctx context.Context) (ImageInfo, error) {
+		return a.cfg.Runner.Image(ctx, part.Pull, func(p api.PullProgress) { a.progress(r, p) })
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return &fault.Error{Code: fault.Node, Op: "make directory", Subject: dir, Err: err, Remedy: "Make room there"}
+	}
+	spec, err := a.intend(r, part, image)
+	if err != nil {
+		return err
+	}
+	a.cfg.Failpoint("agent.before-create")
+	created, err := attend(a, r, func(ctx context.Context) (Created, error) {
+		return a.cfg.Runner.Create(ctx, spec)
+	})
+	a.cfg.Failpoint("agent.after-create")
+	if err != nil {
+		return err
+	}
+	return a.created(r, image, created)
+}
+
+// intend puts on record that a container is about to be made.
+func (a *Agent) intend(r *run, part Part, image ImageInfo) (CreateSpec, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.goOn(r); err != nil {
+		return CreateSpec{}, err
+	}
+	a.metrics.pulled(r.pull)
+	err := a.transition(r, api.Creating, func(rec *record) {
+		rec.ContainerID, rec.Run.Digest = newID(32), image.Digest
+		rec.audit().Digest = image.Digest
+		rec.warn(image.Warnings...)
+	})
+	if err != nil {
+		return CreateSpec{}, err
+	}
+	return CreateSpec{
+		Container: r.rec.container(a.cfg), Run: part.Run, Image: image, Stdin: r.req.Stdin,
+		TerminalSize: r.req.TerminalSize, Environ: r.req.Env, LogLimit: a.cfg.LogLimit,
+	}, nil
+}
+
+// created notes what was made.
+func (a *Agent) created(r *run, image ImageInfo, c Created) error {
+	id := r.rec.Run.ID
+	sum, warning := a.keepSpec(id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range append(image.Warnings, c.Warnings...) {
+		r.events.add(api.Event{Type: "warning", Message: w})
+	}
+	return a.update(r, true, func(rec *record) {
+		rec.StopSignal, rec.StopTimeout, rec.ProcessTimeout = c.StopSignal, c.StopTimeout, c.Timeout
+		if c.Digest != "" {
+			rec.Run.Digest = c.Digest
+		}
+		rec.audit().Digest, rec.audit().SpecSHA256 = rec.Run.Digest, sum
+		rec.warn(c.Warnings...)
+		if warning != "" {
+			rec.warn(warning)
+		}
+	})
+}
+
+// goOn returns why r must not go on to its next phase, if so. The lock is held.
+func (a *Agent) goOn(r *run) error {
+	switch {
+	case r.rec.Stop != nil && r.rec.Stop.Applied:
+		return errStopped
+	case a.ctx.Err() != nil:
+		return errDetached
+	default:
+		return nil
+	}
+}
+
+// errStopped says that the run was ended by its record's Stop.
+var errStopped = errors.New("the run was stopped")
+
+// start puts on record that the container may run, and lets it.
+func (a *Agent) start(r *run) error {
+	a.mu.Lock()
+	err := a.goOn(r)
+	if err == nil {
+		err = a.update(r, true, func(rec *record) {
+			rec.Starting, rec.audit().Started = true, true
+			rec.ProcessBegan = a.cfg.Clock()
+		})
+	}
+	c := r.rec.container(a.cfg)
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return a.startRecorded(r, c)
+}
+
+// startRecorded starts a container whose start is on record.
+func (a *Agent) startRecorded(r *run, c Container) error {
+	a.cfg.Failpoint("agent.before-start")
+	// Not a.ctx: an agent that lets go must know whether the container started.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), a.cfg.CallTimeout)
+	defer cancel()
+	pid, err := a.cfg.Runner.Start(ctx, c)
+	a.cfg.Failpoint("agent.after-start")
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.metrics.started++
+	if r.state() != api.Creating {
+		return a.update(r, false, func(rec *record) { rec.Run.Pid = pid })
+	}
+	if err := a.transition(r, api.Running, func(rec *record) { rec.Run.Pid = pid }); err != nil {
+		// It runs, and the record says that it may: go on, and write it later.
+		a.cfg.Log.WithField("run", c.Run).WithError(err).Warn("the container runs without a record of it")
+		return a.forceRunning(r, pid)
+	}
+	return nil
+}
+
+// forceRunning is for a container that runs although its state cannot be written.
+func (a *Agent) forceRunning(r *run, pid int) error {
+	next := r.rec.clone()
+	next.leavePhase(r.state(), a.cfg.Clock())
+	next.Run.State, next.Run.Pid = api.Running, pid
+	next.Seq++
+	next.warn("the state directory could not be written while this run went on")
+	if err := a.save(r, next, false); err != nil {
+		return err
+	}
+	r.events.add(api.Event{Type: "state", State: api.Running})
+	return nil
+}
+
+// attend runs one call of the Runner that can be cancelled, and cancels it when
+// the run is stopped, passes a limit, or the agent lets go.
+func attend[T any](a *Agent, r *run, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithCancel(a.ctx)
+	defer cancel()
+	type answer struct {
+		value T
+		err   error
+	}
+	answers := make(chan answer, 1)
+	a.work.Add(1)
+	go func() {
+		defer a.work.Done()
+		value, err := call(ctx)
+		answers <- answer{value, err}
+	}()
+	var none T
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var giveUp <-chan time.Time
+	for {
+		select {
+		case got := <-answers:
+			return got.value, a.outcomeOf(r, got.err)
+		case <-giveUp:
+			return none, a.outcomeOf(r, fmt.Errorf("it does not end: %w", context.Canceled))
+		case <-a.ctx.Done():
+			got := <-answers
+			return got.value, a.outcomeOf(r, got.err)
+		case <-r.wake:
+		case <-timer.C:
+		}
+		wait, stopped := a.checkPreparing(r)
+		if stopped && giveUp == nil {
+			cancel()
+			giveUp = time.After(a.cfg.StuckAfter)
+		}
+		timer.Reset(wait)
+	}
+}
+
+// outcomeOf explains a call's error by what happened to the run meanwhile.
+func (a *Agent) outcomeOf(r *run, err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if stopped := a.goOn(r); stopped != nil {
+		return stopped
+	}
+	return err
+}
+
+// checkPreparing looks at the limits of a run that pulls or creates. It returns
+// when to look again and whether the run is being stopped.
+func (a *Agent) checkPreparing(r *run) (time.Duration, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.cfg.Clock()
+	wait := checkEvery
+	if r.rec.Stop == nil {
+		if s, due := a.passedLimit(r, now); s != nil {
+			a.requestStop(r, s)
+		} else {
+			wait = min(wait, due)
+		}
+	}
+	if r.rec.Stop == nil && r.state() == api.Pulling && a.cfg.PullStall > 0 {
+		if r.pulled == 0 {
+			r.pulled = now
+		}
+		if now-r.pulled >= a.cfg.PullStall {
+			a.requestStop(r, &stop{Cause: causeStall, Limit: a.cfg.PullStall})
+		} else {
+			wait = min(wait, a.cfg.PullStall-(now-r.pulled))
+		}
+	}
+	return wait, r.rec.Stop != nil && r.rec.Stop.Applied
+}
+
+// progress takes a report of the pull.
+func (a *Agent) progress(r *run, p api.PullProgress) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r.state() != api.Pulling {
+		return
+	}
+	now := a.cfg.Clock()
+	// Unpacking gets no bytes, and is no stall.
+	if r.pull == nil || r.pull.Done != p.Done || r.pull.Status != p.Status || p.Status == "unpacking" {
+		r.pulled = now
+	}
+	first := r.pull == nil || r.pull.Status != p.Status
+	r.pull = &p
+	if first || now-r.lastPull >= pullEvery {
+		r.lastPull = now
+		r.events.add(api.Event{Type: "pull", Pull: &p})
+	}
+}

@@ -1,0 +1,261 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/runtime/logs"
+)
+
+const (
+	logName    = "log"
+	specName   = "spec.json"
+	eventsName = "events.jsonl"
+	// maxSpec bounds a runtime-spec in bytes.
+	maxSpec = 8 << 20
+)
+
+// logDir returns where the output of a run is now.
+func (a *Agent) logDir(id string) string {
+	kept := filepath.Join(a.cfg.keptDir(id), logName)
+	if _, err := os.Stat(kept); err == nil {
+		return kept
+	}
+	return filepath.Join(a.cfg.runDir(id), logName)
+}
+
+// keepSpec keeps the spec of a container without its secrets and returns the
+// digest of the whole.
+func (a *Agent) keepSpec(id string) (sum, warning string) {
+	file, err := os.Open(filepath.Join(a.cfg.runDir(id), specName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", ""
+	}
+	if err != nil {
+		return "", "the spec cannot be read: " + err.Error()
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxSpec))
+	if err != nil {
+		return "", "the spec cannot be read: " + err.Error()
+	}
+	digest := sha256.Sum256(data)
+	sum = hex.EncodeToString(digest[:])
+	redacted, err := redactSpec(data)
+	if err == nil {
+		err = os.MkdirAll(a.cfg.keptDir(id), 0o700)
+	}
+	if err == nil {
+		err = writeFile(filepath.Join(a.cfg.keptDir(id), specName), redacted)
+	}
+	if err != nil {
+		return sum, "the spec cannot be kept: " + err.Error()
+	}
+	return sum, ""
+}
+
+// plainEnv are variables whose values are worth seeing and are never a secret.
+var plainEnv = []string{"PATH", "HOME", "HOSTNAME", "TERM", "container", "LANG", "TZ", "PWD", "USER"}
+
+// redactSpec hides the values of the environment in a runtime-spec: which of them
+// are secrets nobody can tell.
+func redactSpec(data []byte) ([]byte, error) {
+	var spec map[string]any
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(&spec); err != nil {
+		return nil, err
+	}
+	process, _ := spec["process"].(map[string]any)
+	env, _ := process["env"].([]any)
+	for i, v := range env {
+		s, _ := v.(string)
+		if name, _, ok := strings.Cut(s, "="); ok && !slices.Contains(plainEnv, name) {
+			env[i] = name + "=***"
+		}
+	}
+	return json.MarshalIndent(spec, "", "  ")
+}
+
+// keepLog copies the output of a run that has ended to where it outlives the
+// boot, if that is elsewhere. Who reads the old copy goes on reading it.
+func (a *Agent) keepLog(r *run) {
+	id := r.rec.Run.ID
+	from, to := filepath.Join(a.cfg.runDir(id), logName), filepath.Join(a.cfg.keptDir(id), logName)
+	if _, err := os.Stat(from); err != nil {
+		return
+	}
+	if err := moveDir(from, to); err != nil {
+		a.cfg.Log.WithField("run", id).WithError(err).Warn("the output stays where it does not survive a reboot")
+	}
+}
+
+// moveDir copies a directory of plain files, or renames it where that does.
+func moveDir(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	temp := to + ".new"
+	if err := os.RemoveAll(temp); err != nil {
+		return err
+	}
+	if os.Rename(from, to) == nil {
+		return nil
+	}
+	// CopyFS reads plain files only, which is all that is there.
+	if err := os.CopyFS(temp, os.DirFS(from)); err != nil {
+		return errors.Join(err, os.RemoveAll(temp))
+	}
+	return os.Rename(temp, to)
+}
+
+// tidy keeps the events of a run that has ended, and removes what is not needed
+// any more: the request with its secrets, and the run's directory.
+func (a *Agent) tidy(r *run) {
+	id := r.rec.Run.ID
+	events := r.events.end()
+	if err := a.keepEvents(id, events); err != nil {
+		a.cfg.Log.WithField("run", id).WithError(err).Warn("the events cannot be kept")
+	}
+	_ = os.Remove(a.cfg.requestPath(id))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_ = a.update(r, false, func(rec *record) { rec.Kept = true })
+	a.dropRunDir(r)
+}
+
+func (a *Agent) keepEvents(id string, events []api.Event) error {
+	var all bytes.Buffer
+	enc := json.NewEncoder(&all)
+	for _, e := range events {
+		if err := enc.Encode(e); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(a.cfg.keptDir(id), 0o700); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(a.cfg.keptDir(id), eventsName), all.Bytes())
+}
+
+// keptEvents reads back what keepEvents wrote; none is none.
+func (a *Agent) keptEvents(id string) []api.Event {
+	data, err := os.ReadFile(filepath.Join(a.cfg.keptDir(id), eventsName))
+	if err != nil {
+		return nil
+	}
+	var events []api.Event
+	for line := range bytes.Lines(data) {
+		var e api.Event
+		if json.Unmarshal(line, &e) == nil {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// dropRunDir removes the directory of a run that has ended, unless its output is
+// still there and nowhere else, or is being read. The lock is held.
+func (a *Agent) dropRunDir(r *run) {
+	dir := a.cfg.runDir(r.rec.Run.ID)
+	if !r.state().Final() || r.stuck || r.readers > 0 {
+		return
+	}
+	if a.logDir(r.rec.Run.ID) == filepath.Join(dir, logName) {
+		if _, err := os.Stat(filepath.Join(dir, logName)); err == nil {
+			return
+		}
+	}
+	if err := removeRunDir(dir); err != nil {
+		a.cfg.Log.WithField("run", r.rec.Run.ID).WithError(err).Warn("cannot remove the run's directory")
+	}
+}
+
+// removeRunDir removes a run's directory, but never what a mount brought there.
+func removeRunDir(dir string) error {
+	for _, name := range []string{logName, specName, "exit.json"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("something is left in it: %w", err)
+		}
+	}
+	return os.Remove(dir)
+}
+
+// retain forgets the oldest of the runs that have ended: first what they wrote,
+// much later that they were.
+func (a *Agent) retain() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var bytesKept int64
+	logsKept, known := 0, 0
+	for i := len(a.order) - 1; i >= 0; i-- {
+		r := a.order[i]
+		if !r.state().Final() || r.stuck {
+			continue
+		}
+		if known++; known > a.cfg.KeepRuns && a.rebootBy != r.rec.Run.ID {
+			a.forget(r)
+			continue
+		}
+		if r.rec.Dropped || r.readers > 0 {
+			continue
+		}
+		size, _ := logs.Size(a.logDir(r.rec.Run.ID))
+		if logsKept++; logsKept > a.cfg.KeepLogs || bytesKept+size > a.cfg.KeepBytes {
+			a.dropOutput(r)
+			continue
+		}
+		bytesKept += size
+	}
+}
+
+// dropOutput removes what a run wrote and keeps how it ended. The lock is held.
+func (a *Agent) dropOutput(r *run) {
+	id := r.rec.Run.ID
+	_ = os.RemoveAll(a.cfg.keptDir(id))
+	_ = removeRunDir(a.cfg.runDir(id))
+	_ = a.update(r, false, func(rec *record) {
+		rec.Dropped = true
+		if rec.Run.Outcome != nil {
+			o := *rec.Run.Outcome
+			o.Result, o.LogTail = nil, nil
+			rec.Run.Outcome = &o
+		}
+	})
+}
+
+// forget removes every trace of a run but its audit record. The lock is held.
+func (a *Agent) forget(r *run) {
+	id := r.rec.Run.ID
+	_ = os.RemoveAll(a.cfg.keptDir(id))
+	_ = removeRunDir(a.cfg.runDir(id))
+	_ = os.Remove(a.cfg.requestPath(id))
+	if err := a.records.forget(id); err != nil {
+		a.cfg.Log.WithField("run", id).WithError(err).Warn("cannot forget the run")
+	}
+	delete(a.runs, id)
+	a.order = slices.DeleteFunc(a.order, func(o *run) bool { return o == r })
+}

@@ -1,0 +1,193 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// maxConns bounds the connections that are open at once; further ones wait in the
+// kernel's queue.
+const maxConns = 256
+
+// Peer is the process at the other end of a connection, as the kernel tells.
+type Peer struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+	PID int32  `json:"pid"`
+	// Command is the process's name, as /proc had it when the connection was made.
+	Command string `json:"command,omitempty"`
+}
+
+// Listen makes the agent's socket, mode 0600 and owned by uid. A socket that
+// nobody answers on any more is replaced; one that is alive, or a file that is no
+// socket, is not.
+func Listen(path string, uid int) (net.Listener, error) {
+	fail := func(reason, remedy string, err error) error {
+		return &fault.Error{Code: fault.Node, Op: "listen on", Subject: path, Reason: reason, Err: err, Remedy: remedy}
+	}
+	if len(path) >= len(syscall.RawSockaddrUnix{}.Path) {
+		return nil, fail("the path is longer than a socket's may be (107 bytes)", "Give a shorter --socket", nil)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fail("", "Give another --socket", err)
+	}
+	release, err := lockSocket(path)
+	if err != nil {
+		return nil, fail("another agent is starting on it", "Stop the other agent or give another --socket", err)
+	}
+	defer release()
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, fail("", "Give another --socket", err)
+	case info.Mode().Type() != os.ModeSocket:
+		return nil, fail("there is a file that is no socket", "Remove it or give another --socket", nil)
+	case alive(path):
+		return nil, &fault.Error{Code: fault.Conflict, Op: "listen on", Subject: path, Reason: "an agent answers there",
+			Remedy: "Use that one, stop it, or give another --socket"}
+	default:
+		if err := os.Remove(path); err != nil {
+			return nil, fail("the old socket cannot be removed", "Remove it", err)
+		}
+	}
+	return bind(path, uid, fail)
+}
+
+// bind makes the socket under another name, so that nobody meets it with the
+// wrong mode or before it listens.
+func bind(path string, uid int, fail func(string, string, error) error) (net.Listener, error) {
+	temp := path + ".new"
+	if len(temp) >= len(syscall.RawSockaddrUnix{}.Path) {
+		temp = path[:len(path)-1] + "~"
+	}
+	_ = os.Remove(temp)
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	if err != nil {
+		return nil, fail("", "Give another --socket", err)
+	}
+	ln.SetUnlinkOnClose(false)
+	err = os.Chmod(temp, 0o600)
+	if err == nil && uid != os.Geteuid() {
+		err = os.Chown(temp, uid, -1)
+	}
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return nil, fail("", "Check the socket's directory", errors.Join(err, ln.Close(), os.Remove(temp)))
+	}
+	return &listener{UnixListener: ln, path: path, slots: make(chan struct{}, maxConns), closed: make(chan struct{})}, nil
+}
+
+// lockSocket keeps two agents from replacing the same stale socket.
+func lockSocket(path string) (release func(), err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return func() { dir.Close() }, nil
+}
+
+// alive reports whether somebody accepts connections at path.
+func alive(path string) bool {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+		return true
+	}
+	// A full queue means that there is somebody who is busy.
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, os.ErrNotExist)
+}
+
+// listener bounds the open connections and removes its socket when it is closed.
+type listener struct {
+	*net.UnixListener
+	path   string
+	slots  chan struct{}
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	conn, err := l.AcceptUnix()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &slotConn{UnixConn: conn, slots: l.slots}, nil
+}
+
+func (l *listener) Close() (err error) {
+	l.once.Do(func() {
+		close(l.closed)
+		err = errors.Join(os.Remove(l.path), l.UnixListener.Close())
+	})
+	return err
+}
+
+type slotConn struct {
+	*net.UnixConn
+	once  sync.Once
+	slots chan struct{}
+}
+
+func (c *slotConn) Close() error {
+	c.once.Do(func() { <-c.slots })
+	return c.UnixConn.Close()
+}
+
+type peerKey struct{}
+
+// withPeer notes in a connection's context who is at its other end.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	peer, err := peerOf(conn)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, peer)
+}
+
+func peerOf(conn net.Conn) (Peer, error) {
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return Peer{}, errNoPeer
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return Peer{}, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	if err := raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return Peer{}, err
+	}
+	if cerr != nil {
+		return Peer{}, cerr
+	}
+	peer := Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}
+	if comm, err := os.ReadFile("/proc/" + strconv.Itoa(int(cred.Pid)) + "/comm"); err == nil {
+		peer.Command = strings.TrimSpace(string(comm))
+	}
+	return peer, nil
+}

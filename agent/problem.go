@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// problemType is what a problem's type starts with; its code follows.
+const problemType = "https://careen-project.github.io/problems/"
+
+// attrStatus overrides the status that a code has.
+const attrStatus = "status"
+
+// titles are short words for the codes that requests meet.
+var titles = map[fault.Code]string{
+	fault.BadRequest: "The request cannot be read", fault.BadOption: "An option has a bad value",
+	fault.Unsupported: "Something is not supported", fault.BadReference: "The image reference is not valid",
+	fault.BadSteps: "The steps file is not valid", fault.BadConfig: "The configuration is not valid",
+	fault.Policy: "The container policy does not permit it", fault.NotFound: "There is no such thing",
+	fault.Conflict: "The state does not allow it", fault.Busy: "The agent is busy", fault.Forbidden: "Not permitted",
+	fault.RebootPending: "A reboot is pending", fault.Space: "No space is left", fault.Stuck: "A container is stuck",
+	fault.Unreachable: "Not ready", fault.Internal: "A defect in careen",
+}
+
+// statusOf returns the HTTP status of an error.
+func statusOf(err error) int {
+	if status, ok := attrsOf(err)[attrStatus].(int); ok {
+		return status
+	}
+	switch fault.CodeOf(err) {
+	case fault.BadRequest, fault.BadOption, fault.Unsupported, fault.BadReference:
+		return http.StatusBadRequest
+	case fault.Policy, fault.Forbidden:
+		return http.StatusForbidden
+	case fault.NotFound, fault.ImageNotFound:
+		return http.StatusNotFound
+	case fault.Conflict, fault.RebootPending, fault.Stuck:
+		return http.StatusConflict
+	case fault.Busy:
+		if full, ok := attrsOf(err)[attrQueue].(bool); ok && !full {
+			return http.StatusConflict // there is no queue to wait in
+		}
+		return http.StatusTooManyRequests
+	case fault.Unreachable:
+		return http.StatusServiceUnavailable
+	case fault.Space:
+		return http.StatusInsufficientStorage
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// problemOf makes the problem document of an error.
+func problemOf(err error) api.Problem {
+	code := fault.CodeOf(err)
+	title, ok := titles[code]
+	if !ok {
+		title = "It failed"
+	}
+	p := api.Problem{
+		Type: problemType + string(code), Title: title, Status: statusOf(err), Code: string(code),
+		Detail: oneLine(err.Error()), Remedy: fault.RemedyOf(err),
+	}
+	attrs := maps.Clone(attrsOf(err))
+	p.Field, _ = attrs[attrField].(string)
+	p.Holder, _ = attrs[attrHolder].(string)
+	for _, key := range []string{attrField, attrHolder, attrQueue, attrStatus} {
+		delete(attrs, key)
+	}
+	if len(attrs) > 0 {
+		p.Attrs = attrs
+	}
+	return p
+}
+
+// writeProblem answers with a problem document.
+func writeProblem(w http.ResponseWriter, r *http.Request, err error) {
+	p := problemOf(err)
+	p.Instance = r.URL.Path
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", strconv.Itoa(5))
+	}
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p)
+}
+
+// parseQuery reads a query strictly.
+func parseQuery(raw string) (url.Values, error) {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		var esc url.EscapeError
+		if errors.As(err, &esc) {
+			return nil, errors.New("it has a bad escape")
+		}
+		return nil, err
+	}
+	return values, nil
+}

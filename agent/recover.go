@@ -1,0 +1,280 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// Recover finds the runs of the agents before this one: it adopts the containers
+// that run, learns the end of those that ended, calls lost what nobody can know,
+// and goes on with what had not been started. No run is accepted before it has
+// returned. An error means that the Runner could not be asked.
+func (a *Agent) Recover(ctx context.Context) error {
+	existing, err := a.cfg.Runner.Existing(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot look for containers of an earlier agent: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.recovered {
+		return nil
+	}
+	if err := a.load(); err != nil {
+		return err
+	}
+	found := a.claim(existing)
+	for _, r := range a.order {
+		if !r.state().Final() {
+			a.resume(r, found[r.rec.ContainerID])
+		}
+	}
+	a.sweepRequests()
+	a.recovered = true
+	a.schedule()
+	return nil
+}
+
+// load makes the runs of the journal. The lock is held.
+func (a *Agent) load() error {
+	err := a.records.load(func(rec *record) {
+		// Events go on with higher numbers than any that a client can have seen.
+		r := newRun(rec)
+		r.events.seq = rec.Seq*ringSize + int64(a.cfg.Clock()/time.Millisecond)
+		a.runs[rec.Run.ID] = r
+		a.order = append(a.order, r)
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(a.order, func(x, y *run) int {
+		return cmp.Compare(x.rec.Run.CreatedAt.UnixNano(), y.rec.Run.CreatedAt.UnixNano())
+	})
+	for _, r := range a.order {
+		if !r.state().Final() {
+			continue
+		}
+		r.events.end()
+		close(r.done)
+		if r.rec.RebootClaim && r.rec.Run.BootID == a.cfg.BootID {
+			a.rebootBy = r.rec.Run.ID
+		}
+		if !r.rec.Audited {
+			a.writeAudit(r)
+		}
+	}
+	return nil
+}
+
+// claim sorts the containers that exist: those that a run still goes on with are
+// returned by their id; the others are removed, unless they run and nobody knows
+// why. The lock is held.
+func (a *Agent) claim(existing []Existing) map[string]*Existing {
+	found := map[string]*Existing{}
+	for _, e := range existing {
+		r := a.runs[e.Run]
+		switch {
+		case r != nil && !r.state().Final() && r.rec.ContainerID == e.ID && r.rec.Starting:
+			found[e.ID] = &e
+		case r == nil && e.State == ContainerRunning:
+			a.adoptUnknown(e)
+			found[e.ID] = &e
+		default:
+			if _, err := a.remove(e.Container); err != nil {
+				a.cfg.Log.WithField("run", e.Run).WithError(err).Error("cannot remove what is left of a container")
+			}
+		}
+	}
+	return found
+}
+
+// adoptUnknown makes a record for a container that runs and has none: the state
+// directory was lost, and what it does may not be interrupted for that.
+func (a *Agent) adoptUnknown(e Existing) {
+	now := a.cfg.Clock()
+	rec := &record{
+		Run: api.Run{ID: e.Run, State: api.Creating, Abortable: true, CreatedAt: time.Now().UTC(), BootID: a.cfg.BootID,
+			Image: "unknown"},
+		ContainerID: e.ID, Starting: true, Route: "found", Accepted: now, Began: now, PhaseBegan: now,
+	}
+	rec.audit().Image, rec.audit().Started = "unknown", true
+	rec.warn("the container was found running without a record of its run")
+	r := newRun(rec)
+	a.runs[e.Run] = r
+	a.order = append(a.order, r)
+}
+
+// resume goes on with a run that had not ended. The lock is held.
+func (a *Agent) resume(r *run, found *Existing) {
+	switch {
+	case r.rec.Run.BootID != a.cfg.BootID:
+		a.lostInReboot(r)
+	case r.rec.Starting:
+		a.adopt(r, found)
+	case r.rec.Stop != nil:
+		_ = a.update(r, false, func(rec *record) { rec.Stop.Applied = true })
+		a.concludeNow(r, judge(r.rec, nil))
+	default:
+		a.requeue(r)
+	}
+}
+
+// lostInReboot ends a run that was under way when the node went down.
+func (a *Agent) lostInReboot(r *run) {
+	rec := r.rec
+	reason := "the node was rebooted while the container was at work"
+	if !rec.Starting {
+		reason = "the node was rebooted before the container was started"
+	}
+	if rec.Exit != nil {
+		// It ended before the reboot and its end is on record: nothing is lost.
+		a.concludeNow(r, judge(rec, nil))
+		return
+	}
+	a.concludeNow(r, judge(rec, &fault.Error{Code: fault.Lost, Op: "complete " + rec.subject(), Reason: reason,
+		Remedy: "Look at the node before you run the step again: nobody can know what was done",
+		Attrs: map[string]any{"reason": "interrupted_by_reboot", "boot_id_then": rec.Run.BootID,
+			"boot_id_now": a.cfg.BootID, "started": rec.Starting}}))
+}
+
+// concludeNow ends a run without a driver, and puts its files in order.
+func (a *Agent) concludeNow(r *run, v verdict) {
+	a.keepLog(r)
+	if v.outcome.LogTail == nil {
+		v.outcome.LogTail = tail(a.logDir(r.rec.Run.ID), a.cfg.TailLines)
+	}
+	a.conclude(r, v)
+	a.work.Add(1)
+	go func() {
+		defer a.work.Done()
+		a.tidy(r)
+	}()
+}
+
+// adopt goes on with a container that may have been started.
+func (a *Agent) adopt(r *run, found *Existing) {
+	r.found, r.gone = found, found == nil || found.State == ContainerStopped && found.Exit == nil
+	if r.rec.Run.Parts > 1 {
+		// The parts after this one need their options again.
+		if err := a.reresolve(r); err != nil {
+			a.cfg.Log.WithField("run", r.rec.Run.ID).WithError(err).Warn("cannot go on with the sequence")
+		}
+	}
+	if r.state() == api.Creating && r.rec.Exit == nil {
+		pid := 0
+		if found != nil {
+			pid = found.Pid
+		}
+		if err := a.transition(r, api.Running, func(rec *record) { rec.Run.Pid = pid }); err != nil {
+			_ = a.forceRunning(r, pid)
+		}
+	}
+	a.cfg.Log.WithFields(map[string]any{"run": r.rec.Run.ID, "found": found != nil}).Info("run adopted")
+	a.begin(r)
+}
+
+// reresolve reads the request again and asks the policy again.
+func (a *Agent) reresolve(r *run) error {
+	req, err := a.restoreRequest(r.rec.Run.ID)
+	if err != nil {
+		return &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.rec.Run.ID, Err: err,
+			Reason: "the agent was restarted before it began, and its request is gone",
+			Remedy: "Ask for it again under another id; its container was never started",
+			Attrs:  map[string]any{"started": false}}
+	}
+	resolved, err := a.cfg.Resolver.Resolve(req, r.rec.Peer.UID == 0)
+	if err != nil {
+		return err
+	}
+	limits, err := checkRequest(req)
+	if err != nil {
+		return err
+	}
+	limits.apply(resolved, req)
+	r.req, r.parts = req, resolved.Parts
+	return nil
+}
+
+// requeue has a run whose container was never started wait again, first in line
+// as it was.
+func (a *Agent) requeue(r *run) {
+	err := a.reresolve(r)
+	if err == nil && r.rec.Part >= len(r.parts) {
+		err = &fault.Error{Code: fault.Conflict, Op: "go on with run", Subject: r.rec.Run.ID,
+			Reason: "its steps file has changed while the agent was away"}
+	}
+	if err == nil && r.state() != api.Queued {
+		err = a.transition(r, api.Queued, func(rec *record) { rec.ContainerID = "" })
+	}
+	if err != nil {
+		a.concludeNow(r, judge(r.rec, err))
+		return
+	}
+	a.queue = append(a.queue, r)
+}
+
+// sweepRequests removes requests, which hold secrets, that no run waits for.
+func (a *Agent) sweepRequests() {
+	dir := filepath.Join(a.cfg.RunDir, "requests")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		r := a.runs[strings.TrimSuffix(e.Name(), ".json")]
+		if r == nil || r.state().Final() {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
+// Delete forgets a run that has ended, with all it wrote. Deleting the run that
+// asked for a reboot lets new runs start without one.
+func (a *Agent) Delete(id string) error {
+	a.mu.Lock()
+	r, err := a.find(id)
+	if err == nil && (!r.state().Final() || r.stuck) {
+		err = &fault.Error{Code: fault.Conflict, Op: "delete run", Subject: id,
+			Reason: fmt.Sprintf("it is %s", r.state()), Remedy: "Abort it first, or wait for its end",
+			Attrs: map[string]any{"state": string(r.state())}}
+	}
+	if err == nil && !r.rec.Kept && !r.rec.Dropped {
+		// Its files are being put in order at this moment; they would come back.
+		err = &fault.Error{Code: fault.Conflict, Op: "delete run", Subject: id, Reason: "its files are being kept",
+			Remedy: "Try again in a moment"}
+	}
+	if err != nil {
+		a.mu.Unlock()
+		return err
+	}
+	if a.rebootBy == id {
+		a.rebootBy = ""
+	}
+	a.forget(r)
+	a.schedule()
+	a.mu.Unlock()
+	return nil
+}
+
+// errNoPeer says that the kernel did not tell who is at the other end.
+var errNoPeer = errors.New("the peer's credentials cannot be read")
+
+// signalName returns a signal's name, such as SIGSEGV.
+func signalName(n int) string {
+	if name := unix.SignalName(syscall.Signal(n)); name != "" {
+		return name
+	}
+	return "unknown"
+}

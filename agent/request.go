@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// requestLimits are the durations of a request. A limit that the request does not
+// name is the step's.
+type requestLimits struct {
+	timeout time.Duration
+	silence time.Duration
+}
+
+// apply puts what the request says in place of the step's own limits. A timeout
+// of the request bounds the whole run instead of each container.
+func (l requestLimits) apply(res *Resolved, req *api.RunRequest) {
+	for i := range res.Parts {
+		p := &res.Parts[i]
+		if l.timeout > 0 {
+			p.Timeout = 0
+		}
+		if l.silence > 0 {
+			p.SilenceTimeout = l.silence
+		}
+		if req.RebootExitCodes != nil {
+			p.RebootExitCodes = req.RebootExitCodes
+		}
+	}
+}
+
+// checkRequest checks what does not need the policy.
+func checkRequest(req *api.RunRequest) (requestLimits, error) {
+	var lim requestLimits
+	if req.ID != "" && !validID.MatchString(req.ID) {
+		return lim, badField("id", "it is not 1 to 64 of a-z, A-Z, 0-9, _, . and -, starting with neither . nor -")
+	}
+	if (req.Step == "") == (req.Image == "") {
+		return lim, badField("step", "either step or image is required, and not both")
+	}
+	if len(req.Route) > 64 {
+		return lim, badField("route", "it is longer than 64 bytes")
+	}
+	for _, code := range req.RebootExitCodes {
+		if code < 0 || code > 255 {
+			return lim, badField("reboot_exit_codes", fmt.Sprintf("%d is no exit code (0 to 255)", code))
+		}
+	}
+	var err error
+	if lim.timeout, err = parseLimit("timeout", req.Timeout); err != nil {
+		return lim, err
+	}
+	lim.silence, err = parseLimit("silence_timeout", req.SilenceTimeout)
+	return lim, err
+}
+
+// parseLimit reads a duration. An absent one is none; zero is refused, so that
+// nobody means "no limit" and gets "expired".
+func parseLimit(field, text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, badField(field, fmt.Sprintf("%q is not a duration greater than zero, such as 90s or 1h30m", text))
+	}
+	return d, nil
+}
+
+// attrField, attrHolder and attrQueue carry what a problem document has members
+// of its own for.
+const (
+	attrField  = "field"
+	attrHolder = "holder"
+	attrQueue  = "queue_full"
+)
+
+// badField refuses one member of a body or one parameter of a query.
+func badField(field, reason string) error {
+	return &fault.Error{Code: fault.BadRequest, Op: "read", Subject: field, Reason: reason,
+		Attrs: map[string]any{attrField: field}}
+}
+
+// hasher tells requests apart without keeping them: a plain hash in the journal
+// would let a password in a request be guessed.
+type hasher struct{ key []byte }
+
+func openHasher(cfg Config) (*hasher, error) {
+	path := filepath.Join(cfg.StateDir, "key")
+	key, err := os.ReadFile(path)
+	if err == nil && len(key) == sha256.Size*2 {
+		return &hasher{key: key}, nil
+	}
+	key = []byte(newID(sha256.Size))
+	if err := writeFile(path, key); err != nil && cfg.Persistent {
+		return nil, &fault.Error{Code: fault.Node, Op: "write", Subject: path, Err: err,
+			Remedy: "Check the directory given with --state"}
+	}
+	return &hasher{key: key}, nil
+}
+
+// of returns the hash of all of req but its id.
+func (h *hasher) of(req *api.RunRequest) (string, error) {
+	same := *req
+	same.ID = ""
+	data, err := json.Marshal(same)
+	if err != nil {
+		return "", badField("args", err.Error())
+	}
+	mac := hmac.New(sha256.New, h.key)
+	mac.Write(data)
+	return hex.EncodeToString(mac.Sum(nil)), nil
+}

@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/oci"
+)
+
+// Runner executes containers. Package runtime does behind an adapter in main;
+// package agenttest fakes it. Every method may be called from several
+// goroutines, for different containers.
+//
+// A Runner keeps containers while the agent is away: it is asked with [Existing]
+// what there is after a restart, and none of its methods may end a container
+// because a context ended, except Image and Create, which undo what they began.
+type Runner interface {
+	// Image makes the image present as the pull policy in pull says, and reports how
+	// it goes. A cancelled ctx ends it at once and leaves nothing half-done.
+	Image(ctx context.Context, pull *oci.Pull, progress func(api.PullProgress)) (ImageInfo, error)
+	// Create makes a container up to the point where its first process waits. On an
+	// error nothing is left of it.
+	Create(ctx context.Context, spec CreateSpec) (Created, error)
+	// Start lets the first process run and returns its pid on the node. A container
+	// starts at most once, however often Start is called.
+	Start(ctx context.Context, c Container) (pid int, err error)
+	// Wait returns how the container ended, also when it did before the call. An
+	// error says that it cannot be known, not that the container failed.
+	Wait(ctx context.Context, c Container) (Exit, error)
+	// Signal sends sig to the first process, or to every process of the container.
+	Signal(ctx context.Context, c Container, sig syscall.Signal, all bool) error
+	// Delete removes a container in whatever state it is, with its processes, mounts,
+	// writable layer and all of its directory but the log. It may be called again,
+	// and for a container that never was.
+	Delete(ctx context.Context, c Container) (Leftovers, error)
+	// Existing lists the containers that careen made and that still exist.
+	Existing(ctx context.Context) ([]Existing, error)
+	// Stdin opens the container's standard input; closing it ends the input.
+	Stdin(ctx context.Context, c Container) (io.WriteCloser, error)
+	// Resize sets the size of the container's terminal.
+	Resize(ctx context.Context, c Container, size api.TerminalSize) error
+
+	// Images lists what is stored.
+	Images(ctx context.Context) ([]api.Image, error)
+	// RemoveImage removes an image by name, digest or id. One in use by a container
+	// is a conflict, an unknown one not_found.
+	RemoveImage(ctx context.Context, ref string) error
+}
+
+// Container names a container to a [Runner].
+type Container struct {
+	// Run is the run's id.
+	Run string
+	// ID is the container's own: 64 hexadecimal digits.
+	ID string
+	// Dir is the run's directory on the node: spec.json, control/, log/.
+	Dir string
+}
+
+// ImageInfo is an image that is present.
+type ImageInfo struct {
+	// Reference is the name that was asked for, Digest its manifest's digest, ID the
+	// digest of its configuration.
+	Reference, Digest, ID string
+	// Pulled says that something was transferred.
+	Pulled bool
+	// Warnings are one line each.
+	Warnings []string
+	// Handle is the Runner's own, handed back in [CreateSpec].
+	Handle any
+}
+
+// CreateSpec is what a container is made from.
+type CreateSpec struct {
+	Container
+	Run   *oci.Run
+	Image ImageInfo
+	// Stdin keeps standard input open for [Runner.Stdin].
+	Stdin bool
+	// TerminalSize is the first size of a terminal, nil for the kernel's default.
+	TerminalSize *api.TerminalSize
+	// Environ are the caller's variables.
+	Environ map[string]string
+	// LogLimit bounds the output that is kept, in bytes.
+	LogLimit int64
+}
+
+// Created is a container that waits to be started.
+type Created struct {
+	// Warnings are one line each.
+	Warnings []string
+	// StopSignal ends it politely; 0 means SIGTERM.
+	StopSignal syscall.Signal
+	// StopTimeout is the time between StopSignal and SIGKILL, nil for the agent's.
+	StopTimeout *time.Duration
+	// Timeout is podman's --timeout, counted from the start of the container; 0 is none.
+	Timeout time.Duration
+	// Digest is what was made into the container, if it is not the image's.
+	Digest string
+}
+
+// Exit is how a container ended.
+type Exit struct {
+	// Code is the exit code, 128+n for signal n.
+	Code int `json:"code"`
+	// Signal is the signal that ended the first process, or 0.
+	Signal int `json:"signal,omitempty"`
+	// OOMKilled says that the kernel killed a process for the container's memory limit.
+	OOMKilled bool `json:"oom_killed,omitempty"`
+	// ExitedAt is the wall clock at the end; Ran is the time from start to end on the
+	// monotonic clock, 0 if unknown.
+	ExitedAt time.Time     `json:"exited_at"`
+	Ran      time.Duration `json:"ran,omitempty"`
+	// Reboot is what the container asked of reboot(2) in its own pid namespace:
+	// "restart", "halt" or "".
+	Reboot string `json:"reboot,omitempty"`
+	// Killed counts processes that outlived the first one and were killed.
+	Killed int `json:"killed,omitempty"`
+}
+
+// Existing is a container found after a restart.
+type Existing struct {
+	Container
+	// State is created, running or stopped.
+	State ExistingState
+	// Pid is the first process while it runs.
+	Pid int
+	// Exit is how a stopped one ended, nil when nobody saw it.
+	Exit *Exit
+}
+
+// ExistingState is the state of a container that was found.
+type ExistingState string
+
+// The states of a container that was found.
+const (
+	ContainerCreated ExistingState = "created"
+	ContainerRunning ExistingState = "running"
+	ContainerStopped ExistingState = "stopped"
+)
+
+// Leftovers are what a container left behind on the node, one line each.
+type Leftovers struct {
+	// Undone is what was careen's and is gone now.
+	Undone []string
+	// Left is what is not careen's to undo.
+	Left []string
+}
+
+// Resolver turns requests into what may run. [NewResolver] makes one of packages
+// steps and oci; the interface is what this package needs of it. It applies the
+// policy: nothing runs that it did not return.
+type Resolver interface {
+	// Resolve decides on all containers of a request, or refuses it. local says that
+	// root on this node asks.
+	Resolve(req *api.RunRequest, local bool) (*Resolved, error)
+	// ResolvePull decides on a pull.
+	ResolvePull(req *api.PullRequest, local bool) (*oci.Pull, error)
+	// Steps lists what a phase offers. Reserved names are taken by the caller.
+	Steps(phase string, reserved []string) ([]api.Step, error)
+	// Config shows the settings in force.
+	Config() api.Config
+	// SetConductor takes over what the conductor sent at lookup.
+	SetConductor(options map[string]any) (api.Config, error)
+}
+
+// Resolved is a request that may run.
+type Resolved struct {
+	// Trusted, Abortable and RebootRequested are the step's.
+	Trusted, Abortable, RebootRequested bool
+	// Parts are the containers, one after another; there is at least one.
+	Parts []Part
+	// Warnings are one line each.
+	Warnings []string
+}
+
+// Part is one container of a run.
+type Part struct {
+	// Image is the reference as requested.
+	Image string
+	Pull  *oci.Pull
+	Run   *oci.Run
+	// RunOptions and PullOptions are the options with secret values hidden.
+	RunOptions, PullOptions []string
+	// Trusted and Entry are the policy's decision: the entry that allowed it.
+	Trusted bool
+	Entry   string
+	// Timeout and SilenceTimeout are limits of this part; 0 is none.
+	Timeout, SilenceTimeout time.Duration
+	// RebootExitCodes are exit codes that mean: done, and reboot the node.
+	RebootExitCodes []int
+	// Critical makes the whole run of the container a critical section.
+	Critical bool
+}

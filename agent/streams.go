@@ -1,0 +1,415 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/logs"
+)
+
+// stream answers with what produce writes. Each piece gets the time that one
+// write may take; a client that does not read is given up, and holds up nobody.
+func stream(w http.ResponseWriter, produce func(io.Writer) error) error {
+	ctl := http.NewResponseController(w)
+	_ = ctl.SetReadDeadline(time.Time{})
+	if err := produce(&streamWriter{w: w, ctl: ctl}); err != nil {
+		return errAnswered
+	}
+	return nil
+}
+
+type streamWriter struct {
+	w   http.ResponseWriter
+	ctl *http.ResponseController
+}
+
+func (s *streamWriter) Write(p []byte) (int, error) {
+	_ = s.ctl.SetWriteDeadline(time.Now().Add(writeTime))
+	return s.w.Write(p)
+}
+
+func (s *streamWriter) flush() error { return s.ctl.Flush() }
+
+// pollContext returns the context of a request that may wait for so long as its
+// timeout says.
+func pollContext(w http.ResponseWriter, r *http.Request, def time.Duration) (context.Context, context.CancelFunc, error) {
+	timeout := def
+	if text := r.URL.Query().Get("timeout"); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 || d > longest {
+			return nil, nil, badField("timeout", "it is not a duration of at most "+longest.String())
+		}
+		timeout = d
+	}
+	ctl := http.NewResponseController(w)
+	_ = ctl.SetReadDeadline(time.Time{})
+	_ = ctl.SetWriteDeadline(time.Now().Add(timeout + writeTime))
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	return ctx, cancel, nil
+}
+
+func (a *Agent) getWait(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel, err := pollContext(w, r, time.Minute)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	v, err := a.Wait(ctx, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, v)
+}
+
+func (a *Agent) getLogs(w http.ResponseWriter, r *http.Request) error {
+	opts, err := logOptions(r)
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	run, err := a.reader(id)
+	if err != nil {
+		return err
+	}
+	defer a.readerGone(run)
+	opts.Done = run.done
+	ndjson := accepts(r, "application/x-ndjson")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if ndjson {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+	}
+	return stream(w, func(out io.Writer) error {
+		return copyLog(r.Context(), out.(*streamWriter), a.logDir(id), opts, ndjson)
+	})
+}
+
+// copyLog writes a log to a client, flushing whenever there is a pause.
+func copyLog(ctx context.Context, out *streamWriter, dir string, opts logs.ReadOptions, ndjson bool) error {
+	lines := &lineWriter{out: out, ndjson: ndjson}
+	if !opts.Follow {
+		return errors.Join(logs.Read(ctx, dir, opts, lines.add), lines.flush())
+	}
+	if err := out.flush(); err != nil { // the header, so that the client knows it is on
+		return err
+	}
+	opts.Idle = lines.flush
+	return errors.Join(logs.Read(ctx, dir, opts, lines.add), lines.flush())
+}
+
+// lineWriter gathers lines into pieces.
+type lineWriter struct {
+	out    *streamWriter
+	ndjson bool
+	buf    []byte
+}
+
+func (l *lineWriter) add(line logs.Line) error {
+	if l.ndjson {
+		data, err := json.Marshal(logLine(line))
+		if err != nil {
+			return err
+		}
+		l.buf = append(append(l.buf, data...), '\n')
+	} else if line.Stream != logs.Careen {
+		l.buf = append(l.buf, line.Text...)
+		if !line.Partial {
+			l.buf = append(l.buf, '\n')
+		}
+	} else {
+		l.buf = append(append(append(l.buf, "careen: "...), line.Text...), '\n')
+	}
+	if len(l.buf) < 32<<10 {
+		return nil
+	}
+	return l.write()
+}
+
+func (l *lineWriter) write() error {
+	_, err := l.out.Write(l.buf)
+	l.buf = l.buf[:0]
+	return err
+}
+
+func (l *lineWriter) flush() error {
+	if len(l.buf) == 0 {
+		return nil
+	}
+	if err := l.write(); err != nil {
+		return err
+	}
+	return l.out.flush()
+}
+
+func logLine(l logs.Line) api.LogLine {
+	line := api.LogLine{Time: l.Time, Stream: l.Stream, Partial: l.Partial, Cursor: l.Cursor.String()}
+	if utf8.Valid(l.Text) {
+		line.Text = string(l.Text)
+	} else {
+		line.Base64 = l.Text
+	}
+	return line
+}
+
+// logOptions reads the query of a log.
+func logOptions(r *http.Request) (opts logs.ReadOptions, err error) {
+	q := r.URL.Query()
+	if text := q.Get("follow"); text != "" {
+		if opts.Follow, err = strconv.ParseBool(text); err != nil {
+			return opts, badField("follow", "it is neither true nor false")
+		}
+	}
+	if text := q.Get("tail"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return opts, badField("tail", "it is not a number of lines")
+		}
+		if opts.Tail = n; n == 0 {
+			opts.Since = time.Now() // none of what there is
+		}
+	}
+	switch opts.Stream = q.Get("stream"); opts.Stream {
+	case "", logs.Stdout, logs.Stderr:
+	default:
+		return opts, badField("stream", "it is neither stdout nor stderr")
+	}
+	if text := q.Get("since"); text != "" {
+		if opts.Since, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return opts, badField("since", "it is not a time such as 2026-01-02T15:04:05Z")
+		}
+	}
+	if text := q.Get("after"); text != "" {
+		if opts.After, err = logs.ParseCursor(text); err != nil {
+			return opts, badField("after", "it is not a cursor of a log line")
+		}
+	}
+	return opts, nil
+}
+
+// accepts reports whether a client asks for a media type by name.
+func accepts(r *http.Request, want string) bool {
+	for _, part := range strings.Split(r.Header.Get("Accept"), ",") {
+		if media, _, err := mime.ParseMediaType(part); err == nil && media == want {
+			return true
+		}
+	}
+	return false
+}
+
+// reader notes that somebody reads a run's log, so that it stays in place.
+func (a *Agent) reader(id string) (*run, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, err := a.find(id)
+	if err != nil {
+		return nil, err
+	}
+	if r.rec.Dropped {
+		return nil, &fault.Error{Code: fault.NotFound, Op: "read the output of run", Subject: id,
+			Reason: "it was removed to make room for that of later runs"}
+	}
+	r.readers++
+	return r, nil
+}
+
+func (a *Agent) readerGone(r *run) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r.readers--; r.readers == 0 && r.rec.Kept {
+		a.dropRunDir(r)
+	}
+}
+
+func (a *Agent) getEvents(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	a.mu.Lock()
+	run, err := a.find(id)
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	var seq int64
+	if text := r.Header.Get("Last-Event-ID"); text != "" {
+		if seq, err = strconv.ParseInt(text, 10, 64); err != nil || seq < 0 {
+			return badField("Last-Event-ID", "it is not an event's number")
+		}
+	}
+	a.loadEvents(run)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	return stream(w, func(out io.Writer) error { return a.sendEvents(r.Context(), out.(*streamWriter), run, seq) })
+}
+
+// loadEvents gets the events of a run that ended under an earlier agent.
+func (a *Agent) loadEvents(r *run) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if events, _, more := r.events.after(0); more == nil && len(events) == 0 && !r.rec.Dropped {
+		r.events.restore(a.keptEvents(r.rec.Run.ID))
+	}
+}
+
+// keepAlive is how often a silent event stream shows that it is alive.
+const keepAlive = 15 * time.Second
+
+func (a *Agent) sendEvents(ctx context.Context, out *streamWriter, r *run, seq int64) error {
+	if _, err := io.WriteString(out, ": events of run "+r.rec.Run.ID+"\n\n"); err != nil {
+		return err
+	}
+	for {
+		events, missed, more := r.events.after(seq)
+		if missed && seq > 0 {
+			// Some are gone for good: say where the run is now, so that nothing is
+			// concluded from what is missing.
+			a.mu.Lock()
+			v := a.view(r)
+			a.mu.Unlock()
+			events = append([]api.Event{{Seq: events[0].Seq - 1, Time: time.Now().UTC(), Run: v.ID, Type: "state",
+				State: v.State, Pull: v.Pull, Outcome: v.Outcome, Message: "events before this one were dropped"}}, events...)
+		}
+		for _, e := range events {
+			if err := writeEvent(out, e); err != nil {
+				return err
+			}
+			seq = e.Seq
+		}
+		if err := out.flush(); err != nil {
+			return err
+		}
+		if more == nil {
+			return nil
+		}
+		timer := time.NewTimer(keepAlive)
+		select {
+		case <-more:
+		case <-timer.C:
+			if _, err := io.WriteString(out, ": still here\n\n"); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		timer.Stop()
+	}
+}
+
+func writeEvent(w io.Writer, e api.Event) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", e.Seq, e.Type, data)
+	return err
+}
+
+// postStdin feeds a container's standard input from the body, as it comes, for as
+// long as container and client want.
+func (a *Agent) postStdin(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	closing, err := strconv.ParseBool(orDefault(r.URL.Query().Get("close"), "false"))
+	if err != nil {
+		return badField("close", "it is neither true nor false")
+	}
+	c, err := a.runningContainer(id, "write to run")
+	if err != nil {
+		return err
+	}
+	in, err := a.stdin(c)
+	if err != nil {
+		return err
+	}
+	ctl := http.NewResponseController(w)
+	_ = ctl.SetReadDeadline(time.Time{})
+	_ = ctl.SetWriteDeadline(time.Time{})
+	err = a.feed(ctl, r, in, id)
+	if closing {
+		err = errors.Join(err, a.closeStdin(c))
+	}
+	if err != nil {
+		return &fault.Error{Code: fault.Conflict, Op: "write to run", Subject: id, Err: err,
+			Reason: "the container does not read its input any more"}
+	}
+	_ = ctl.SetWriteDeadline(time.Now().Add(writeTime))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// feed copies the body until it ends or the run does.
+func (a *Agent) feed(ctl *http.ResponseController, r *http.Request, in io.Writer, id string) error {
+	a.mu.Lock()
+	run, err := a.find(id)
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	copied := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(in, r.Body)
+		copied <- err
+	}()
+	select {
+	case err := <-copied:
+		return err
+	case <-run.done:
+	case <-r.Context().Done():
+	}
+	// Closing the input ends a write that waits for the container, the deadline a
+	// read that waits for the client.
+	_ = ctl.SetReadDeadline(time.Now())
+	a.mu.Lock()
+	c := run.rec.container(a.cfg)
+	a.mu.Unlock()
+	_ = a.closeStdin(c)
+	<-copied
+	if r.Context().Err() != nil {
+		return r.Context().Err()
+	}
+	return os.ErrClosed
+}
+
+// stdin returns the container's standard input, opened once for all requests: to
+// close it is to end the input.
+func (a *Agent) stdin(c Container) (io.Writer, error) {
+	a.stdins.Lock()
+	defer a.stdins.Unlock()
+	if in, ok := a.stdins.open[c.ID]; ok {
+		return in, nil
+	}
+	in, err := a.cfg.Runner.Stdin(a.ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	a.stdins.open[c.ID] = in
+	return in, nil
+}
+
+func (a *Agent) closeStdin(c Container) error {
+	a.stdins.Lock()
+	in, ok := a.stdins.open[c.ID]
+	delete(a.stdins.open, c.ID)
+	a.stdins.Unlock()
+	if !ok {
+		return nil
+	}
+	return in.Close()
+}
+
+func orDefault(text, def string) string {
+	if text == "" {
+		return def
+	}
+	return text
+}
