@@ -196,6 +196,27 @@ func (p pin) share() error {
 // create gives the calling thread a new namespace whose root can be left, and
 // pins it.
 func (p pin) create(done *actions) error {
+	if err := bindRoot(); err != nil {
+		return err
+	}
+	self := fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
+	name, err := os.Readlink(self)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(p.id(), []byte(name+"\n"), 0o400); err != nil {
+		return err
+	}
+	// The bind belongs into the node's namespace, where all other threads are.
+	if err := onThread(func() error { return unix.Mount(self, p.file(), "", unix.MS_BIND, "") }); err != nil {
+		return fmt.Errorf("pin the namespace at %s: %w", p.file(), err)
+	}
+	return done.add("create", "mount namespace", "root bound over itself, slave of the node's, kept at "+p.file(), nil)
+}
+
+// bindRoot gives the calling thread a mount namespace and a root that can be left:
+// the whole tree bound over itself.
+func bindRoot() error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
@@ -212,19 +233,7 @@ func (p pin) create(done *actions) error {
 	if err := unix.Chroot("."); err != nil {
 		return fmt.Errorf("chroot into the bind: %w", err)
 	}
-	self := fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
-	name, err := os.Readlink(self)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(p.id(), []byte(name+"\n"), 0o400); err != nil {
-		return err
-	}
-	// The bind belongs into the node's namespace, where all other threads are.
-	if err := onThread(func() error { return unix.Mount(self, p.file(), "", unix.MS_BIND, "") }); err != nil {
-		return fmt.Errorf("pin the namespace at %s: %w", p.file(), err)
-	}
-	return done.add("create", "mount namespace", "root bound over itself, slave of the node's, kept at "+p.file(), nil)
+	return nil
 }
 
 // execSelf replaces the process by itself, on the calling thread's root and

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 // is replaced and another deleted. Many file systems accept the mount and fail
 // then, for want of extended attributes, whiteouts or directory types.
 func TryOverlay(dir string) (err error) {
-	base, err := os.MkdirTemp(dir, ".careen-trial-")
+	base, err := makeLayers(dir)
 	if err != nil {
 		return err
 	}
@@ -22,17 +23,53 @@ func TryOverlay(dir string) (err error) {
 			err = rmErr
 		}
 	}()
+	return onThread(func() error { return tryOverlay(base) })
+}
+
+// makeLayers makes the directories of a trial, with two files below.
+func makeLayers(dir string) (base string, err error) {
+	made, err := os.MkdirTemp(dir, ".careen-trial-")
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(made))
+		}
+	}()
 	for _, name := range []string{"lower", "upper", "work", "merged"} {
-		if err := os.Mkdir(filepath.Join(base, name), 0o700); err != nil {
-			return err
+		if err := os.Mkdir(filepath.Join(made, name), 0o700); err != nil {
+			return "", err
 		}
 	}
 	for _, name := range []string{"replaced", "deleted"} {
-		if err := os.WriteFile(filepath.Join(base, "lower", name), []byte("x"), 0o600); err != nil {
-			return err
+		if err := os.WriteFile(filepath.Join(made, "lower", name), []byte("x"), 0o600); err != nil {
+			return "", err
 		}
 	}
-	return onThread(func() error { return tryOverlay(base) })
+	return made, nil
+}
+
+// tryOverlayOnTmpfs tries one on a tmpfs that only the calling thread sees.
+func tryOverlayOnTmpfs() error {
+	dir, err := someDirectory()
+	if err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make / private: %w", err)
+	}
+	if err := unix.Mount("careen-trial", dir, "tmpfs", 0, "size=1m"); err != nil {
+		return fmt.Errorf("mount a tmpfs: %w", err)
+	}
+	base, err := makeLayers(dir)
+	if err != nil {
+		return err
+	}
+	return tryOverlay(base)
 }
 
 func tryOverlay(base string) error {

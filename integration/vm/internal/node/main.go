@@ -4,6 +4,7 @@
 //	prepare [-force] [-store-size N]   enter, prepare, print the layout and actions
 //	run [-force] COMMAND [ARG...]      enter and prepare, then execute a command there
 //	gather                             print what package oci would learn
+//	doctor [REGISTRY...]               print the checks
 //	load [-modules DIR] NAME           load a kernel module
 //	agent                              wait for SIGTERM, as an agent that does nothing
 //
@@ -50,6 +51,8 @@ func run(args []string) error {
 		return err
 	}
 	switch args[0] {
+	case "doctor":
+		return show(rootfs.Doctor(context.Background(), rootfs.DoctorOptions{Registries: flags.Args()}))
 	case "load":
 		var actions []rootfs.Action
 		if err := rootfs.LoadModule(flags.Arg(0), *modules, &actions); err != nil {

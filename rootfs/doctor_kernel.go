@@ -1,0 +1,210 @@
+package rootfs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// privileges looks for the capabilities without which no container is made.
+func (d *doctor) privileges() {
+	bound, err := boundingSet()
+	if err != nil {
+		d.warn("privileges", "Mount /proc", "cannot read the capabilities: %s", oneLine(err))
+		return
+	}
+	var missing []string
+	for _, name := range []string{"CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_MKNOD", "CAP_CHOWN", "CAP_DAC_OVERRIDE"} {
+		if !slices.Contains(bound, name) {
+			missing = append(missing, name)
+		}
+	}
+	switch {
+	case os.Geteuid() != 0:
+		d.fail("privileges", "Run careen as root", "running as user %d", os.Geteuid())
+	case len(missing) > 0:
+		d.fail("privileges", "Give careen's service these capabilities", "root lacks %s", strings.Join(missing, ", "))
+	default:
+		d.ok("privileges", "root with %d capabilities", len(bound))
+	}
+}
+
+func (d *doctor) namespaces() {
+	var missing, lesser []string
+	for name, option := range map[string]string{
+		"mnt": "", "pid": "CONFIG_PID_NS", "net": "CONFIG_NET_NS", "ipc": "CONFIG_IPC_NS", "uts": "CONFIG_UTS_NS",
+	} {
+		if !hasNamespace(name) {
+			missing = append(missing, strings.TrimSpace(name+" "+option))
+		}
+	}
+	for name, option := range map[string]string{"cgroup": "CONFIG_CGROUPS", "user": "CONFIG_USER_NS"} {
+		if !hasNamespace(name) {
+			lesser = append(lesser, name+" "+option)
+		}
+	}
+	slices.Sort(missing)
+	slices.Sort(lesser)
+	switch {
+	case len(missing) > 0:
+		d.fail("namespaces", "Use a kernel that has them", "the kernel has no namespaces of kind %s", strings.Join(missing, ", "))
+	case len(lesser) > 0:
+		d.warn("namespaces", "Containers see the node's, or use a kernel that has them",
+			"the kernel has no namespaces of kind %s", strings.Join(lesser, ", "))
+	default:
+		d.ok("namespaces", "mount, process, network, IPC, name, cgroup and user")
+	}
+}
+
+// hasNamespace works without /proc: the flags are refused with EINVAL where the
+// kernel does not know them.
+func hasNamespace(kind string) bool {
+	flags := map[string]int{
+		"mnt": unix.CLONE_NEWNS, "pid": unix.CLONE_NEWPID, "net": unix.CLONE_NEWNET, "ipc": unix.CLONE_NEWIPC,
+		"uts": unix.CLONE_NEWUTS, "cgroup": unix.CLONE_NEWCGROUP,
+	}
+	if flag, ok := flags[kind]; ok {
+		err := onThread(func() error { return unix.Unshare(flag) })
+		return !errors.Is(err, unix.EINVAL)
+	}
+	// A thread cannot have a user namespace of its own.
+	return unix.Access("/proc/self/ns/"+kind, unix.F_OK) == nil
+}
+
+func (d *doctor) seccomp() {
+	if !hasSeccomp() {
+		d.warn("seccomp", "Use a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters: containers run without")
+		return
+	}
+	d.ok("seccomp", "filters work")
+}
+
+func (d *doctor) keyring() {
+	_, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	if errors.Is(err, unix.ENOSYS) {
+		d.warn("keyring", "Use a kernel with CONFIG_KEYS", "the kernel has no keyrings: a container shares the agent's")
+		return
+	}
+	d.ok("keyring", "session keyrings work")
+}
+
+// cgroupDevices finds out whether access to devices can be limited, which every
+// container but a privileged one asks for.
+func (d *doctor) cgroupDevices() {
+	const name = "cgroup_devices"
+	switch mode := DetectCgroups(); mode {
+	case CgroupV1, CgroupHybrid:
+		if !slices.Contains(controllers(mode), "devices") {
+			d.fail(name, "Mount the devices controller at /sys/fs/cgroup/devices", "the devices controller of cgroup v1 is not mounted")
+			return
+		}
+		d.ok(name, "devices controller of cgroup v1")
+	default:
+		if err := loadDeviceProgram(); err != nil {
+			d.fail(name, "Use a kernel with CONFIG_CGROUP_BPF, or run containers with --privileged",
+				"access to devices cannot be limited: %s", oneLine(err))
+			return
+		}
+		d.ok(name, "BPF programs of cgroup v2")
+	}
+}
+
+// loadDeviceProgram loads the program "return 1", of the kind that cgroup v2
+// decides about devices with, and drops it.
+func loadDeviceProgram() error {
+	const cgroupDevice = 15 // BPF_PROG_TYPE_CGROUP_DEVICE
+	program := [2]uint64{0x00000001_000000b7, 0x00000000_00000095}
+	license := [4]byte{'G', 'P', 'L', 0}
+	attr := struct {
+		kind, count    uint32
+		insns, license uint64
+		rest           [12]uint64
+	}{
+		kind: cgroupDevice, count: uint32(len(program)),
+		insns: uint64(uintptr(unsafe.Pointer(&program))), license: uint64(uintptr(unsafe.Pointer(&license))),
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 {
+		return errno
+	}
+	return unix.Close(int(fd))
+}
+
+// pivot tries pivot_root, and where the root cannot be left, the way that Enter
+// takes, on a thread that nobody else sees.
+func (d *doctor) pivot() {
+	err := TryPivot()
+	if err == nil {
+		d.ok("pivot_root", "works as it is")
+		return
+	}
+	enterErr := onThread(func() error {
+		if err := bindRoot(); err != nil {
+			return err
+		}
+		return tryPivot()
+	})
+	if enterErr != nil {
+		d.fail("pivot_root", "Run careen as root, not inside a chroot", "a container cannot leave this root: %s; nor one bound over it: %s",
+			oneLine(err), oneLine(enterErr))
+		return
+	}
+	d.ok("pivot_root", "works in careen's own mount namespace (the root is %s)", rootKind())
+}
+
+func rootKind() string {
+	if mounts, err := readMounts(); err == nil {
+		for _, m := range mounts {
+			if m.Mountpoint == "/" {
+				return m.FSType
+			}
+		}
+		return "a plain directory"
+	}
+	return fsName(statfsType("/"))
+}
+
+func (d *doctor) modulesDir() {
+	base, err := releaseDir(d.opts.Prepare.ModulesDir)
+	if err != nil {
+		d.warn("modules", "Put the kernel's modules into the ramdisk if a vendor's tool loads its own driver",
+			"no kernel modules: %s", oneLine(err))
+		return
+	}
+	d.ok("modules", "%s", base)
+}
+
+func (d *doctor) devMem() {
+	if unix.Access("/dev/mem", unix.F_OK) != nil {
+		d.warn("dev_mem", "Use a kernel with CONFIG_DEVMEM for tools that read the firmware's tables", "no /dev/mem")
+		return
+	}
+	d.ok("dev_mem", "/dev/mem")
+}
+
+func (d *doctor) ipmi() {
+	for _, pattern := range []string{"/dev/ipmi[0-9]*", "/dev/ipmidev/[0-9]*", "/dev/ipmi/[0-9]*"} {
+		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
+			d.ok("ipmi", "%s", strings.Join(found, ", "))
+			return
+		}
+	}
+	d.warn("ipmi", "Load ipmi_si and ipmi_devintf if a vendor's tool speaks to the BMC in-band", "no IPMI device")
+}
+
+func (d *doctor) lockdown() {
+	state := readWord("/sys/kernel/security/lockdown")
+	for _, mode := range []string{"integrity", "confidentiality"} {
+		if strings.Contains(state, "["+mode+"]") {
+			d.warn("lockdown", "Switch Secure Boot off for tools that write to /dev/mem, to MSRs or to PCI configuration space",
+				"the kernel is locked down (%s)", mode)
+			return
+		}
+	}
+	d.ok("lockdown", "off")
+}

@@ -1,0 +1,219 @@
+package rootfs
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// mounts names what the agent will have to mount. That it can is not in doubt:
+// only a kernel without such a file system stands in its way.
+func (d *doctor) mounts() {
+	var missing, impossible []string
+	proc := hasType(unix.PROC_SUPER_MAGIC)("/proc")
+	for _, f := range nodeFilesystems() {
+		if f.present(f.dir) {
+			continue
+		}
+		if proc && !hasFilesystem(f.fstype) {
+			impossible = append(impossible, fmt.Sprintf("%s (%s)", f.dir, f.fstype))
+			if f.required {
+				d.fail("mounts", "Use a kernel that has it", "%s cannot be mounted: no %s in the kernel", f.dir, f.fstype)
+				return
+			}
+			continue
+		}
+		missing = append(missing, f.dir)
+	}
+	switch {
+	case len(impossible) > 0:
+		d.warn("mounts", "Containers that use them fail; use a kernel that has them", "cannot be mounted: %s", strings.Join(impossible, ", "))
+	case len(missing) > 0:
+		d.ok("mounts", "careen agent will mount %s", strings.Join(missing, " "))
+	default:
+		d.ok("mounts", "all there")
+	}
+}
+
+func (d *doctor) cgroups() {
+	mode := DetectCgroups()
+	var have []string
+	switch {
+	case mode == CgroupV2:
+		have = strings.Fields(readWord(cgroupRoot + "/cgroup.controllers"))
+	case mode != CgroupNone:
+		have = controllers(mode)
+	case hasFilesystem("cgroup2"):
+		d.ok("cgroups", "careen agent will mount cgroup2")
+		return
+	default:
+		d.fail("cgroups", "Use a kernel with CONFIG_CGROUPS", "no control groups, and no cgroup2 in the kernel")
+		return
+	}
+	var missing []string
+	for _, name := range []string{"cpu", "memory", "pids"} {
+		if !slices.Contains(have, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		d.warn("cgroups", "Limits of that kind are refused; boot without cgroup_disable=, or use a kernel that has them",
+			"%s without the controllers %s", mode, strings.Join(missing, ", "))
+		return
+	}
+	d.ok("cgroups", "%s with %s", mode, strings.Join(have, " "))
+}
+
+func (d *doctor) overlay() {
+	const name = "overlay"
+	if !hasFilesystem("overlay") {
+		base, err := releaseDir(d.opts.Prepare.ModulesDir)
+		if err == nil {
+			_, err = moduleFiles(base, "overlay")
+		}
+		if err != nil {
+			d.fail(name, "Add overlay.ko and modules.dep to the ramdisk, or use a kernel with CONFIG_OVERLAY_FS=y",
+				"not in the kernel, and no module: %s", oneLine(err))
+			return
+		}
+		d.ok(name, "careen agent will load the module")
+		return
+	}
+	where, err := d.tryStore()
+	if err != nil {
+		d.fail(name, "Give the store a disk that overlays work on, with --root", "does not work on %s: %s", where, oneLine(err))
+		return
+	}
+	d.ok(name, "works on %s", where)
+}
+
+// tryStore tries an overlay where the store will lie.
+func (d *doctor) tryStore() (where string, err error) {
+	l := Layout{StoreDir: d.opts.Prepare.StoreDir}
+	if err := l.lookAtStore(); err != nil {
+		return d.opts.Prepare.StoreDir, err
+	}
+	if l.Overlay || d.opts.Prepare.Store == StorePlain {
+		if !l.Overlay {
+			err = fmt.Errorf("%s", l.OverlayError)
+		}
+		return l.StoreFS, err
+	}
+	return "the store's tmpfs", onThread(tryOverlayOnTmpfs)
+}
+
+// store weighs the store against the memory that it takes.
+func (d *doctor) store() {
+	const name = "store"
+	l := Layout{StoreDir: d.opts.Prepare.StoreDir}
+	if err := l.lookAtStore(); err != nil {
+		d.fail(name, "Give a directory that careen can write to with --root", "%s", oneLine(err))
+		return
+	}
+	free, what := l.StoreFree, fmt.Sprintf("%s on %s", l.StoreDir, l.StoreFS)
+	available := memory("MemAvailable")
+	mounted := isMounted(l.StoreDir)
+	if !mounted && d.opts.Prepare.Store != StorePlain && (d.opts.Prepare.Store == StoreTmpfs || l.StoreFS == "tmpfs" || l.StoreFS == "ramfs" || !l.Overlay) {
+		size, err := storeSize(d.opts.Prepare)
+		if err != nil {
+			d.fail(name, "Give the node more memory, or the store a disk with --root", "%s", oneLine(err))
+			return
+		}
+		free, what = size, "a tmpfs of its own"
+		l.StoreTmpfs = true
+	}
+	const small, tiny = 256 << 20, 16 << 20
+	switch {
+	case free < tiny:
+		d.fail(name, "Remove images with careen rmi, or give a larger store with --root or --store-size", "%s has %d MiB free", what, free>>20)
+	case free < small:
+		d.warn(name, "Few images fit; give a larger store with --root or --store-size", "%s has %d MiB free", what, free>>20)
+	case l.StoreTmpfs && free > available:
+		d.warn(name, "Give a smaller store with --store-size, or the node more memory",
+			"%s may still grow by %d MiB, but only %d MiB of memory are available", what, free>>20, available>>20)
+	case mounted && l.StoreInodes > 0 && l.StoreInodesFree < 10000:
+		d.warn(name, "Remove images with careen rmi", "%s has room for %d files only", what, l.StoreInodesFree)
+	default:
+		d.ok(name, "%s with %d MiB free", what, free>>20)
+	}
+}
+
+func (d *doctor) memory() {
+	total, available := memory("MemTotal"), memory("MemAvailable")
+	if total == 0 {
+		d.warn("memory", "Mount /proc", "cannot read /proc/meminfo")
+		return
+	}
+	if available < 128<<20 {
+		d.warn("memory", "Give the node more memory, or remove images that lie in it", "%d of %d MiB are available", available>>20, total>>20)
+		return
+	}
+	d.ok("memory", "%d of %d MiB are available", available>>20, total>>20)
+}
+
+// withDefaults fills in what the zero value stands for.
+func (o DoctorOptions) withDefaults() DoctorOptions {
+	if o.Getenv == nil {
+		o.Getenv = os.Getenv
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 10 * time.Second
+	}
+	if o.ResolvConf == "" {
+		o.ResolvConf = "/etc/resolv.conf"
+	}
+	if o.CertDirs == nil {
+		o.CertDirs = []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
+	}
+	if o.BuildTime.IsZero() {
+		o.BuildTime = buildTime()
+	}
+	return o
+}
+
+// buildTime is the time of the commit that the binary was built from, or a year
+// in which careen did not exist.
+func buildTime() time.Time {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key != "vcs.time" {
+				continue
+			}
+			if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
+				return t
+			}
+		}
+	}
+	return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+}
+
+// clock looks for the clock of a node whose battery is empty, with which every
+// certificate is not valid yet.
+func (d *doctor) clock() {
+	const remedy = "Set the clock before pulling, for example with chronyd -q or from the BMC"
+	now := time.Now()
+	if now.Before(d.opts.BuildTime) {
+		d.warn("clock", remedy, "it is %s, but careen was built on %s: certificates will not be valid yet",
+			now.UTC().Format(time.RFC3339), d.opts.BuildTime.UTC().Format(time.DateOnly))
+		return
+	}
+	if now.Year() > d.opts.BuildTime.Year()+10 {
+		d.warn("clock", remedy, "it is %s, ten years after careen was built: certificates will have expired", now.UTC().Format(time.RFC3339))
+		return
+	}
+	if epoch, err := strconv.ParseInt(readWord("/sys/class/rtc/rtc0/since_epoch"), 10, 64); err == nil {
+		if off := time.Duration(math.Abs(float64(now.Sub(time.Unix(epoch, 0))))); off > 24*time.Hour {
+			d.warn("clock", "Write the right time to the hardware clock, or steps that boot again will have the wrong one",
+				"it is %s, but %s by the hardware clock", now.UTC().Format(time.RFC3339), time.Unix(epoch, 0).UTC().Format(time.RFC3339))
+			return
+		}
+	}
+	d.ok("clock", "%s", now.UTC().Format(time.RFC3339))
+}
