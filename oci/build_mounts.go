@@ -254,7 +254,7 @@ func (b *builder) overlay(i int, m Mount) error {
 	if upper == "" {
 		upper, work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	}
-	b.plan.Overlays = append(b.plan.Overlays, PlanOverlay{Lower: lower, Target: m.Destination, Upper: upper, Work: work})
+	b.plan.Overlays = append(b.plan.Overlays, PlanOverlay{Lower: lower, Upper: upper, Work: work})
 	if contains(m.Options, "U") {
 		b.chown(lower)
 	}

@@ -169,9 +169,10 @@ type PlanAppend struct {
 }
 
 // PlanOverlay is a writable overlay over a directory of the node, dropped after.
-// Upper and Work have to exist; Upper starts with Lower's owner and mode. The mount
-// itself is in Spec.Mounts.
+// Upper and Work have to exist; Upper starts with Lower's owner and mode.
 type PlanOverlay struct {
+	// Lower is the directory of the node. Target is where to mount on the node, ""
+	// when Spec.Mounts has the overlay mount itself, which is what Build makes.
 	Lower, Target string
 	// Upper and Work are given by upperdir= and workdir=, or lie below Dir.
 	Upper, Work string

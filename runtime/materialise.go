@@ -10,6 +10,7 @@ import (
 
 	cfs "github.com/containerd/continuity/fs"
 	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
@@ -25,8 +26,13 @@ func materialise(plan *oci.Plan, root string) error {
 		}
 	}
 	for _, dir := range plan.RootDirs {
-		if err := makeRootDir(root, dir); err != nil {
+		if err := makeRootDir(root, dir, plan.Spec.Process); err != nil {
 			return runtimeError("make the working directory", dir, err)
+		}
+	}
+	for _, add := range plan.RootAppends {
+		if err := appendInRoot(root, add); err != nil {
+			return runtimeError("add a line to", add.Path, err)
 		}
 	}
 	for _, volume := range plan.Volumes {
@@ -60,12 +66,42 @@ func writePlanFile(file oci.PlanFile) error {
 	return errors.Join(os.Chmod(file.Path, file.Mode.Perm()), os.Lchown(file.Path, file.UID, file.GID))
 }
 
-func makeRootDir(root, dir string) error {
+// makeRootDir makes a directory of the container's root. One that was not there
+// belongs to the container's user.
+func makeRootDir(root, dir string, process *specs.Process) error {
 	full, err := securejoin.SecureJoin(root, dir)
 	if err != nil {
 		return err
 	}
-	return os.MkdirAll(full, 0o755)
+	if _, err := os.Stat(full); err == nil || process == nil {
+		return os.MkdirAll(full, 0o755)
+	}
+	if err := os.MkdirAll(full, 0o755); err != nil {
+		return err
+	}
+	return os.Lchown(full, int(process.User.UID), int(process.User.GID))
+}
+
+// appendInRoot adds lines to a file of the container's root, such as an account
+// to /etc/passwd.
+func appendInRoot(root string, add oci.PlanAppend) error {
+	full, err := securejoin.SecureJoin(root, add.Path)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		return err
+	}
+	// The image may have a pipe there, which would block for ever.
+	if info, err := os.Lstat(full); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file: %w", add.Path, fs.ErrInvalid)
+	}
+	file, err := os.OpenFile(full, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(add.Content)
+	return errors.Join(err, file.Close())
 }
 
 // makeVolume makes a scratch directory. A new one starts with what the image has
@@ -75,6 +111,9 @@ func makeVolume(volume oci.PlanVolume, root string) error {
 		return nil
 	}
 	if err := os.MkdirAll(volume.Path, 0o755); err != nil {
+		return err
+	}
+	if err := os.Lchown(volume.Path, volume.UID, volume.GID); err != nil {
 		return err
 	}
 	if volume.CopyFrom == "" {
@@ -100,6 +139,9 @@ func makeVolume(volume oci.PlanVolume, root string) error {
 
 func mountOverlay(o oci.PlanOverlay) error {
 	for _, dir := range []string{o.Upper, o.Work, o.Target} {
+		if dir == "" {
+			continue
+		}
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -111,6 +153,9 @@ func mountOverlay(o oci.PlanOverlay) error {
 		if err := errors.Join(os.Chmod(o.Upper, info.Mode()), os.Lchown(o.Upper, int(st.Uid), int(st.Gid))); err != nil {
 			return err
 		}
+	}
+	if o.Target == "" {
+		return nil // the container's own spec mounts it
 	}
 	return mountOverlayFD(o)
 }
