@@ -22,6 +22,7 @@ type date string
 type mapping struct {
 	line    int
 	entries []entry
+	index   map[string]int
 }
 
 type entry struct {
@@ -32,12 +33,16 @@ type entry struct {
 
 // get returns the value of key.
 func (m *mapping) get(key string) (entry, bool) {
-	for _, e := range m.entries {
-		if e.key == key {
-			return e, true
-		}
+	i, ok := m.index[key]
+	if !ok {
+		return entry{}, false
 	}
-	return entry{}, false
+	return m.entries[i], true
+}
+
+func (m *mapping) add(e entry) {
+	m.index[e.key] = len(m.entries)
+	m.entries = append(m.entries, e)
 }
 
 // Bounds on what a steps file may expand to. Aliases share nodes in the tree but
@@ -126,7 +131,7 @@ func (b *builder) mapping(n *yaml.Node, depth int) (any, error) {
 	if err := checkTag(n, "!!map"); err != nil {
 		return nil, err
 	}
-	m := &mapping{line: n.Line}
+	m := &mapping{line: n.Line, index: map[string]int{}}
 	var merged []entry
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		keyNode, valueNode := n.Content[i], n.Content[i+1]
@@ -153,11 +158,11 @@ func (b *builder) mapping(n *yaml.Node, depth int) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.entries = append(m.entries, entry{name, v, keyNode.Line})
+		m.add(entry{name, v, keyNode.Line})
 	}
 	for _, e := range merged {
 		if _, ok := m.get(e.key); !ok { // own keys and earlier merges win
-			m.entries = append(m.entries, e)
+			m.add(e)
 		}
 	}
 	return m, nil

@@ -1,0 +1,210 @@
+package steps_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/steps"
+)
+
+func TestAdvertisedSteps(t *testing.T) {
+	cat := catalogue(t)
+	assert.Empty(t, cat.Warnings)
+	const builtin = `{"step": %q, "priority": 0, "interface": "deploy", "reboot_requested": false, "abortable": true, "argsinfo": {
+		"container_url": {"description": "Container image URL", "required": true},
+		"pull_options": {"description": "Pull options", "required": false},
+		"run_options": {"description": "Run options", "required": false}}}`
+	for phase, priorities := range map[string][2]int{"clean": {20, 10}, "deploy": {0, 0}, "service": {0, 0}} {
+		data, err := json.Marshal(cat.List(phase))
+		require.NoError(t, err)
+		assert.JSONEq(t, fmt.Sprintf(`[`+builtin+`,`+builtin+`,
+			{"step": "flash", "priority": %d, "interface": "deploy", "reboot_requested": true, "abortable": false},
+			{"step": "report", "priority": %d, "interface": "deploy", "reboot_requested": false, "abortable": true},
+			`+builtin+`,
+			{"step": "container_sequence_step", "priority": 0, "interface": "deploy", "reboot_requested": false, "abortable": true,
+			 "argsinfo": {"sequence": {"description": "List of container_url, pull_options and run_options, run in this order", "required": true}}}]`,
+			"generic_container_step", "container_clean_step", priorities[0], priorities[1], "container_step_2"), string(data), phase)
+	}
+	assert.Len(t, steps.Builtin().List("clean"), 2, "aliases and sequences are off unless the file asks")
+}
+
+func TestAbsentAndEmptyFilesAreNone(t *testing.T) {
+	cat, err := steps.LoadSteps(filepath.Join(t.TempDir(), "absent.yaml"), nil)
+	require.NoError(t, err)
+	assert.Len(t, cat.List("clean"), 2)
+	for _, text := range []string{"", "\n", "# nothing\n", "---\n", "~\n", "{}\n", "steps:\n", "steps: []\n", "steps: 0\n", "other: 1\n"} {
+		cat, err := steps.LoadSteps(write(t, "mysteps.yaml", text), nil)
+		require.NoError(t, err, text)
+		assert.Len(t, cat.List("clean"), 2)
+	}
+}
+
+// step is a complete step with one key replaced or, for "-", left out.
+func step(key, value string) string {
+	keys := [][2]string{
+		{"name", "a"}, {"image", "tool"}, {"interface", "deploy"}, {"priority", "1"}, {"reboot_requested", "false"}, {"abortable", "true"},
+	}
+	text, found := "steps:\n", false
+	lead := "- "
+	for _, kv := range keys {
+		if kv[0] == key {
+			found = true
+			if value == "-" {
+				continue
+			}
+			kv[1] = value
+		}
+		text += lead + kv[0] + ": " + kv[1] + "\n"
+		lead = "  "
+	}
+	if !found && key != "" {
+		text += "  " + key + ": " + value + "\n"
+	}
+	return text
+}
+
+func TestBrokenFiles(t *testing.T) {
+	for name, tc := range map[string]struct{ text, words string }{
+		"not YAML":            {"steps: [\n", "mysteps.yaml:"},
+		"tab":                 {"steps:\n\t- a\n", "mysteps.yaml:2: a tab"},
+		"list at the top":     {"[a]\n", "the file must contain a mapping with a 'steps' key, got list."},
+		"text at the top":     {"a\n", "got str."},
+		"steps no list":       {"steps: 5\n", "'steps' must be a list, got int."},
+		"step no mapping":     {"steps: [a]\n", "each container step must be a mapping, got str."},
+		"two documents":       {"steps: []\n---\nsteps: []\n", "one YAML document"},
+		"no name":             {step("name", "-"), "mysteps.yaml:2: step '<unnamed>': Container step '<unnamed>' is missing the required 'name' key."},
+		"empty image":         {step("image", "''"), "step 'a': Container step 'a' is missing the required 'image' key."},
+		"no priority":         {step("priority", "-"), "Missing required key 'priority' in cleaning step: a"},
+		"no interface":        {step("interface", "-"), "Missing required key 'interface' in cleaning step: a"},
+		"no reboot":           {step("reboot_requested", "-"), "Missing required key 'reboot_requested' in cleaning step: a"},
+		"no abortable":        {step("abortable", "-"), "Missing required key 'abortable' in cleaning step: a"},
+		"priority in words":   {step("priority", "high"), "mysteps.yaml:5: step 'a': 'priority' must be a whole number, got str"},
+		"huge priority":       {step("priority", "99999999999"), "'priority' must be a whole number"},
+		"abortable in quotes": {step("abortable", "'false'"), "mysteps.yaml:7: step 'a': 'abortable' must be true or false, got str"},
+		"numeric image":       {step("image", "5"), "'image' must be a non-empty string, got int"},
+		"numeric name":        {step("name", "5"), "'name' must be a non-empty string, got int"},
+		"option mapping":      {step("run_options", "{a: b}"), "mysteps.yaml:8: step 'a': 'run_options': options must be a string or a list of strings, got dict"},
+		"option in option":    {step("pull_options", "[{a: b}]"), "item 1"},
+		"reserved name":       {step("name", "erase_devices"), "mysteps.yaml:2: Container step 'erase_devices' collides with an existing hardware manager method and would shadow it. Rename it in "},
+		"built-in name":       {step("name", "generic_container_step"), "collides"},
+		"plugin's name":       {step("name", "vendor_step"), "collides"},
+		"duplicate key":       {step("x", "1") + "  image: other\n", "mysteps.yaml:9: the key \"image\" is there twice, first on line 3"},
+		"number as key":       {step("5", "1"), "a key must be a string, got int"},
+		"custom tag":          {step("image", "!x tool"), "the tag !x is not supported"},
+		"set":                 {step("run_options", "!!set {a}"), "the tag !!set is not supported"},
+		"time":                {step("run_options", "[2001-01-01 10:00:00]"), "put it in quotes"},
+		"anchor twice":        {"a: &x 1\nb: &x 2\n", "mysteps.yaml:2: the anchor &x is there twice"},
+		"unknown alias":       {"a: *x\n", "unknown anchor"},
+		"deep":                {"a: " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\n", "nested deeper"},
+		"NUL":                 {"steps: []\x00\n", "NUL"},
+		"careen no mapping":   {step("careen", "5"), "'careen' must be a mapping"},
+		"careen unknown":      {step("careen", "{timeouts: 1h}"), "'careen.timeouts': is not one of timeout, silence_timeout, reboot_exit_codes, critical"},
+		"careen time":         {step("careen", "{timeout: 90}"), "'careen.timeout': must be a time such as"},
+		"careen codes":        {step("careen", "{reboot_exit_codes: [0]}"), "between 1 and 255"},
+		"careen critical":     {step("careen", "{critical: 1}"), "must be true or false, got int"},
+		"top careen unknown":  {"careen: {alias: [a]}\n", "'careen.alias' is not one of aliases, sequence"},
+		"alias reserved":      {"careen: {aliases: [erase_devices]}\n", "reserved"},
+		"alias of conductor":  {"careen: {aliases: [reboot]}\n", "reserved"},
+		"alias twice":         {"careen: {aliases: [x, x]}\n", "there twice"},
+		"alias of a step":     {step("", "") + "careen: {aliases: [a]}\n", "there twice"},
+		"alias with a blank":  {"careen: {aliases: ['a b']}\n", "not a name"},
+		"sequence taken":      {step("name", "container_sequence_step") + "careen: {sequence: true}\n", "container_sequence_step"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cat, err := steps.LoadSteps(write(t, "mysteps.yaml", tc.text), []string{"vendor_step"})
+			requireFault(t, err, fault.BadSteps, "mysteps.yaml", tc.words)
+			assert.Nil(t, cat)
+		})
+	}
+}
+
+func TestSuspiciousStepsWarn(t *testing.T) {
+	for name, tc := range map[string]struct{ text, words string }{
+		"unknown key":      {step("run_option", "--rm"), `mysteps.yaml:8: step 'a': unknown key "run_option" is ignored`},
+		"unknown top key":  {"step: []\n", `unknown key "step" is ignored`},
+		"conductor's name": {step("name", "reboot"), "the conductor keeps this name for itself"},
+		"private name":     {step("name", "_x"), "never runs"},
+		"twice":            {step("", "") + strings.TrimPrefix(step("image", "other"), "steps:\n"), "is there twice; the one on line 2 runs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cat, err := steps.LoadSteps(write(t, "mysteps.yaml", tc.text), nil)
+			require.NoError(t, err)
+			require.Len(t, cat.Warnings, 1)
+			assert.Contains(t, cat.Warnings[0].String(), tc.words)
+		})
+	}
+	// IPA advertises a private name and never finds it.
+	cat, err := steps.LoadSteps(write(t, "mysteps.yaml", step("name", "_x")), nil)
+	require.NoError(t, err)
+	assert.Len(t, cat.List("clean"), 3)
+	_, err = mustLoad(t, "", "").Resolve(cat, steps.Request{Step: "_x"})
+	requireFault(t, err, fault.NotFound)
+}
+
+// Values are those of YAML 1.1, as PyYAML reads them.
+func TestYAMLValues(t *testing.T) {
+	for value, want := range map[string][]string{
+		"[1:30, 010, 0x1F, 1_000, 0b11]": {"90", "8", "31", "1000", "3"},
+		"[yes, Off, ~, null]":            {"True", "False", "None", "None"},
+		"[1.5, 1e3, 1.0e+3, .inf, 1.]":   {"1.5", "1e3", "1000.0", "inf", "1.0"},
+		"[2001-01-01, '1:30', y, 0o17]":  {"2001-01-01", "1:30", "y", "0o17"},
+		"\"--env  A=b\\t--x\"":           {"--env", "A=b", "--x"},
+		"[[a, 'b c', 1]]":                {"['a',", "'b", "c',", "1]"},
+		"|\n    --rm\n    --x\n":         {"--rm", "--x"},
+		"!!str 010":                      {"010"},
+	} {
+		cat, err := steps.LoadSteps(write(t, "mysteps.yaml", step("run_options", value)), nil)
+		require.NoError(t, err, value)
+		d := one(t, mustLoad(t, "", ""), cat, steps.Request{Step: "a"})
+		assert.Equal(t, want, d.RunOptions, value)
+	}
+}
+
+func TestMergedSteps(t *testing.T) {
+	text := "base: &base {interface: deploy, priority: 0, reboot_requested: no, abortable: yes, image: tool}\n" +
+		"steps:\n- <<: *base\n  name: a\n- <<: [{image: first}, *base]\n  name: b\n- {name: c, image: own, <<: *base}\n"
+	cat, err := steps.LoadSteps(write(t, "mysteps.yaml", text), nil)
+	require.NoError(t, err)
+	for name, image := range map[string]string{"a": "tool", "b": "first", "c": "own"} {
+		assert.Equal(t, image, one(t, mustLoad(t, "", ""), cat, steps.Request{Step: name}).Image)
+	}
+}
+
+// A small file must not stand for a huge one.
+func TestAliasBomb(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("a0: &a0 [x, x, x, x, x, x, x, x, x]\n")
+	for i := 1; i < 20; i++ {
+		ref := fmt.Sprintf("*a%d", i-1)
+		fmt.Fprintf(&b, "a%d: &a%d [%s]\n", i, i, strings.Join([]string{ref, ref, ref, ref, ref, ref, ref, ref, ref}, ", "))
+	}
+	b.WriteString("steps: *a19\n")
+	_, err := steps.LoadSteps(write(t, "mysteps.yaml", b.String()), nil)
+	requireFault(t, err, fault.BadSteps, "aliases counted each time")
+
+	_, err = steps.LoadSteps(write(t, "mysteps.yaml", "a: &a [*a]\n"), nil)
+	requireFault(t, err, fault.BadSteps)
+
+	b.Reset()
+	for i := range 40_000 {
+		fmt.Fprintf(&b, "k%d: \n", i)
+	}
+	_, err = steps.LoadSteps(write(t, "mysteps.yaml", b.String()), nil)
+	require.NoError(t, err, "many keys take no quadratic time")
+
+	path := filepath.Join(t.TempDir(), "mysteps.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("# "+strings.Repeat("x", 1<<20)), 0o644))
+	_, err = steps.LoadSteps(path, nil)
+	requireFault(t, err, fault.BadSteps, "larger than")
+
+	_, err = steps.LoadSteps(t.TempDir(), nil)
+	requireFault(t, err, fault.BadSteps, "not a regular file")
+}
