@@ -3,6 +3,7 @@ package steps_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -183,6 +184,7 @@ func TestTOML(t *testing.T) {
 		"negative time":      {"[steps]\ntimeout = '-2h'\n", "negative"},
 		"empty rule":         {"[[allow]]\nname = 'x'\n", "one of image, digest, repository and glob is required"},
 		"misspelt in rule":   {"[[allow]]\nimage = 'x'\nphase = ['clean']\n", `careen.toml:3: unknown key "phase" in an allow entry`},
+		"upper case":         {"[[Allow]]\nimage = 'x'\nphase = ['clean']\n", `careen.toml:1: the key "Allow" must be in lower case`},
 		"rule of bad phase":  {"[[allow]]\nimage = 'x'\n\n[[allow]]\nimage = 'y'\nphases = ['cleaning']\n", "careen.toml:4"},
 		"rule of bad digest": {"[[allow]]\ndigest = 'sha256:12'\n", "64 hexadecimal digits"},
 		"rule with tag":      {"[[allow]]\nrepository = 'r.example/a:1'\n", "without tag and digest"},
@@ -261,4 +263,22 @@ func TestUnusableValues(t *testing.T) {
 
 	runner, _ := cfg.WithConductor(map[string]any{"runner": nil})
 	requireFault(t, run(runner, listed), fault.BadConfig, "runner")
+}
+
+// What is shown of the configuration carries no secrets.
+func TestInForceHidesSecrets(t *testing.T) {
+	cfg := mustLoad(t, "", "[[allow]]\nimage = 'x'\nrun_options = ['-e PW=hunter2']\npull_options = ['--creds=me:hunter2']\n")
+	cfg, _ = cfg.WithConductor(map[string]any{
+		"run_options":  []any{"--rm", "-e A=hunter2 --env=B=hunter2", "-eC=hunter2", "-e", "D=hunter2", "-e HOME", "--env", "E=hunter2", "-ite", "F=hunter2"},
+		"pull_options": "--creds me:hunter2 --decryption-key=k:hunter2",
+	})
+	var all []string
+	for _, s := range cfg.InForce() {
+		all = append(all, s.Value)
+	}
+	assert.NotContains(t, strings.Join(all, " "), "hunter2")
+	assert.Contains(t, all, `["--rm", "-e A=*** --env=B=***", "-eC=***", "-e", "D=***", "-e HOME", "--env", "E=***", "-ite", "F=***"]`)
+	assert.Contains(t, all, `["--creds *** --decryption-key=***"]`)
+	assert.Contains(t, all, `image="x" run_options="-e PW=***" pull_options="--creds=***"`)
+	assert.Equal(t, []string{"--creds me:hunter2 --decryption-key=k:hunter2"}, cfg.PullOptions)
 }

@@ -194,8 +194,8 @@ func (r *Rule) String() string {
 	add("repository", r.Repository)
 	add("glob", r.Glob)
 	add("phases", strings.Join(r.Phases, ","))
-	add("run_options", strings.Join(r.RunOptions, " "))
-	add("pull_options", strings.Join(r.PullOptions, " "))
+	add("run_options", strings.Join(redact(r.RunOptions), " "))
+	add("pull_options", strings.Join(redact(r.PullOptions), " "))
 	if r.Command {
 		parts = append(parts, "command=true")
 	}

@@ -125,7 +125,7 @@ run_options = []
 
 	// Values that may be secrets stay out of the message.
 	_, err = cfg.Resolve(nil, generic("listed", "-e TOKEN=hunter2"))
-	requireFault(t, err, fault.Policy, "--env=...")
+	requireFault(t, err, fault.Policy, "--env=TOKEN=***")
 	assert.NotContains(t, err.Error(), "hunter2")
 
 	// Pull options are locked where a rule lists run options only.

@@ -75,6 +75,11 @@ func (c *Config) loadTOML(opts LoadOptions) ([]string, []Warning, error) {
 	if err != nil {
 		return nil, nil, configError(path, 0, err)
 	}
+	return c.parseTOML(path, data)
+}
+
+// parseTOML applies the text of careen.toml.
+func (c *Config) parseTOML(path string, data []byte) ([]string, []Warning, error) {
 	file, err := indexTOML(path, data)
 	if err != nil {
 		return nil, nil, err
@@ -257,6 +262,10 @@ func indexTOML(path string, data []byte) (*tomlFile, error) {
 		first := keys.Node()
 		line := p.Shape(first.Raw).Start.Line
 		name := string(first.Data)
+		if name != strings.ToLower(name) {
+			// The decoder would take Allow for allow, and no check here would know.
+			return nil, configError(path, line, fmt.Errorf("the key %q must be in lower case", name))
+		}
 		if _, seen := f.lines[name]; !seen {
 			f.lines[name] = line
 		}

@@ -119,7 +119,7 @@ func (c *Config) ruled(d *Decision, rule *Rule, req Request, k kind, value any) 
 	for _, option := range wanted {
 		if !usual[option] && !rule.permits(k, option) {
 			return nil, refused(req, fault.Policy,
-				fmt.Errorf("the option %s is not one that %s permits with image %s", redact(option), d.Entry, d.Image))
+				fmt.Errorf("the option %s is not one that %s permits with image %s", redact([]string{option})[0], d.Entry, shown(d.Image)))
 		}
 	}
 	return words, nil
@@ -133,19 +133,6 @@ func (r *Rule) permits(k kind, option string) bool {
 		}
 	}
 	return false
-}
-
-// redact cuts the value off an option that may carry a secret.
-func redact(option string) string {
-	name, _, ok := strings.Cut(option, "=")
-	if !ok {
-		return option
-	}
-	switch name {
-	case "--creds", "--env", "--decryption-key", "--secret":
-		return name + "=..."
-	}
-	return option
 }
 
 // maxShown bounds what a message repeats of a request, in bytes.
