@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/careen-project/careen/agent/fault"
+	gunzip "github.com/careen-project/careen/runtime/pull/inflate"
 	"github.com/careen-project/careen/runtime/pull/untar"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -103,18 +103,14 @@ var (
 // inflate decompresses by the first bytes, as every engine does; what is not
 // compressed passes as it is.
 func inflate(ctx context.Context, in *reader, out *stream) error {
-	head, err := in.next()
+	head, err := in.Next()
 	if err != nil && err != io.EOF {
 		return out.pump(ctx, failing{err})
 	}
 	var r io.Reader = in
 	switch {
 	case bytes.HasPrefix(head, gzipMagic):
-		z, err := gzip.NewReader(in)
-		if err != nil {
-			return out.pump(ctx, failing{corrupt(err)})
-		}
-		r = z
+		r = gunzip.NewReader(in)
 	case bytes.HasPrefix(head, zstdMagic), len(head) >= 4 && bytes.Equal(head[1:4], zstdSkip) && head[0]&0xf0 == 0x50:
 		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
 		if err != nil {

@@ -95,9 +95,9 @@ type reader struct {
 	at  int
 }
 
-// next returns the unread rest of the current buffer, or the next one. It is
-// valid until the next call. advance says how much of it was used.
-func (r *reader) next() ([]byte, error) {
+// Next returns the unread rest of the current buffer, or the next one. It is
+// valid until the next call. Advance says how much of it was used.
+func (r *reader) Next() ([]byte, error) {
 	if r.cur != nil && r.at < r.cur.n {
 		return r.cur.buf[r.at:r.cur.n], nil
 	}
@@ -110,7 +110,8 @@ func (r *reader) next() ([]byte, error) {
 	return c.buf[:c.n], nil
 }
 
-func (r *reader) advance(n int) { r.at += n }
+// Advance takes n bytes of what Next returned.
+func (r *reader) Advance(n int) { r.at += n }
 
 func (r *reader) drop() {
 	if c := r.cur; c != nil {
@@ -123,29 +124,29 @@ func (r *reader) drop() {
 
 // Read makes it an io.Reader, ReadByte one that decompressors do not wrap.
 func (r *reader) Read(p []byte) (int, error) {
-	b, err := r.next()
+	b, err := r.Next()
 	if err != nil {
 		return 0, err
 	}
 	n := copy(p, b)
-	r.advance(n)
+	r.Advance(n)
 	return n, nil
 }
 
 // ReadByte returns the next byte.
 func (r *reader) ReadByte() (byte, error) {
-	b, err := r.next()
+	b, err := r.Next()
 	if err != nil {
 		return 0, err
 	}
-	r.advance(1)
+	r.Advance(1)
 	return b[0], nil
 }
 
 // each calls fn with every buffer up to the end.
 func (r *reader) each(fn func([]byte)) error {
 	for {
-		b, err := r.next()
+		b, err := r.Next()
 		if err == io.EOF {
 			return nil
 		}
@@ -153,6 +154,6 @@ func (r *reader) each(fn func([]byte)) error {
 			return err
 		}
 		fn(b)
-		r.advance(len(b))
+		r.Advance(len(b))
 	}
 }

@@ -1,0 +1,126 @@
+package inflate
+
+// fast decodes as long as there are sixteen bytes of input and room for a step
+// of output. It works on copies of the reader's fields, which the compiler keeps
+// in registers, and puts them back at the end.
+//
+// Refilling takes eight bytes and counts as many of them as fit; the bits above
+// those that count are the input's next bits already, so that the next refill
+// finds the same there and may simply be or'ed.
+func (z *Reader) fast() (done bool, err error) {
+	in, pos := z.in, z.pos
+	buf, n := z.bits, z.n
+	window, w, limit := z.window, z.w, z.limit()
+	lit, dist := z.lit, z.dist
+	inEnd := len(in) - 16
+
+loop:
+	for pos <= inEnd && w < limit {
+		buf |= load(in, pos) << (n & 63)
+		pos += int((63 - n) >> 3)
+		n |= 56
+
+		e := lit[buf&(1<<litBits-1)]
+		if e&literalFlag != 0 {
+			buf >>= e & 15
+			n -= uint(e & 15)
+			window[w] = byte(e >> 16)
+			w++
+			e = lit[buf&(1<<litBits-1)]
+			if e&literalFlag != 0 {
+				buf >>= e & 15
+				n -= uint(e & 15)
+				window[w] = byte(e >> 16)
+				w++
+				e = lit[buf&(1<<litBits-1)]
+				if e&literalFlag != 0 {
+					buf >>= e & 15
+					n -= uint(e & 15)
+					window[w] = byte(e >> 16)
+					w++
+					continue
+				}
+			}
+		}
+		if e&exceptionFlag != 0 {
+			if e&linkFlag != 0 {
+				e = lit[(uint64(e>>16)+(buf>>litBits)&(1<<(e>>8&15)-1))&(litSize-1)]
+				if e&literalFlag != 0 {
+					buf >>= e & 15
+					n -= uint(e & 15)
+					window[w] = byte(e >> 16)
+					w++
+					continue
+				}
+			}
+			if e&exceptionFlag != 0 { // the end of the block
+				buf >>= e & 15
+				n -= uint(e & 15)
+				done = true
+				break
+			}
+		}
+		if e == 0 {
+			err = corrupt("a code that is not assigned")
+			break
+		}
+		length := int(e>>16) + int((buf&(1<<(e&63)-1))>>(e>>8&15))
+		buf >>= e & 63
+		n -= uint(e & 63)
+
+		// At most 22 bits of literals and 20 of the length are gone: a distance may
+		// need 28, so there has to be another refill.
+		buf |= load(in, pos) << (n & 63)
+		pos += int((63 - n) >> 3)
+		n |= 56
+		e = dist[buf&(1<<distBits-1)]
+		if e&linkFlag != 0 {
+			e = dist[(uint64(e>>16)+(buf>>distBits)&(1<<(e>>8&15)-1))&(distSize-1)]
+		}
+		if e == 0 {
+			err = corrupt("a code that is not assigned")
+			break
+		}
+		distance := int(e>>16) + int((buf&(1<<(e&63)-1))>>(e>>8&15))
+		buf >>= e & 63
+		n -= uint(e & 63)
+		from := w - distance
+		if from < z.start {
+			err = corrupt("a match from before the start")
+			break
+		}
+		end := w + length
+		switch {
+		case distance >= 8:
+			for {
+				store(window, w, load(window, from))
+				w, from = w+8, from+8
+				if w >= end {
+					break
+				}
+			}
+		case distance == 1:
+			v := uint64(window[from]) * 0x0101010101010101
+			for {
+				store(window, w, v)
+				w += 8
+				if w >= end {
+					break
+				}
+			}
+		default:
+			for ; w < end; w, from = w+1, from+1 {
+				window[w] = window[from]
+			}
+		}
+		w = end
+		continue loop
+	}
+	z.pos, z.w = pos, w
+	// Only what counts stays: what comes next may not read on at this place.
+	z.bits, z.n = buf&(1<<n-1), n
+	if done {
+		z.state = atBlock
+	}
+	return done, err
+}
