@@ -47,7 +47,7 @@ func (a *Agent) Abort(id string, req api.AbortRequest) (api.Run, error) {
 // abortable says whether r can be aborted at all. The lock is held.
 func (a *Agent) abortable(r *run, force bool) error {
 	refuse := func(reason, remedy string) error {
-		return &fault.Error{Code: fault.Conflict, Op: "abort run", Subject: r.rec.Run.ID, Reason: reason, Remedy: remedy,
+		return &fault.Error{Code: fault.Conflict, Op: "abort run", Subject: r.id, Reason: reason, Remedy: remedy,
 			Attrs: map[string]any{"state": string(r.state()), "abortable": r.rec.Run.Abortable}}
 	}
 	switch {
@@ -74,7 +74,7 @@ func (a *Agent) requestStop(r *run, s *stop) {
 		rec.Run.StopReason = s.words()
 	})
 	if r.state() == api.Running {
-		if c := a.readCritical(a.cfg.runDir(r.rec.Run.ID), r.critical); c != nil || r.critical != nil {
+		if c := a.readCritical(a.cfg.runDir(r.id), r.critical); c != nil || r.critical != nil {
 			a.noteCritical(r, c, now)
 		}
 		if a.held(r, now) {

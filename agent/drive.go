@@ -127,7 +127,7 @@ func (a *Agent) nextPart(r *run) (more bool, err error) {
 		return false, nil
 	}
 	if next >= len(r.parts) {
-		return false, &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.rec.Run.ID,
+		return false, &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.id,
 			Reason: fmt.Sprintf("the agent was restarted, and the request for part %d is gone", next+1),
 			Remedy: "Run the remaining parts again"}
 	}
@@ -135,7 +135,7 @@ func (a *Agent) nextPart(r *run) (more bool, err error) {
 		return false, errDetached
 	}
 	// The exit record of the container before would be taken for the next one's.
-	_ = os.Remove(filepath.Join(a.cfg.runDir(r.rec.Run.ID), "exit.json"))
+	_ = os.Remove(filepath.Join(a.cfg.runDir(r.id), "exit.json"))
 	reason, _ := rebootWish(r.rec)
 	r.claimed, r.critical, r.pull, r.pulled, r.found, r.gone = false, nil, nil, 0, nil, false
 	err = a.transition(r, api.Pulling, func(rec *record) {
@@ -181,7 +181,7 @@ func (a *Agent) drivePart(r *run) error {
 // prepare pulls the image and creates the container.
 func (a *Agent) prepare(r *run) error {
 	a.mu.Lock()
-	part, dir := r.parts[r.rec.Part], a.cfg.runDir(r.rec.Run.ID)
+	part, dir := r.parts[r.rec.Part], a.cfg.runDir(r.id)
 	a.mu.Unlock()
 	image, err := attend(a, r, func(ctx context.Context) (ImageInfo, error) {
 		return a.cfg.Runner.Image(ctx, part.Pull, func(p api.PullProgress) { a.progress(r, p) })
@@ -231,7 +231,7 @@ func (a *Agent) intend(r *run, part Part, image ImageInfo) (CreateSpec, error) {
 
 // created notes what was made.
 func (a *Agent) created(r *run, image ImageInfo, c Created) error {
-	id := r.rec.Run.ID
+	id := r.id
 	sum, warning := a.keepSpec(id)
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -90,7 +90,7 @@ func (a *Agent) finish(r *run, v verdict) {
 func (a *Agent) finishStuck(r *run, v verdict) {
 	a.mu.Lock()
 	r.stuck = true
-	end := &endState{Tail: tail(a.logDir(r.rec.Run.ID), a.cfg.TailLines)}
+	end := &endState{Tail: tail(a.logDir(r.id), a.cfg.TailLines)}
 	v.outcome.LogTail = end.Tail
 	_ = a.update(r, false, func(rec *record) { rec.End = end })
 	a.conclude(r, v)
@@ -100,7 +100,7 @@ func (a *Agent) finishStuck(r *run, v verdict) {
 	case <-a.ctx.Done():
 		return
 	}
-	a.cfg.Log.WithField("run", r.rec.Run.ID).Warn("the container that survived SIGKILL has ended after all")
+	a.cfg.Log.WithField("run", r.id).Warn("the container that survived SIGKILL has ended after all")
 	a.clean(r)
 	a.keepLog(r)
 	a.mu.Lock()
@@ -130,7 +130,7 @@ func (a *Agent) conclude(r *run, v verdict) {
 	})
 	a.cfg.Failpoint("agent.after-final")
 	if err != nil {
-		a.cfg.Log.WithField("run", r.rec.Run.ID).WithError(err).Error("cannot end the run")
+		a.cfg.Log.WithField("run", r.id).WithError(err).Error("cannot end the run")
 	}
 }
 
@@ -145,13 +145,13 @@ func (a *Agent) ended(r *run) {
 	a.writeAudit(r)
 	a.metrics.ended(r.rec)
 	if r.rec.RebootClaim {
-		a.rebootBy = r.rec.Run.ID
+		a.rebootBy = r.id
 		select {
-		case a.reboots <- Reboot{Run: r.rec.Run.ID, Reason: o.RebootReason}:
+		case a.reboots <- Reboot{Run: r.id, Reason: o.RebootReason}:
 		default:
 		}
 	}
-	entry := a.cfg.Log.WithFields(map[string]any{"run": r.rec.Run.ID, "state": r.state(), "code": o.Code,
+	entry := a.cfg.Log.WithFields(map[string]any{"run": r.id, "state": r.state(), "code": o.Code,
 		"duration": o.Duration})
 	if r.state() == api.Succeeded {
 		entry.Info("run ended")

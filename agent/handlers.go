@@ -98,7 +98,7 @@ func (a *Agent) ownChecks() []api.Check {
 	for r := range a.active {
 		if r.stuck {
 			checks = append(checks, api.Check{Name: "stuck", Status: "error", Remedy: "Power-cycle the node",
-				Detail: fmt.Sprintf("the container of run %s survived SIGKILL", r.rec.Run.ID)})
+				Detail: fmt.Sprintf("the container of run %s survived SIGKILL", r.id)})
 		}
 	}
 	return checks

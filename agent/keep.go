@@ -91,7 +91,7 @@ func redactSpec(data []byte) ([]byte, error) {
 // keepLog copies the output of a run that has ended to where it outlives the
 // boot, if that is elsewhere. Who reads the old copy goes on reading it.
 func (a *Agent) keepLog(r *run) {
-	id := r.rec.Run.ID
+	id := r.id
 	from, to := filepath.Join(a.cfg.runDir(id), logName), filepath.Join(a.cfg.keptDir(id), logName)
 	if _, err := os.Stat(from); err != nil {
 		return
@@ -123,7 +123,7 @@ func moveDir(from, to string) error {
 // tidy keeps the events of a run that has ended, and removes what is not needed
 // any more: the request with its secrets, and the run's directory.
 func (a *Agent) tidy(r *run) {
-	id := r.rec.Run.ID
+	id := r.id
 	events := r.events.end()
 	if err := a.keepEvents(id, events); err != nil {
 		a.cfg.Log.WithField("run", id).WithError(err).Warn("the events cannot be kept")
@@ -133,9 +133,15 @@ func (a *Agent) tidy(r *run) {
 	defer a.mu.Unlock()
 	_ = a.update(r, false, func(rec *record) { rec.Kept = true })
 	a.dropRunDir(r)
+	if !r.stuck {
+		close(r.tidied)
+	}
 }
 
 func (a *Agent) keepEvents(id string, events []api.Event) error {
+	if len(events) == 0 {
+		return nil // it ended under an agent that crashed, and may have kept them
+	}
 	var all bytes.Buffer
 	enc := json.NewEncoder(&all)
 	for _, e := range events {
@@ -168,17 +174,17 @@ func (a *Agent) keptEvents(id string) []api.Event {
 // dropRunDir removes the directory of a run that has ended, unless its output is
 // still there and nowhere else, or is being read. The lock is held.
 func (a *Agent) dropRunDir(r *run) {
-	dir := a.cfg.runDir(r.rec.Run.ID)
+	dir := a.cfg.runDir(r.id)
 	if !r.state().Final() || r.stuck || r.readers > 0 {
 		return
 	}
-	if a.logDir(r.rec.Run.ID) == filepath.Join(dir, logName) {
+	if a.logDir(r.id) == filepath.Join(dir, logName) {
 		if _, err := os.Stat(filepath.Join(dir, logName)); err == nil {
 			return
 		}
 	}
 	if err := removeRunDir(dir); err != nil {
-		a.cfg.Log.WithField("run", r.rec.Run.ID).WithError(err).Warn("cannot remove the run's directory")
+		a.cfg.Log.WithField("run", r.id).WithError(err).Warn("cannot remove the run's directory")
 	}
 }
 
@@ -216,14 +222,14 @@ func (a *Agent) retain() {
 		if !r.state().Final() || r.stuck {
 			continue
 		}
-		if known++; known > a.cfg.KeepRuns && a.rebootBy != r.rec.Run.ID {
+		if known++; known > a.cfg.KeepRuns && a.rebootBy != r.id {
 			a.forget(r)
 			continue
 		}
 		if r.rec.Dropped || r.readers > 0 {
 			continue
 		}
-		size, _ := logs.Size(a.logDir(r.rec.Run.ID))
+		size, _ := logs.Size(a.logDir(r.id))
 		if logsKept++; logsKept > a.cfg.KeepLogs || bytesKept+size > a.cfg.KeepBytes {
 			a.dropOutput(r)
 			continue
@@ -234,7 +240,7 @@ func (a *Agent) retain() {
 
 // dropOutput removes what a run wrote and keeps how it ended. The lock is held.
 func (a *Agent) dropOutput(r *run) {
-	id := r.rec.Run.ID
+	id := r.id
 	_ = os.RemoveAll(a.cfg.keptDir(id))
 	_ = removeRunDir(a.cfg.runDir(id))
 	_ = a.update(r, false, func(rec *record) {
@@ -249,7 +255,7 @@ func (a *Agent) dropOutput(r *run) {
 
 // forget removes every trace of a run but its audit record. The lock is held.
 func (a *Agent) forget(r *run) {
-	id := r.rec.Run.ID
+	id := r.id
 	_ = os.RemoveAll(a.cfg.keptDir(id))
 	_ = removeRunDir(a.cfg.runDir(id))
 	_ = os.Remove(a.cfg.requestPath(id))

@@ -68,14 +68,29 @@ func (a *Agent) load() error {
 		}
 		r.events.end()
 		close(r.done)
+		a.tidyLater(r)
 		if r.rec.RebootClaim && r.rec.Run.BootID == a.cfg.BootID {
-			a.rebootBy = r.rec.Run.ID
+			a.rebootBy = r.id
 		}
 		if !r.rec.Audited {
 			a.writeAudit(r)
 		}
 	}
 	return nil
+}
+
+// tidyLater finishes for an agent that crashed what it does after a run's end.
+func (a *Agent) tidyLater(r *run) {
+	if r.rec.Kept || r.rec.Dropped {
+		close(r.tidied)
+		return
+	}
+	a.work.Add(1)
+	go func() {
+		defer a.work.Done()
+		a.keepLog(r)
+		a.tidy(r)
+	}()
 }
 
 // claim sorts the containers that exist: those that a run still goes on with are
@@ -153,7 +168,7 @@ func (a *Agent) lostInReboot(r *run) {
 func (a *Agent) concludeNow(r *run, v verdict) {
 	a.keepLog(r)
 	if v.outcome.LogTail == nil {
-		v.outcome.LogTail = tail(a.logDir(r.rec.Run.ID), a.cfg.TailLines)
+		v.outcome.LogTail = tail(a.logDir(r.id), a.cfg.TailLines)
 	}
 	a.conclude(r, v)
 	a.work.Add(1)
@@ -169,7 +184,7 @@ func (a *Agent) adopt(r *run, found *Existing) {
 	if r.rec.Run.Parts > 1 {
 		// The parts after this one need their options again.
 		if err := a.reresolve(r); err != nil {
-			a.cfg.Log.WithField("run", r.rec.Run.ID).WithError(err).Warn("cannot go on with the sequence")
+			a.cfg.Log.WithField("run", r.id).WithError(err).Warn("cannot go on with the sequence")
 		}
 	}
 	if r.state() == api.Creating && r.rec.Exit == nil {
@@ -181,15 +196,15 @@ func (a *Agent) adopt(r *run, found *Existing) {
 			_ = a.forceRunning(r, pid)
 		}
 	}
-	a.cfg.Log.WithFields(map[string]any{"run": r.rec.Run.ID, "found": found != nil}).Info("run adopted")
+	a.cfg.Log.WithFields(map[string]any{"run": r.id, "found": found != nil}).Info("run adopted")
 	a.begin(r)
 }
 
 // reresolve reads the request again and asks the policy again.
 func (a *Agent) reresolve(r *run) error {
-	req, err := a.restoreRequest(r.rec.Run.ID)
+	req, err := a.restoreRequest(r.id)
 	if err != nil {
-		return &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.rec.Run.ID, Err: err,
+		return &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.id, Err: err,
 			Reason: "the agent was restarted before it began, and its request is gone",
 			Remedy: "Ask for it again under another id; its container was never started",
 			Attrs:  map[string]any{"started": false}}
@@ -212,7 +227,7 @@ func (a *Agent) reresolve(r *run) error {
 func (a *Agent) requeue(r *run) {
 	err := a.reresolve(r)
 	if err == nil && r.rec.Part >= len(r.parts) {
-		err = &fault.Error{Code: fault.Conflict, Op: "go on with run", Subject: r.rec.Run.ID,
+		err = &fault.Error{Code: fault.Conflict, Op: "go on with run", Subject: r.id,
 			Reason: "its steps file has changed while the agent was away"}
 	}
 	if err == nil && r.state() != api.Queued {
@@ -245,15 +260,16 @@ func (a *Agent) sweepRequests() {
 func (a *Agent) Delete(id string) error {
 	a.mu.Lock()
 	r, err := a.find(id)
+	if err == nil && r.state().Final() && !r.stuck {
+		a.mu.Unlock()
+		<-r.tidied // else its files would come back
+		a.mu.Lock()
+		r, err = a.find(id)
+	}
 	if err == nil && (!r.state().Final() || r.stuck) {
 		err = &fault.Error{Code: fault.Conflict, Op: "delete run", Subject: id,
 			Reason: fmt.Sprintf("it is %s", r.state()), Remedy: "Abort it first, or wait for its end",
 			Attrs: map[string]any{"state": string(r.state())}}
-	}
-	if err == nil && !r.rec.Kept && !r.rec.Dropped {
-		// Its files are being put in order at this moment; they would come back.
-		err = &fault.Error{Code: fault.Conflict, Op: "delete run", Subject: id, Reason: "its files are being kept",
-			Remedy: "Try again in a moment"}
 	}
 	if err != nil {
 		a.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 
 // run is a run in memory. The agent's lock guards everything in it but events.
 type run struct {
+	id  string // never changes; no lock is needed
 	rec *record
 	// req and parts are there while the run may still have something to start.
 	req   *api.RunRequest
@@ -33,12 +34,13 @@ type run struct {
 	stuck bool
 	// readers are the followers of the log; it is not moved under them.
 	readers int
-	// done is closed in a final state, after everything about the run is in place.
-	done chan struct{}
+	// done is closed in a final state, tidied once its files are in order too.
+	done, tidied chan struct{}
 }
 
 func newRun(rec *record) *run {
-	return &run{rec: rec, events: newRing(rec.Run.ID, rec.Seq), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	return &run{id: rec.Run.ID, rec: rec, events: newRing(rec.Run.ID, rec.Seq), wake: make(chan struct{}, 1),
+		done: make(chan struct{}), tidied: make(chan struct{})}
 }
 
 func (r *run) state() api.State { return r.rec.Run.State }

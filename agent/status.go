@@ -25,9 +25,9 @@ var moves = map[api.State][]api.State{
 func (a *Agent) transition(r *run, to api.State, change func(*record)) error {
 	from := r.rec.Run.State
 	if !slices.Contains(moves[from], to) {
-		err := &fault.Error{Code: fault.Internal, Op: "move run", Subject: r.rec.Run.ID,
+		err := &fault.Error{Code: fault.Internal, Op: "move run", Subject: r.id,
 			Reason: fmt.Sprintf("it cannot go from %s to %s", from, to)}
-		a.cfg.Log.WithField("run", r.rec.Run.ID).Error(err)
+		a.cfg.Log.WithField("run", r.id).Error(err)
 		return err
 	}
 	next := r.rec.clone()
@@ -41,7 +41,7 @@ func (a *Agent) transition(r *run, to api.State, change func(*record)) error {
 		return err
 	}
 	r.events.add(api.Event{Type: "state", State: to, Message: r.rec.Run.StopReason, Outcome: r.rec.Run.Outcome})
-	a.cfg.Log.WithFields(map[string]any{"run": r.rec.Run.ID, "from": from, "state": to}).Info("run moved")
+	a.cfg.Log.WithFields(map[string]any{"run": r.id, "from": from, "state": to}).Info("run moved")
 	if to.Final() {
 		a.ended(r)
 	}

@@ -257,7 +257,7 @@ func (a *Agent) loadEvents(r *run) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if events, _, more := r.events.after(0); more == nil && len(events) == 0 && !r.rec.Dropped {
-		r.events.restore(a.keptEvents(r.rec.Run.ID))
+		r.events.restore(a.keptEvents(r.id))
 	}
 }
 
@@ -265,7 +265,7 @@ func (a *Agent) loadEvents(r *run) {
 const keepAlive = 15 * time.Second
 
 func (a *Agent) sendEvents(ctx context.Context, out *streamWriter, r *run, seq int64) error {
-	if _, err := io.WriteString(out, ": events of run "+r.rec.Run.ID+"\n\n"); err != nil {
+	if _, err := io.WriteString(out, ": events of run "+r.id+"\n\n"); err != nil {
 		return err
 	}
 	for {

@@ -97,8 +97,8 @@ func (a *Agent) admit() error {
 	for r := range a.active {
 		if r.stuck {
 			return &fault.Error{Code: fault.Stuck, Op: op,
-				Reason: fmt.Sprintf("the container of run %s survived SIGKILL and may still be at work", r.rec.Run.ID),
-				Remedy: "Power-cycle the node", Attrs: map[string]any{attrHolder: r.rec.Run.ID}}
+				Reason: fmt.Sprintf("the container of run %s survived SIGKILL and may still be at work", r.id),
+				Remedy: "Power-cycle the node", Attrs: map[string]any{attrHolder: r.id}}
 		}
 	}
 	if len(a.active) < a.cfg.Slots {
@@ -118,7 +118,7 @@ func (a *Agent) admit() error {
 func (a *Agent) holder() string {
 	for _, r := range a.order {
 		if a.active[r] {
-			return r.rec.Run.ID
+			return r.id
 		}
 	}
 	return ""
@@ -133,7 +133,7 @@ func (a *Agent) rebootPending(op string) error {
 
 // accept makes r durable and puts it into the queue. The lock is held.
 func (a *Agent) accept(r *run) error {
-	id := r.rec.Run.ID
+	id := r.id
 	if err := a.keepRequest(id, r.req); err != nil {
 		return err
 	}

@@ -1,0 +1,119 @@
+package agent_test
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/careen-project/careen/agent"
+	"github.com/careen-project/careen/agent/agenttest"
+	"github.com/careen-project/careen/agent/api"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		runChild()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var root = agent.Peer{UID: 0, PID: 1, Command: "test"}
+
+// rig is an agent on fakes.
+type rig struct {
+	*agent.Agent
+	runner   *agenttest.Runner
+	resolver *agenttest.Resolver
+	cfg      agent.Config
+}
+
+// newConfig returns a configuration over fakes with directories of the test's own.
+func newConfig(t testing.TB) agent.Config {
+	dir := t.TempDir()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	if testing.Verbose() {
+		log.SetOutput(os.Stderr)
+	}
+	began := time.Now()
+	return agent.Config{
+		Runner: agenttest.NewRunner(), Resolver: &agenttest.Resolver{}, Log: log, BootID: "boot-1",
+		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"),
+		Clock:   func() time.Duration { return time.Hour + time.Since(began) },
+		Version: api.Version{Version: "test", APIVersion: "1"},
+	}
+}
+
+// start makes an agent and has it recover.
+func start(t testing.TB, cfg agent.Config) *rig {
+	t.Helper()
+	a, err := agent.New(cfg)
+	require.NoError(t, err)
+	require.NoError(t, a.Recover(context.Background()))
+	rg := &rig{Agent: a, cfg: cfg}
+	rg.runner, _ = cfg.Runner.(*agenttest.Runner)
+	rg.resolver, _ = cfg.Resolver.(*agenttest.Resolver)
+	return rg
+}
+
+func newRig(t testing.TB) *rig { return start(t, newConfig(t)) }
+
+// again lets go of the agent and starts another one over the same containers.
+func (r *rig) again(t testing.TB, change func(*agent.Config)) *rig {
+	t.Helper()
+	require.NoError(t, r.Close())
+	cfg := r.cfg
+	if change != nil {
+		change(&cfg)
+	}
+	return start(t, cfg)
+}
+
+// submit asks for a run that has to be accepted.
+func (r *rig) submit(t testing.TB, req api.RunRequest) api.Run {
+	t.Helper()
+	v, _, err := r.Submit(&req, root)
+	require.NoError(t, err)
+	return v
+}
+
+// end waits for a run's end.
+func (r *rig) end(t testing.TB, id string) api.Run {
+	t.Helper()
+	v, err := r.Wait(t.Context(), id)
+	require.NoError(t, err)
+	require.NotNil(t, v.Outcome, "run %s is %s", id, v.State)
+	return v
+}
+
+// waitFor waits until a run is in a state.
+func (r *rig) waitFor(t testing.TB, id string, state api.State) api.Run {
+	t.Helper()
+	var v api.Run
+	require.Eventually(t, func() bool {
+		var err error
+		v, err = r.Run(id)
+		return err == nil && v.State == state
+	}, 10*time.Second, time.Millisecond, "run %s never gets to %s", id, state)
+	return v
+}
+
+// drainAll ends every run.
+func (r *rig) drainAll(t testing.TB) {
+	t.Helper()
+	for _, v := range r.Runs() {
+		if !v.State.Final() {
+			_, err := r.Abort(v.ID, api.AbortRequest{Grace: "1ms", Force: true})
+			require.NoError(t, err)
+			r.end(t, v.ID)
+		}
+	}
+}
