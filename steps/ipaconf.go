@@ -193,4 +193,3 @@ func toList(value any) ([]string, error) {
 	}
 	return list, nil
 }
-

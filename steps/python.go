@@ -47,7 +47,7 @@ func pyNumber(v any) (any, bool) {
 			return i, true
 		}
 		f, err := n.Float64()
-		return pyFloat(f), err == nil
+		return pyFloat(f), err == nil || math.IsInf(f, 0) // Python reads 1e999 as infinite, too
 	case float64:
 		if n == math.Trunc(n) && math.Abs(n) < 1<<53 {
 			return big.NewInt(int64(n)), true
