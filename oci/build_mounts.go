@@ -89,8 +89,8 @@ func (b *builder) setCwd() error {
 	if cwd == "" {
 		cwd = b.image.WorkingDir
 	}
-	if cwd == "" {
-		cwd = "/"
+	if b.o.WorkDir == "" {
+		cwd = path.Join("/", cwd)
 	}
 	b.spec.Process.Cwd = cwd
 	return nil
@@ -309,6 +309,11 @@ func (b *builder) specialOptions(m *specs.Mount) error {
 // operator named is an error, the image's own is created.
 func (b *builder) workDir() error {
 	cwd := b.spec.Process.Cwd
+	remedy := "Name a directory of the image with --workdir"
+	if !path.IsAbs(cwd) {
+		return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference,
+			fmt.Sprintf("the working directory %s is not an absolute path", quote(cwd)), remedy, fs.ErrNotExist)
+	}
 	if b.in.Image.Files == nil || b.onMount(cwd) {
 		return nil
 	}
@@ -317,7 +322,6 @@ func (b *builder) workDir() error {
 		resolved = cwd
 	}
 	info, err := b.in.Image.Files.Stat(resolved)
-	remedy := "Name a directory of the image with --workdir"
 	switch {
 	case err == nil && info.IsDir(), b.onMount(resolved):
 		return nil

@@ -72,6 +72,9 @@ func (p *runParser) initExists() {
 
 func (p *runParser) umask() {
 	text := p.text("umask", "0022")
+	if text == "" {
+		text = "0022"
+	}
 	if !umaskPattern.MatchString(text) {
 		p.bad("umask", "it is not an octal number of at most four digits")
 		return

@@ -1,0 +1,254 @@
+package podmandiff
+
+import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs"
+	securejoin "github.com/cyphar/filepath-securejoin"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+var (
+	sets = flag.Int("sets", 300, "number of option sets to draw")
+	all  = flag.Bool("all", false, "go on after a difference and list all at the end, unshrunk")
+)
+
+// environ is the caller's environment on both sides.
+var environ = map[string]string{
+	"PATH": os.Getenv("PATH"), "HOME": "/root", "HOSTVAR": "value from host", "FW_A": "1", "FW_B": "two",
+	"http_proxy": "http://proxy:3128", "NO_PROXY": "10.0.0.0/8",
+}
+
+// careenID is the id of careen's containers here.
+var careenID = strings.Repeat("c0ffee12", 8)
+
+const careenDir = "/run/careen/runs/x"
+
+// TestSameAsPodman draws option sets and compares what podman and careen make of
+// each.
+func TestSameAsPodman(t *testing.T) {
+	p := newPodman(t)
+	places := makePlaces(t)
+	node, err := rootfs.GatherNode()
+	require.NoError(t, err)
+	node.NoBlkioWeight = !p.hostV2 && !exists("/sys/fs/cgroup/blkio/blkio.weight")
+	node.NoSwapLimit = !p.hostV2 && !exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+	seed := flag.Lookup("rapid.seed")
+	if seed.Value.String() == "0" {
+		require.NoError(t, seed.Value.Set(fmt.Sprint(time.Now().UnixNano())))
+	}
+	require.NoError(t, flag.Lookup("rapid.checks").Value.Set(fmt.Sprint(*sets)))
+	t.Logf("%d option sets, -rapid.seed=%s", *sets, seed.Value)
+	accepted, refused := 0, 0
+	var found []string
+	rapid.Check(t, func(t *rapid.T) {
+		set := drawSet(t, places)
+		got := p.run(t, set.line(), environ, places.Replace(placeDir), set.v2)
+		differences := compare(p, set, got, node, places.Replace(placeDir))
+		if len(differences) > 0 {
+			report := set.String() + "\n\t" + strings.Join(differences, "\n\t")
+			if !*all {
+				t.Fatalf("%s", report)
+			}
+			found = append(found, report)
+			return
+		}
+		if got.refused {
+			refused++
+		} else {
+			accepted++
+		}
+	})
+	t.Logf("equal: %d specs, %d refusals", accepted, refused)
+	require.Empty(t, strings.Join(found, "\n"))
+}
+
+// compare returns how careen's result differs from podman's.
+func compare(p *podman, set optionSet, got capture, node oci.Node, workDir string) []string {
+	node.CgroupV2 = set.v2 || p.hostV2
+	if set.v2 && !p.hostV2 {
+		node.NoBlkioWeight, node.NoSwapLimit = false, false
+	}
+	caller := oci.Caller{Host: rootfs.Host(), Environ: environ, WorkDir: workDir}
+	run, err := oci.ParseRun(set.line(), caller)
+	var plan *oci.Plan
+	if err == nil {
+		plan, err = run.Build(oci.BuildInput{
+			ID: careenID, Image: set.image.oci(), Node: node, Host: rootfs.Host(), Dir: careenDir,
+			VolumeDir: "/store/volumes", Environ: environ, RootFS: "rootfs",
+		})
+	}
+	switch {
+	case got.refused && err == nil:
+		return []string{fmt.Sprintf("podman refuses with %d, careen accepts: %s", got.code, got.stderr)}
+	case got.refused && oci.ExitCode(err) != got.code:
+		return []string{fmt.Sprintf("podman refuses with %d, careen with %d: %s%v", got.code, oci.ExitCode(err), got.stderr, err)}
+	case got.refused:
+		return nil
+	case err != nil:
+		return []string{"podman accepts, careen refuses: " + err.Error()}
+	}
+	careen := side{spec: toObject(plan.Spec), id: careenID, engine: func(source string) string {
+		switch {
+		case strings.HasPrefix(source, "/store/volumes/"):
+			return "volume " + strings.TrimPrefix(source, "/store/volumes/")
+		case strings.HasPrefix(source, careenDir+"/volumes/"):
+			return "volume <anonymous>"
+		case strings.HasPrefix(source, careenDir):
+			return "file"
+		}
+		return ""
+	}}
+	differences := diff("", podmanSide(p, got, run).normal(false), careen.normal(true))
+	return append(differences, compareFiles(set, got, plan)...)
+}
+
+// compareFiles compares the generated files that podman kept.
+func compareFiles(set optionSet, got capture, plan *oci.Plan) []string {
+	files := make(map[string]string)
+	for _, file := range plan.Files {
+		files[filepath.Base(file.Path)] = string(file.Content)
+	}
+	var differences []string
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		want, have := got.files[name], files[name]
+		if name == "hosts" {
+			want, have = normalHosts(want), normalHosts(have)
+		}
+		id := idPattern.FindString(fmt.Sprint(get(got.spec, "linux", "cgroupsPath"), get(got.spec, "mounts")))
+		if len(id) == 64 {
+			want = strings.ReplaceAll(want, id[:12], careenID[:12])
+		}
+		if want != have {
+			differences = append(differences, fmt.Sprintf("/etc/%s: podman %q, careen %q", name, want, have))
+		}
+	}
+	for _, name := range []string{"passwd", "group"} {
+		have := set.image.files["/etc/"+name]
+		for _, add := range plan.RootAppends {
+			if add.Path == "/etc/"+name {
+				have += string(add.Content)
+			}
+		}
+		if want := got.files[name]; want != have {
+			differences = append(differences, fmt.Sprintf("/etc/%s in the root: podman %q, careen %q", name, want, have))
+		}
+	}
+	return differences
+}
+
+// normalHosts drops the lines that careen has not: the engine's own name for the
+// node, and the made-up name of a podman container.
+func normalHosts(content string) string {
+	var lines []string
+	for _, line := range strings.Split(content, "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || contains(fields, "host.containers.internal") {
+			continue
+		}
+		if len(fields) == 3 && fields[0] == "127.0.0.1" && strings.Contains(fields[2], "_") {
+			fields = fields[:2]
+		}
+		lines = append(lines, strings.Join(fields, " "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func contains(list []string, s string) bool {
+	for _, element := range list {
+		if element == s {
+			return true
+		}
+	}
+	return false
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// oci returns the image as package oci wants it.
+func (i *testImage) oci() oci.Image {
+	c := i.config
+	config := ocispec.ImageConfig{
+		Entrypoint: c.entrypoint, Cmd: c.cmd, Env: c.env, WorkingDir: c.workDir, User: c.user, Labels: c.labels,
+		StopSignal: c.stopSignal, Volumes: make(map[string]struct{}),
+	}
+	for _, volume := range c.volumes {
+		config.Volumes[volume] = struct{}{}
+	}
+	return oci.Image{Reference: i.reference(), Config: ocispec.Image{Config: config}, Files: rootDir(i.root)}
+}
+
+// rootDir reads an image's files from a directory.
+type rootDir string
+
+func (r rootDir) ReadFile(name string, limit int64) ([]byte, error) {
+	file, err := securejoin.SecureJoin(string(r), name)
+	if err != nil {
+		return nil, err
+	}
+	content, err := os.ReadFile(file)
+	if int64(len(content)) > limit {
+		return nil, fmt.Errorf("%s is too large", name)
+	}
+	return content, err
+}
+
+func (r rootDir) Resolve(name string) (string, error) {
+	file, err := securejoin.SecureJoin(string(r), name)
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(file, string(r)), "/"), err
+}
+
+func (r rootDir) Stat(name string) (fs.FileInfo, error) {
+	file, err := securejoin.SecureJoin(string(r), name)
+	if err != nil {
+		return nil, err
+	}
+	return os.Stat(file)
+}
+
+// makePlaces makes the files that values of the grammar name.
+func makePlaces(t *testing.T) *strings.Replacer {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"dir/a.txt": "a", "dir/sub/b.txt": "b", "empty/.keep": "", "file.txt": "text", "auth.json": "{}",
+		"basic.env":   "# comment\nFW_SERVER=http://10.0.0.5\n  FW_INDENT=x\nFW_QUOTED=\"q\"\nHOSTVAR\nNOT_SET\nFW_EQ=a=b\nexport E=1\nFW_*\n",
+		"crlf.env":    "A=1\r\nB=2\r\n",
+		"bad.env":     "GOOD=1\n=bad\n",
+		"labels.txt":  "site=lab1\n# no\nempty=\nalone\n",
+		"passwd":      passwd + "fromhost:x:4242:7:host:/home/host:/bin/sh\n",
+		"etc/passwd":  passwd + "fromhost:x:4242:7:host:/home/host:/bin/sh\n",
+		"etc/group":   group + "ghosts:x:99:svc\n",
+		"broken.json": "{", "with,comma/x": "", "devdir/x": "",
+		"seccomp.json": `{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[` +
+			`{"names":["chmod"],"action":"SCMP_ACT_ERRNO","errnoRet":1,"includes":{"caps":["CAP_SYS_ADMIN"]}},` +
+			`{"name":"reboot","action":"SCMP_ACT_ERRNO","errno":"EPERM","excludes":{"caps":["CAP_CHOWN"]},` +
+			`"args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}]}`,
+	} {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
+	}
+	require.NoError(t, os.Symlink("dir", filepath.Join(dir, "link")))
+	require.NoError(t, os.Symlink("/dev/null", filepath.Join(dir, "devlink")))
+	require.NoError(t, unix.Mknod(filepath.Join(dir, "devdir/n"), unix.S_IFCHR|0o640, int(unix.Mkdev(1, 5))))
+	flagged := filepath.Join(dir, "flagged")
+	require.NoError(t, os.Mkdir(flagged, 0o755))
+	require.NoError(t, unix.Mount("tmpfs", flagged, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=64k"))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(flagged, 0)) })
+	return strings.NewReplacer(placeDir, dir, placeFlag, flagged)
+}

@@ -1,0 +1,19 @@
+// Package podmandiff holds careen's meaning of run options against the real podman.
+//
+// Option sets are drawn at random from a grammar of all options that careen
+// implements, in every spelling that podman's parser takes, right and wrong values
+// mixed. Debian's podman 4.3.1 runs each set with an OCI runtime that keeps the
+// config.json it is given and then fails, so that no container ever starts: about a
+// tenth of a second a set. The same set goes through package oci, and both must be
+// refused, or both specs must be equal after the differences that package oci lists
+// have been taken out. A failing set is shrunk by rapid.
+//
+// The tests need root and podman and are skipped without. The seed is printed;
+// -args -sets N makes a longer run, -rapid.seed N repeats one:
+//
+//	go test ./integration/podmandiff -v -args -sets 5000
+//
+// On a machine with cgroup v1 or the hybrid layout, half of the sets are run in a
+// mount namespace where /sys/fs/cgroup is cgroup2, so both are covered everywhere
+// but on pure cgroup2 machines, which have no other.
+package podmandiff

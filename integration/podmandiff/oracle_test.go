@@ -1,0 +1,258 @@
+package podmandiff
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// podman is a podman with a store of its own and a runtime that only keeps specs.
+type podman struct {
+	dir string
+	// hostV2 is true where the machine itself has cgroup2.
+	hostV2 bool
+}
+
+// capture is what podman made of one option set.
+type capture struct {
+	refused bool
+	code    int
+	stderr  string
+	// spec is config.json; files are hosts, resolv.conf and hostname, and passwd and
+	// group of the container's root.
+	spec  map[string]any
+	files map[string]string
+}
+
+// keepSpec is the OCI runtime: it copies what podman wrote and fails. conmon gives
+// it no environment, so the place is filled in. It is called crun, since podman
+// knows by that name that a runtime can do without cgroups.
+const keepSpec = `#!/bin/sh
+bundle= previous= create=
+for word in "$@"; do
+	case "$previous" in --bundle|-b) bundle=$word ;; esac
+	case "$word" in create) create=1 ;; esac
+	previous=$word
+done
+[ -n "$create" ] || exit 0
+out=@DIR@/capture
+id=$(basename "$(dirname "$bundle")")
+for name in hosts resolv.conf hostname; do
+	cp "@DIR@/runroot/vfs-containers/$id/userdata/$name" $out/ 2>/dev/null
+done
+root=$(sed 's/.*"root":{"path":"\([^"]*\)".*/\1/' "$bundle/config.json")
+for name in passwd group; do
+	cp "$root/etc/$name" $out/ 2>/dev/null
+done
+cp "$bundle/config.json" $out/config.json
+exit 1
+`
+
+func newPodman(t *testing.T) *podman {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("podman as oracle needs root")
+	}
+	if _, err := exec.LookPath("podman"); err != nil {
+		t.Skip("podman is not installed")
+	}
+	if _, err := os.Stat("/usr/share/containers/containers.conf"); err != nil {
+		t.Skip("podman has not the configuration that Debian ships")
+	}
+	p := &podman{dir: t.TempDir()}
+	var fs unix.Statfs_t
+	require.NoError(t, unix.Statfs("/sys/fs/cgroup", &fs))
+	p.hostV2 = fs.Type == unix.CGROUP2_SUPER_MAGIC
+	shim := strings.ReplaceAll(keepSpec, "@DIR@", p.dir)
+	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "crun"), []byte(shim), 0o755))
+	require.NoError(t, os.Mkdir(filepath.Join(p.dir, "capture"), 0o755))
+	for _, image := range images {
+		image.load(t, p)
+	}
+	return p
+}
+
+// command returns podman with its global options, in a mount namespace with
+// cgroup2 if that is asked for.
+func (p *podman) command(v2 bool, args ...string) *exec.Cmd {
+	global := []string{
+		"--root", filepath.Join(p.dir, "root"), "--runroot", filepath.Join(p.dir, "runroot"), "--tmpdir",
+		filepath.Join(p.dir, "tmp"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
+		"--runtime", filepath.Join(p.dir, "crun"),
+	}
+	args = append(global, args...)
+	if !v2 || p.hostV2 {
+		return exec.Command("podman", args...)
+	}
+	script := `mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec podman "$@"`
+	return exec.Command("unshare", append([]string{"-m", "sh", "-c", script, "sh"}, args...)...)
+}
+
+// run gives one command line to podman.
+func (p *podman) run(t fataler, words []string, environ map[string]string, workDir string, v2 bool) capture {
+	out := filepath.Join(p.dir, "capture")
+	entries, err := os.ReadDir(out)
+	if err != nil {
+		t.Fatalf("reading captures: %v", err)
+	}
+	for _, entry := range entries {
+		_ = os.Remove(filepath.Join(out, entry.Name()))
+	}
+	command := p.command(v2, append([]string{"run", "--rm"}, words...)...)
+	for name, value := range environ {
+		command.Env = append(command.Env, name+"="+value)
+	}
+	command.Dir = workDir
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	_ = command.Run()
+	got := capture{code: command.ProcessState.ExitCode(), stderr: stderr.String(), files: make(map[string]string)}
+	content, err := os.ReadFile(filepath.Join(out, "config.json"))
+	if err != nil {
+		got.refused = true
+		return got
+	}
+	if err := json.Unmarshal(content, &got.spec); err != nil {
+		t.Fatalf("podman's config.json: %v", err)
+	}
+	for _, name := range []string{"hosts", "resolv.conf", "hostname", "passwd", "group"} {
+		if content, err := os.ReadFile(filepath.Join(out, name)); err == nil {
+			got.files[name] = string(content)
+		}
+	}
+	return got
+}
+
+// fataler is what testing.T and rapid.T share.
+type fataler interface {
+	Fatalf(format string, args ...any)
+}
+
+// testImage is an image that both sides get.
+type testImage struct {
+	name   string
+	config imageConfig
+	// files maps a path to content; a path that ends in / is a directory, content
+	// that begins with "-> " a link.
+	files map[string]string
+	root  string
+}
+
+type imageConfig struct {
+	entrypoint, cmd, env, volumes []string
+	workDir, user, stopSignal     string
+	labels                        map[string]string
+}
+
+const passwd = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\n" +
+	"svc:x:1000:1000:service user:/home/svc:/bin/sh\ndisktool:x:1001:6:disk tool:/:/bin/sh\n" +
+	"nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
+
+const group = "root:x:0:\ndaemon:x:1:\ndisk:x:6:svc\nkmem:x:15:\ndialout:x:20:svc,disktool\nvideo:x:44:svc\n" +
+	"svc:x:1000:\nnogroup:x:65534:\n"
+
+var images = []*testImage{
+	{
+		name:   "plain",
+		config: imageConfig{cmd: []string{"/bin/true"}, env: []string{"PATH=/bin"}},
+		files:  map[string]string{"/bin/true": "#!", "/tmp/": ""},
+	},
+	{
+		name: "tool",
+		config: imageConfig{
+			entrypoint: []string{"/bin/fwtool", "--json"}, cmd: []string{"--help"}, workDir: "/work", stopSignal: "SIGINT",
+			env:    []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "TOOL_VERSION=1.2.3", "EMPTY="},
+			labels: map[string]string{"vendor": "acme"},
+		},
+		files: map[string]string{"/bin/fwtool": "#!", "/tmp/": "", "/etc/passwd": passwd, "/etc/group": group},
+	},
+	{
+		name:   "user",
+		config: imageConfig{cmd: []string{"/bin/sh"}, user: "svc", workDir: "/home/svc", env: []string{"HOME=/opt/svc"}},
+		files: map[string]string{
+			"/bin/sh": "#!", "/home/svc/": "", "/etc/passwd": passwd, "/etc/group": group, "/var/tmp/": "", "/run/": "",
+			"/var/run": "-> /run", "/data": "-> var/tmp",
+		},
+	},
+	{
+		name:   "volumes",
+		config: imageConfig{cmd: []string{"/sbin/init"}, volumes: []string{"/data", "/var/lib/db"}},
+		files: map[string]string{
+			"/sbin/init": "#!", "/data/seed": "x", "/root/": "", "/etc/passwd": passwd, "/etc/group": group,
+			"/work/": "", "/etc/hosts": "192.0.2.1 image\n",
+		},
+	},
+	{
+		name:   "caps",
+		config: imageConfig{cmd: []string{"/bin/x"}, labels: map[string]string{"io.containers.capabilities": "CHOWN,kill"}},
+		files:  map[string]string{"/bin/x": "#!", "/etc/passwd": "root:x:0:0:root:/root:/bin/sh"},
+	},
+}
+
+// reference is the image's name on both sides.
+func (i *testImage) reference() string { return "localhost/" + i.name + ":1" }
+
+// load makes the image's files and imports them into podman's store.
+func (i *testImage) load(t *testing.T, p *podman) {
+	t.Helper()
+	i.root = filepath.Join(t.TempDir(), i.name)
+	require.NoError(t, os.Mkdir(i.root, 0o755))
+	for name, content := range i.files {
+		file := filepath.Join(i.root, name)
+		if strings.HasSuffix(name, "/") {
+			require.NoError(t, os.MkdirAll(file, 0o755))
+			continue
+		}
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		if target, ok := strings.CutPrefix(content, "-> "); ok {
+			require.NoError(t, os.Symlink(target, file))
+			continue
+		}
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o755))
+	}
+	archive := i.root + ".tar"
+	output, err := exec.Command("tar", "-C", i.root, "-cf", archive, ".").CombinedOutput()
+	require.NoError(t, err, string(output))
+	args := []string{"import", "--quiet"}
+	for _, change := range i.config.changes() {
+		args = append(args, "--change", change)
+	}
+	output, err = p.command(false, append(args, archive, i.reference())...).CombinedOutput()
+	require.NoError(t, err, string(output))
+}
+
+// changes writes the configuration as Dockerfile instructions.
+func (c imageConfig) changes() []string {
+	var out []string
+	list := func(name string, words []string) {
+		if words != nil {
+			text, _ := json.Marshal(words)
+			out = append(out, name+" "+string(text))
+		}
+	}
+	list("ENTRYPOINT", c.entrypoint)
+	list("CMD", c.cmd)
+	for _, env := range c.env {
+		out = append(out, "ENV "+env)
+	}
+	for _, volume := range c.volumes {
+		out = append(out, "VOLUME "+volume)
+	}
+	for name, value := range c.labels {
+		out = append(out, fmt.Sprintf("LABEL %s=%s", name, value))
+	}
+	for name, value := range map[string]string{"WORKDIR": c.workDir, "USER": c.user, "STOPSIGNAL": c.stopSignal} {
+		if value != "" {
+			out = append(out, name+" "+value)
+		}
+	}
+	return out
+}
