@@ -144,6 +144,9 @@ func (d *doctor) pivot() {
 		return
 	}
 	enterErr := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return err
+		}
 		if err := bindRoot(); err != nil {
 			return err
 		}

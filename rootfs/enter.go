@@ -195,11 +195,20 @@ func (p pin) share() error {
 
 // create gives the calling thread a new namespace whose root can be left, and
 // pins it.
-func (p pin) create(done *actions) error {
+func (p pin) create(done *actions) (err error) {
+	self, err := p.unshare()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// A namespace that is not finished must not be found by the next start.
+			err = errors.Join(err, onThread(func() error { return unix.Unmount(p.file(), unix.MNT_DETACH) }))
+		}
+	}()
 	if err := bindRoot(); err != nil {
 		return err
 	}
-	self := fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
 	name, err := os.Readlink(self)
 	if err != nil {
 		return err
@@ -207,19 +216,55 @@ func (p pin) create(done *actions) error {
 	if err := os.WriteFile(p.id(), []byte(name+"\n"), 0o400); err != nil {
 		return err
 	}
-	// The bind belongs into the node's namespace, where all other threads are.
-	if err := onThread(func() error { return unix.Mount(self, p.file(), "", unix.MS_BIND, "") }); err != nil {
-		return fmt.Errorf("pin the namespace at %s: %w", p.file(), err)
-	}
 	return done.add("create", "mount namespace", "root bound over itself, slave of the node's, kept at "+p.file(), nil)
 }
 
-// bindRoot gives the calling thread a mount namespace and a root that can be left:
-// the whole tree bound over itself.
-func bindRoot() error {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("unshare: %w", err)
+// unshare gives the calling thread a namespace and pins it. It returns the path
+// of the namespace, for threads that see the node's.
+//
+// A namespace can only be bound in an older one, lest the two keep one another
+// alive. Since 6.18 the kernel tells the older by a number that each processor
+// takes from a batch of its own, so that the new one may look older than the
+// node's. Then another processor is asked.
+func (p pin) unshare() (self string, err error) {
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return "", fmt.Errorf("read the thread's processors: %w", err)
 	}
+	for cpu := -1; cpu < len(all)*64; cpu++ {
+		if cpu >= 0 {
+			if !all.IsSet(cpu) {
+				continue
+			}
+			one.Zero()
+			one.Set(cpu)
+			if err := unix.SchedSetaffinity(0, &one); err != nil {
+				return "", fmt.Errorf("choose the thread's processor: %w", err)
+			}
+		}
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return "", fmt.Errorf("unshare: %w", err)
+		}
+		self = fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
+		// The bind belongs into the node's namespace, where all other threads are.
+		err = onThread(func() error { return unix.Mount(self, p.file(), "", unix.MS_BIND, "") })
+		if !errors.Is(err, unix.EINVAL) {
+			break
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("pin the namespace at %s: %w", p.file(), err)
+	}
+	// The affinity would outlive the execution that follows.
+	if err := unix.SchedSetaffinity(0, &all); err != nil {
+		return "", fmt.Errorf("give the thread its processors back: %w", err)
+	}
+	return self, nil
+}
+
+// bindRoot gives the calling thread, which has a mount namespace of its own, a
+// root that can be left: the whole tree bound over itself.
+func bindRoot() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make / a slave: %w", err)
 	}

@@ -2,7 +2,6 @@ package vm
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -17,6 +16,9 @@ import (
 type channel struct {
 	bootTimeout time.Duration
 	ready       chan struct{}
+	// sending holds a token while no request is on its way, see guest/serve.
+	sending chan struct{}
+	acks    chan struct{}
 
 	mu      sync.Mutex
 	conn    net.Conn
@@ -34,7 +36,11 @@ type answer struct {
 
 // newChannel serves the one connection that QEMU makes, until that ends.
 func newChannel(l net.Listener, bootTimeout time.Duration) *channel {
-	c := &channel{bootTimeout: bootTimeout, ready: make(chan struct{}, 16), waiting: map[string]chan answer{}}
+	c := &channel{
+		bootTimeout: bootTimeout, ready: make(chan struct{}, 16), waiting: map[string]chan answer{},
+		sending: make(chan struct{}, 1), acks: make(chan struct{}, 1),
+	}
+	c.sending <- struct{}{}
 	go func() {
 		conn, err := l.Accept()
 		if err != nil {
@@ -80,6 +86,8 @@ func (c *channel) read(conn net.Conn) error {
 		switch {
 		case line == "ready":
 			c.restart()
+		case line == "ack":
+			c.ack()
 		case len(fields) == 3 && fields[0] == "begin":
 			id = fields[1]
 			body.Reset()
@@ -95,8 +103,17 @@ func (c *channel) read(conn net.Conn) error {
 	}
 }
 
+// ack lets the next request go. None is waited for if the guest booted meanwhile.
+func (c *channel) ack() {
+	select {
+	case c.acks <- struct{}{}:
+	default:
+	}
+}
+
 // restart notes a boot. What the last one was asked will not be answered.
 func (c *channel) restart() {
+	c.ack()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, w := range c.waiting {
@@ -134,7 +151,7 @@ func (c *channel) waitReady(ctx context.Context) error {
 
 func (c *channel) run(ctx context.Context, script string) ([]byte, int, error) {
 	w := make(chan answer, 1)
-	id, err := c.send(script, w)
+	id, err := c.send(ctx, script, w)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -149,7 +166,35 @@ func (c *channel) run(ctx context.Context, script string) ([]byte, int, error) {
 	}
 }
 
-func (c *channel) send(script string, w chan answer) (string, error) {
+// send sends a request when the guest has taken the one before.
+func (c *channel) send(ctx context.Context, script string, w chan answer) (string, error) {
+	select {
+	case <-c.sending:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	defer func() { c.sending <- struct{}{} }()
+	select {
+	case <-c.acks: // of a boot, or of a request that nobody waited for
+	default:
+	}
+	id, err := c.write(script, w)
+	if err != nil {
+		return "", err
+	}
+	select {
+	case <-c.acks:
+		return id, nil
+	case a := <-w:
+		// It was answered, with the answer or with the guest's end.
+		w <- a
+		return id, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+func (c *channel) write(script string, w chan answer) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -160,12 +205,10 @@ func (c *channel) send(script string, w chan answer) (string, error) {
 	}
 	c.next++
 	id := "c" + strconv.Itoa(c.next)
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %s\n", id, encode([]byte(script)))
 	if err := c.conn.SetWriteDeadline(time.Now().Add(CommandTimeout)); err != nil {
 		return "", err
 	}
-	if _, err := c.conn.Write(b.Bytes()); err != nil {
+	if _, err := fmt.Fprintf(c.conn, "%s %s\n", id, encode([]byte(script))); err != nil {
 		return "", err
 	}
 	c.waiting[id] = w
