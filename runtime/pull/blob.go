@@ -12,6 +12,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// byteRange is the value of a Range header for n bytes at an offset; n of -1 is
+// all the rest.
+func byteRange(at int64, n int) string {
+	text := "bytes=" + strconv.FormatInt(at, 10) + "-"
+	if n >= 0 {
+		text += strconv.FormatInt(at+int64(n)-1, 10)
+	}
+	return text
+}
+
 // minProgress is how many bytes make a connection count as working, so that the
 // retries start over. A server that gives one byte per connection runs out.
 const minProgress = 64 << 10
@@ -117,7 +127,7 @@ func (b *blobReader) connect() error {
 	b.guard = guard
 	header := http.Header{}
 	if b.at > 0 {
-		header.Set("Range", "bytes="+strconv.FormatInt(b.at, 10)+"-")
+		header.Set("Range", byteRange(b.at, -1))
 	}
 	resp, err := b.r.send(ctx, e, http.MethodGet, e.url("blobs", b.desc.Digest.String()), header)
 	if err != nil {

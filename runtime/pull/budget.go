@@ -61,7 +61,7 @@ func (b *budget) charge(entries, stored, logical int64) error {
 	case all > limits.MaxUnpacked, bytes > limits.MaxUnpacked:
 		return bomb("it unpacks to more than %d bytes", limits.MaxUnpacked)
 	case b.room.known && bytes > b.room.bytes-limits.Reserve:
-		return noSpace(bytes, b.room.bytes-limits.Reserve, "unpacks to more than")
+		return noSpace(bytes, b.room.bytes-limits.Reserve, "unpacks to more than the store has free,")
 	}
 	taken := bytes + n*entryCost
 	if last := b.checked.Load(); b.room.inMemory && taken-last > checkEvery && b.checked.CompareAndSwap(last, taken) {
@@ -78,17 +78,19 @@ func bomb(format string, limit int64) error {
 
 func noSpace(needed, free int64, verb string) error {
 	return &fault.Error{Code: fault.Space, Op: "store", Subject: "image",
-		Reason: "it " + verb + " " + strconv.FormatInt(max(free, 0)>>20, 10) + " MiB, which is what the store has free",
+		Reason: "it " + verb + " " + mib(free) + " MiB",
 		Remedy: "Use a smaller image, remove others, or give the store more room",
 		Attrs:  map[string]any{"needed_bytes": needed, "free_bytes": max(free, 0)}}
 }
 
 func noMemory(needed, free int64) error {
 	return &fault.Error{Code: fault.Memory, Op: "store", Subject: "image",
-		Reason: "the node has " + strconv.FormatInt(free>>20, 10) + " MiB of memory left and needs " + strconv.FormatInt(needed>>20, 10) + " MiB",
+		Reason: "the node has " + mib(free) + " MiB of memory left, and the pull needs " + mib(needed) + " MiB",
 		Remedy: "Use a smaller image or a node with more memory",
 		Attrs:  map[string]any{"needed_bytes": needed, "free_bytes": free}}
 }
+
+func mib(n int64) string { return strconv.FormatInt(max(n, 0)>>20, 10) }
 
 // memAvailable reads what the kernel says can be had without swapping.
 func memAvailable() int64 {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -67,7 +67,8 @@ func newStore(t testing.TB, size string) *store {
 	}
 	root := t.TempDir()
 	require.NoError(t, unix.Mount("tmpfs", root, "tmpfs", 0, "size="+size+",mode=0700"))
-	t.Cleanup(func() { require.NoError(t, unix.Unmount(root, 0)) })
+	// containerd closes its databases some time after it is told to stop.
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(root, unix.MNT_DETACH)) })
 	ctx := log.WithLogger(context.Background(), log.L.WithField("test", t.Name()))
 	require.NoError(t, log.SetLevel("error"))
 	config := &srvconfig.Config{
@@ -171,6 +172,20 @@ func (s *store) view(t testing.TB, snapshotter, chain string, fn func(root strin
 	fn(root)
 }
 
+// descriptors counts what this process has open in the store beside databases.
+func (s *store) descriptors(t testing.TB) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	n := 0
+	for _, fd := range fds {
+		if target, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(target, s.root) && filepath.Ext(target) != ".db" {
+			n++
+		}
+	}
+	return n
+}
+
 // usage is what the files of the store take, in bytes.
 func (s *store) usage(t testing.TB) int64 {
 	t.Helper()
@@ -178,5 +193,3 @@ func (s *store) usage(t testing.TB) int64 {
 	require.NoError(t, unix.Statfs(s.root, &st))
 	return int64(st.Blocks-st.Bfree) * st.Bsize
 }
-
-var _ = fs.ErrNotExist

@@ -28,7 +28,7 @@ import (
 // caller commits the directory only then.
 func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) error {
 	l := u.layers[i]
-	// The download ends with the pipeline: a layer that turns out to be bad is not
+	// The download ends with the pipeline: a layer that cannot be stored is not
 	// read to its end.
 	group, ctx := errgroup.WithContext(ctx)
 	blob, err := u.src.blob(ctx, l.desc)
@@ -38,15 +38,42 @@ func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) erro
 	defer blob.Close()
 	u.j.progress.layer(i, "downloading", 0)
 
-	wire, plain := newStream(2), newStream(2)
+	wire := newStream(2)
 	group.Go(func() error {
 		return wire.pump(ctx, &meter{r: blob, u: u, i: i, ctx: ctx, slow: u.j.req.Background})
 	})
 	group.Go(func() error { return verify(wire.outs[0], l.desc.Digest, l.desc.Size, "layer") })
-	group.Go(func() error { return inflate(ctx, wire.outs[1], plain) })
-	group.Go(func() error { return verify(plain.outs[0], l.diffID, -1, "unpacked layer") })
+	var content error
+	group.Go(func() error {
+		content = unpackStream(ctx, wire.outs[1], l.diffID, target)
+		if content != nil && !aboutContent(content) {
+			return content
+		}
+		// Wrong content may be the registry's or the builder's. Only the digest of
+		// the whole layer tells, so that is read to its end.
+		return wire.outs[1].each(func([]byte) {})
+	})
+	if err := group.Wait(); err != nil {
+		return layerError(err, u.j.req.Original, l.desc)
+	}
+	return layerError(content, u.j.req.Original, l.desc)
+}
+
+// unpackStream is the part of the pipeline behind the connection.
+func unpackStream(ctx context.Context, in *reader, diffID digest.Digest, target *untar.Layer) error {
+	group, ctx := errgroup.WithContext(ctx)
+	plain := newStream(2)
+	group.Go(func() error { return inflate(ctx, in, plain) })
+	group.Go(func() error { return verify(plain.outs[0], diffID, -1, "unpacked layer") })
 	group.Go(func() error { return target.Extract(ctx, plain.outs[1]) })
-	return layerError(group.Wait(), u.j.req.Original, l.desc)
+	return group.Wait()
+}
+
+// aboutContent reports whether err says that the layer is wrong, and not that it
+// could not be had or stored.
+func aboutContent(err error) bool {
+	return errors.Is(err, untar.ErrHostile) || errors.Is(err, untar.ErrMalformed) || errors.Is(err, errCorrupt) ||
+		fault.CodeOf(err) == fault.Digest
 }
 
 // meter counts what passes for the progress report.
@@ -119,12 +146,7 @@ func inflate(ctx context.Context, in *reader, out *stream) error {
 		defer z.Close()
 		r = z
 	}
-	if err := out.pump(ctx, corruptReader{r}); err != nil {
-		return err
-	}
-	// Bytes behind the compressed stream: the digest covers them, so they have to
-	// be taken from the stream.
-	return in.each(func([]byte) {})
+	return out.pump(ctx, corruptReader{r})
 }
 
 // maxZstdWindow bounds what a frame may make the decoder allocate; "zstd --ultra
@@ -170,7 +192,7 @@ func layerError(err error, image string, desc ocispec.Descriptor) error {
 	switch {
 	case errors.As(err, &known):
 		return err
-	case errors.Is(err, untar.ErrHostile), errors.Is(err, untar.ErrMalformed), errors.Is(err, errCorrupt):
+	case aboutContent(err):
 		return bad(oneLine(err.Error(), 400))
 	default:
 		return classify(err, "unpack", name)

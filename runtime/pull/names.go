@@ -25,8 +25,8 @@ func (p *Puller) candidates(req *Request) ([]reference.Named, error) {
 		}
 	}
 	var bases []reference.Named
-	if isShortName(req.Name) && !strings.HasPrefix(req.Original, "docker://") {
-		named, err := p.shortNames(req.Name)
+	if short := shortName(req); short != "" {
+		named, err := p.shortNames(short)
 		if err != nil {
 			return nil, bad(err)
 		}
@@ -50,11 +50,27 @@ func (p *Puller) candidates(req *Request) ([]reference.Named, error) {
 	return full, nil
 }
 
-// isShortName reports whether name has no registry in front, by Docker's rule:
-// the first part is a host only with a dot, a colon or the name localhost.
-func isShortName(name string) bool {
+// shortName returns the repository as the operator wrote it, if that has no
+// registry in front. By Docker's rule the first part is a host only with a dot, a
+// colon or the name localhost. With docker:// in front, podman too takes Docker
+// Hub for meant.
+func shortName(req *Request) string {
+	name := req.Original
+	if name == "" {
+		name = req.Name
+	}
+	if strings.Contains(name, "://") {
+		return ""
+	}
+	name, _, _ = strings.Cut(name, "@")
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		name = name[:i]
+	}
 	first, _, more := strings.Cut(name, "/")
-	return !more || (!strings.ContainsAny(first, ".:") && first != "localhost" && strings.ToLower(first) == first)
+	if more && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
+		return ""
+	}
+	return name
 }
 
 func withTagOrDigest(name reference.Named, req *Request) (reference.Named, error) {

@@ -75,6 +75,8 @@ type source interface {
 	small(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)
 	// blob streams a blob, not verified.
 	blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+	// probe reads a part of a blob, not verified, if that is cheap.
+	probe(ctx context.Context, desc ocispec.Descriptor, at int64, b []byte) error
 	Close() error
 }
 

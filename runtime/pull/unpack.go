@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
@@ -34,6 +35,9 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	}
 	if first == len(layers) {
 		return false, nil
+	}
+	if err := p.admit(ctx, src, layers[first:]); err != nil {
+		return false, err
 	}
 	u := &unpacker{p: p, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p), slots: make(chan struct{}, p.parallel(j.req))}
 	group, inner := errgroup.WithContext(ctx)
@@ -164,9 +168,16 @@ func (u *unpacker) unpack(ctx context.Context, i int, below <-chan struct{}, rel
 	if err != nil {
 		return unreachable("prepare snapshot", l.chain.String(), err)
 	}
-	defer u.discard(ctx, key)
-	dir, _, err := directories(mounts)
-	if err != nil {
+	dir := ""
+	defer func() {
+		// The files go first. When the store is full, containerd's database has no
+		// room either to note that they may go.
+		if dir != "" {
+			_ = os.RemoveAll(dir)
+		}
+		u.discard(ctx, key)
+	}()
+	if dir, _, err = directories(mounts); err != nil {
 		return err
 	}
 	place := &placement{u: u, l: l, below: below}
@@ -187,7 +198,11 @@ func (u *unpacker) unpack(ctx context.Context, i int, below <-chan struct{}, rel
 	if err := target.Finish(lower); err != nil {
 		return layerError(err, u.j.req.Original, l.desc)
 	}
-	return place.commit(ctx, key, dir)
+	if err := place.commit(ctx, key, dir); err != nil {
+		return err
+	}
+	dir = "" // it is the snapshot's now
+	return nil
 }
 
 // placement is where a layer goes on top of its parent. It can be known only
@@ -232,7 +247,11 @@ func (p *placement) commit(ctx context.Context, key, dir string) error {
 		key = p.key
 	}
 	err := p.u.p.snapshots().Commit(ctx, p.l.chain.String(), key)
-	if err != nil && !errdefs.IsAlreadyExists(err) {
+	if errdefs.IsAlreadyExists(err) { // another client was faster
+		_, err = p.u.p.hold(ctx, p.u.lease, p.l.chain.String())
+		return err
+	}
+	if err != nil {
 		return unreachable("commit snapshot", p.l.chain.String(), err)
 	}
 	return nil
