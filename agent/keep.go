@@ -238,6 +238,10 @@ func (a *Agent) retain() {
 	}
 }
 
+// keptResult is how many bytes a result may have to be kept with the run's record
+// for as long as that is.
+const keptResult = 4 << 10
+
 // dropOutput removes what a run wrote and keeps how it ended. The lock is held.
 func (a *Agent) dropOutput(r *run) {
 	id := r.id
@@ -247,7 +251,10 @@ func (a *Agent) dropOutput(r *run) {
 		rec.Dropped = true
 		if rec.Run.Outcome != nil {
 			o := *rec.Run.Outcome
-			o.Result, o.LogTail = nil, nil
+			o.LogTail = nil
+			if len(o.Result) > keptResult {
+				o.Result = nil
+			}
 			rec.Run.Outcome = &o
 		}
 	})

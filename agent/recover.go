@@ -41,7 +41,7 @@ func (a *Agent) Recover(ctx context.Context) error {
 			a.resume(r, found[r.rec.ContainerID])
 		}
 	}
-	a.sweepRequests()
+	a.sweep()
 	a.recovered = true
 	a.schedule()
 	return nil
@@ -133,6 +133,12 @@ func (a *Agent) adoptUnknown(e Existing) {
 
 // resume goes on with a run that had not ended. The lock is held.
 func (a *Agent) resume(r *run, found *Existing) {
+	if r.rec.ContainerID != "" && !r.rec.Starting {
+		// It may be half made, so that nobody lists it.
+		if _, err := a.remove(r.rec.container(a.cfg)); err != nil {
+			a.cfg.Log.WithField("run", r.id).WithError(err).Error("cannot remove what is left of a container")
+		}
+	}
 	switch {
 	case r.rec.Run.BootID != a.cfg.BootID:
 		a.lostInReboot(r)
@@ -240,19 +246,39 @@ func (a *Agent) requeue(r *run) {
 	a.queue = append(a.queue, r)
 }
 
-// sweepRequests removes requests, which hold secrets, that no run waits for.
-func (a *Agent) sweepRequests() {
-	dir := filepath.Join(a.cfg.RunDir, "requests")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		r := a.runs[strings.TrimSuffix(e.Name(), ".json")]
+// sweep removes what a killed agent was about to remove: requests, which hold
+// secrets, and directories of runs that have ended, or never were.
+func (a *Agent) sweep() {
+	for _, path := range list(filepath.Join(a.cfg.RunDir, "requests")) {
+		r := a.runs[strings.TrimSuffix(filepath.Base(path), ".json")]
 		if r == nil || r.state().Final() {
-			_ = os.Remove(filepath.Join(dir, e.Name()))
+			_ = os.Remove(path)
 		}
 	}
+	for _, path := range list(filepath.Join(a.cfg.RunDir, "runs")) {
+		r := a.runs[filepath.Base(path)]
+		switch {
+		case r == nil:
+			if err := removeRunDir(path); err != nil {
+				a.cfg.Log.WithField("dir", path).WithError(err).Warn("cannot remove a run's directory")
+			}
+		case r.rec.Kept || r.rec.Dropped:
+			a.dropRunDir(r)
+		}
+	}
+}
+
+// list returns the paths of what is in dir.
+func list(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	paths := make([]string, len(entries))
+	for i, e := range entries {
+		paths[i] = filepath.Join(dir, e.Name())
+	}
+	return paths
 }
 
 // Delete forgets a run that has ended, with all it wrote. Deleting the run that
