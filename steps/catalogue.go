@@ -73,6 +73,15 @@ func LoadSteps(path string, reserved []string) (*Catalogue, error) {
 	return parseSteps(path, data, reserved)
 }
 
+// LoadSteps reads the steps file that is in force, see [LoadSteps]. Where the option
+// has no value that can be used the error has code bad_config.
+func (c *Config) LoadSteps(reserved []string) (*Catalogue, error) {
+	if err := c.brokenOption("container_steps_file"); err != nil {
+		return nil, &fault.Error{Code: fault.BadConfig, Op: "read container steps", Err: err}
+	}
+	return LoadSteps(c.StepsFile, reserved)
+}
+
 // stepsError is a defect of the steps file.
 func stepsError(path string, line int, format string, args ...any) error {
 	subject := path

@@ -62,6 +62,8 @@ func (c *Config) setNull(key string) {
 		c.RunOptions = []string{}
 	case "allowed_containers":
 		c.Allowed, c.broken[key] = []string{}, errNull
+	case "container_steps_file":
+		c.StepsFile, c.broken[key] = "", errNull
 	default:
 		c.broken[key] = errNull
 	}
@@ -80,7 +82,7 @@ func (c *Config) setOverride(key string, value any) error {
 	case "container_steps_file":
 		text, err := unescapeOslo(c.StepsFile)
 		if err != nil {
-			c.broken[key] = err
+			c.StepsFile, c.broken[key] = "", err
 			return nil
 		}
 		c.StepsFile = text

@@ -261,6 +261,13 @@ func TestUnusableValues(t *testing.T) {
 	requireFault(t, run(broken, listed), fault.BadConfig, "run_options")
 	require.NoError(t, run(broken, map[string]any{"container_url": "a", "run_options": "--rm"}))
 
+	for _, value := range []any{nil, "$x/steps.yaml"} {
+		nowhere, _ := cfg.WithConductor(map[string]any{"container_steps_file": value})
+		_, err := nowhere.LoadSteps(nil)
+		requireFault(t, err, fault.BadConfig, "container_steps_file")
+		assert.Empty(t, nowhere.StepsFile)
+	}
+
 	runner, _ := cfg.WithConductor(map[string]any{"runner": nil})
 	requireFault(t, run(runner, listed), fault.BadConfig, "runner")
 }

@@ -57,8 +57,8 @@ func (p *stepsParser) document(data []byte) (any, error) {
 	if bytes.IndexByte(data, 0) >= 0 {
 		return nil, errors.New("the file holds a NUL byte")
 	}
-	if line := tabLine(data); line > 0 {
-		return nil, &yamlError{line, `a tab: indent and separate with blanks, and write \t in double quotes`}
+	if err := checkLines(data); err != nil {
+		return nil, err
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
@@ -84,15 +84,19 @@ func (p *stepsParser) document(data []byte) (any, error) {
 	return b.value(doc.Content[0], 0)
 }
 
-// tabLine returns the first line with a tab in it, comment lines aside, or 0. What
-// PyYAML takes a tab for depends on where it stands, mostly for an error.
-func tabLine(data []byte) int {
+// checkLines refuses what the Go module and PyYAML do not read alike: tabs, which
+// depending on their place PyYAML takes for an error, and directives.
+func checkLines(data []byte) error {
 	for i, line := range bytes.Split(data, []byte{'\n'}) {
-		if bytes.IndexByte(line, '\t') >= 0 && !bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte{'#'}) {
-			return i + 1
+		comment := bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte{'#'})
+		switch {
+		case bytes.HasPrefix(line, []byte{'%'}):
+			return &yamlError{i + 1, "a directive: the file needs none, and none is supported"}
+		case !comment && bytes.IndexByte(line, '\t') >= 0:
+			return &yamlError{i + 1, `a tab: indent and separate with blanks, and write \t in double quotes`}
 		}
 	}
-	return 0
+	return nil
 }
 
 // decode turns the decoder's own errors into ones with a line.

@@ -75,6 +75,7 @@ func TestBrokenFiles(t *testing.T) {
 	for name, tc := range map[string]struct{ text, words string }{
 		"not YAML":            {"steps: [\n", "mysteps.yaml:"},
 		"tab":                 {"steps:\n\t- a\n", "mysteps.yaml:2: a tab"},
+		"directive":           {"%YAML 1.1\n---\nsteps: []\n", "mysteps.yaml:1: a directive"},
 		"list at the top":     {"[a]\n", "the file must contain a mapping with a 'steps' key, got list."},
 		"text at the top":     {"a\n", "got str."},
 		"steps no list":       {"steps: 5\n", "'steps' must be a list, got int."},

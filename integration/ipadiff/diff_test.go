@@ -30,7 +30,7 @@ var stricter = []*regexp.Regexp{
 	regexp.MustCompile(`'(name|image)' must be a non-empty string`),
 	regexp.MustCompile(`options must be a string or a list of strings`),
 	// YAML that PyYAML reads and that is hardly meant.
-	regexp.MustCompile(`is there twice, first on line|a key must be a string|put it in quotes|the tag .* is not supported|unknown directive|a tab:|nested deeper`),
+	regexp.MustCompile(`is there twice, first on line|a key must be a string|put it in quotes|the tag .* is not supported|a directive:|a tab:|nested deeper`),
 }
 
 // excused reports whether err is for a documented reason.
