@@ -58,6 +58,31 @@ func (l *Layer) dropIdleWhiteouts(w *lower) error {
 			return pathError("remove", full, err)
 		}
 		delete(l.whiteouts, full)
+		if err := l.prune(d, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prune removes a directory that exists only because of a whiteout that hid
+// nothing, and the directories above it of which the same is true.
+func (l *Layer) prune(d *dir, w *lower) error {
+	for d.path != "" && d.header == nil && !d.opaque {
+		below, _, err := w.find(d.path)
+		if err != nil || below >= 0 {
+			return err
+		}
+		parent, base := split(d.path)
+		up := l.dirs[parent]
+		if err := l.ensureOpen(up); err != nil {
+			return err
+		}
+		if unix.Unlinkat(up.fd, base, unix.AT_REMOVEDIR) != nil {
+			return nil // there is something in it
+		}
+		l.forget(d.path)
+		d = up
 	}
 	return nil
 }
