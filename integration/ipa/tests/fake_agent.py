@@ -27,6 +27,13 @@ from oslo_config import cfg
 
 Json = dict[str, Any]
 
+#: The members of POST /v1/runs that a step may have; the agent refuses any other.
+REQUEST = {"id", "step", "phase", "args", "node", "route", "timeout", "silence_timeout", "reboot_exit_codes"}
+
+BUILTIN = ("generic_container_step", "container_clean_step")
+#: The agent's step for several containers; the agent runs it as one run.
+SEQUENCE = "container_sequence_step"
+
 FINAL = ("succeeded", "failed", "aborted", "timed_out", "lost")
 
 
@@ -83,7 +90,8 @@ class Run:
 
     def write(self, text: str, stream: str = "stdout", **members: Any) -> None:
         with self.changed:
-            self.lines.append({"time": now(), "stream": stream, "text": text, **members})
+            cursor = str(len(self.lines) + 1)
+            self.lines.append({"time": now(), "stream": stream, "text": text, "cursor": cursor, **members})
             self.changed.notify_all()
 
     def execute(self) -> None:
@@ -138,7 +146,6 @@ class FakeAgent:
         self.options: Json = {}
         self.requests: list[tuple[str, str, Json | None]] = []
         self.bundles = True
-        self.sequences = True
         #: Requests whose connection is cut before an answer: method and path's start to how many.
         self.cut: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
@@ -201,20 +208,17 @@ class FakeAgent:
             except errors.HardwareManagerConfigurationError as exc:
                 raise Refusal(422, "bad_steps", exc.details) from exc
         for step in steps:
-            if step["step"] == "generic_container_step":
-                step["argsinfo"]["container_url"]["required"] = False
-                step["argsinfo"]["sequence"] = {"description": "Several images", "required": False}
-            elif step["step"] != "container_clean_step" and step["step"] in reserved:
+            if step["step"] not in BUILTIN and step["step"] in reserved:
                 raise Refusal(422, "bad_steps", f"Container step '{step['step']}' collides")
-        return steps
+        return [*steps, {**steps[0], "step": SEQUENCE, "argsinfo": {"sequence": {"required": True}}}]
 
     def parts(self, body: Json) -> list[Json]:
         """Return the images and options of a step's parts; the policy is asked for each."""
         step, args = body["step"], body.get("args") or {}
         with self._lock, self.stock():
             stock = container.ContainerHardwareManager()
-            if step in ("generic_container_step", "container_clean_step"):
-                wanted = args.get("sequence") or [args]
+            if step in (*BUILTIN, SEQUENCE):
+                wanted = args["sequence"] if step == SEQUENCE else [args]
                 trusted = False
             else:
                 file = container.CONF.container.container_steps_file  # type: ignore[attr-defined]
@@ -232,19 +236,21 @@ class FakeAgent:
                 except errors.InvalidCommandParamsError as exc:
                     raise Refusal(400, "bad_request", exc.details) from exc
                 except errors.ContainerNotPermittedError as exc:
-                    raise Refusal(403, "policy", exc.details, "Add the image to the allowlist") from exc
+                    detail = f"cannot run step {step}: {exc.details}"
+                    raise Refusal(403, "policy", detail, "Add the image to the allowlist") from exc
                 parts.append(
                     {"container_url": one["container_url"], "pull_options": pull, "run_options": run}
                 )
             return parts
 
-    def create(self, body: Json) -> Run:
+    def create(self, body: Json) -> Json:
         existing = self.runs.get(body["id"])
         if existing is not None:
-            return existing
+            return existing.document
+        unknown = body.keys() - REQUEST
+        if unknown:
+            raise Refusal(400, "bad_request", f"unknown member {sorted(unknown)}")
         parts = self.parts(body)
-        if len(parts) > 1:
-            raise Refusal(400, "bad_request", "a run is one container")
         part = parts[0]
         image = part["container_url"]
         script = self.scripts.get(image, self.default)
@@ -265,8 +271,9 @@ class FakeAgent:
             utils.execute(runner, "--version")
             utils.execute(runner, "pull", *part["pull_options"], image)
             utils.execute(runner, "run", *part["run_options"], image)
+        accepted = dict(document)
         threading.Thread(target=run.execute, daemon=True).start()
-        return run
+        return accepted
 
 
 class Refusal(Exception):
@@ -360,18 +367,15 @@ class _Handler(BaseHTTPRequestHandler):
             case ["GET", "config"]:
                 self._json(200, {"container": agent.options})
             case ["PATCH", "config"]:
-                agent.options.update(body)
+                agent.options = dict(body)
                 self._json(200, {"container": agent.options})
             case ["GET", "steps"]:
                 reserved = set(query.get("reserved", "").split(","))
-                self._json(200, {"steps": agent.list_steps(query["phase"], reserved)})
-            case ["POST", "steps", "resolve"] if agent.sequences:
-                parts = agent.parts(body)
-                self._json(200, {"parts": parts if len(parts) > 1 else [body.get("args") or {}]})
+                self._json(200, agent.list_steps(query["phase"], reserved))
             case ["POST", "runs"]:
-                self._json(202, agent.create(body).document)
+                self._json(202, agent.create(body))
             case ["GET", "runs"]:
-                self._json(200, {"runs": [run.document for run in agent.runs.values()]})
+                self._json(200, [run.document for run in agent.runs.values()])
             case [_, "runs", identifier, *rest] if identifier in agent.runs:
                 self._run(method, agent.runs[identifier], rest, query, body)
             case _:
@@ -397,7 +401,13 @@ class _Handler(BaseHTTPRequestHandler):
                 run.aborted.set()
                 self._json(202, run.document)
             case ["GET", "logs"] if "follow" in query:
-                self._follow(run, run.lines, "application/x-ndjson", lambda line: json.dumps(line) + "\n", 0)
+                self._follow(
+                    run,
+                    run.lines,
+                    "application/x-ndjson",
+                    lambda line: json.dumps(line) + "\n",
+                    int(query.get("after", 0)),
+                )
             case ["GET", "logs"]:
                 self._bytes(200, "\n".join(line["text"] for line in run.lines).encode(), "text/plain")
             case ["GET", "events"]:
@@ -435,6 +445,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _ndjson(line: Json) -> str:
+    return json.dumps(line) + "\n"
 
 
 def _sse(event: Json) -> str:

@@ -25,7 +25,7 @@ def identify(node: Json, step: str = "generic_container_step", args: Json | None
 def test_the_agent_accepts_the_id() -> None:
     found = identify(make_node(index=12))
     # The rule of POST /v1/runs.
-    assert re.fullmatch(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}", ids.part_id(found, 100))
+    assert re.fullmatch(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}", found)
     assert found.startswith("ipa-c-")
     assert "-12-" in found
 
@@ -85,7 +85,7 @@ def test_a_node_without_a_place_is_identified_by_all_that_was_sent() -> None:
     assert identify(node) == identify(json.loads(json.dumps(node)))
     assert identify(node) != identify({**node, "provision_updated_at": "2026-11-01T10:00:05+00:00"})
     parsed = ids.parse(identify(node))
-    assert parsed == ids.ParsedId("clean", "", None, None)
+    assert parsed == ids.ParsedId("clean", "", None)
 
 
 def test_a_node_that_says_nothing_gets_a_new_id_each_time() -> None:
@@ -116,10 +116,6 @@ def test_phase(node: Json, phase: str) -> None:
 
 def test_parse() -> None:
     whole = identify(make_node("deploy", index=3))
-    part = ids.part_id(whole, 2)
-    assert ids.parse(part) == ids.ParsedId("deploy", whole.split("-")[2], 3, 2)
-    assert ids.whole_id(part) == whole
-    assert ids.whole_id(whole) == whole
+    assert ids.parse(whole) == ids.ParsedId("deploy", whole.split("-")[2], 3)
     for foreign in ("", "brave_curie", "ipa-c", "ipa-q-1f0c2b3a4d5e-2-0123456789abcdef", whole + ".x"):
         assert ids.parse(foreign) is None
-        assert ids.whole_id(foreign) == foreign

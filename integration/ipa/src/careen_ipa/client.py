@@ -193,10 +193,6 @@ class Client:
         answer = _decode_any(self._request("GET", f"/v1/steps?{query}"))
         return _list(answer, "steps")
 
-    def resolve(self, body: Mapping[str, Any]) -> list[Json]:
-        """POST /v1/steps/resolve: a step's parts, after the policy has allowed all of them."""
-        return _list(self._object("POST", "/v1/steps/resolve", body=body), "parts")
-
     def create_run(self, body: Mapping[str, Any]) -> Json:
         """POST /v1/runs. The same id gives the same run."""
         return self._object("POST", "/v1/runs", body=body)
@@ -230,9 +226,10 @@ class Client:
         """GET /v1/runs/{id}/logs as plain text, at most limit bytes."""
         return self._raw("GET", f"{_run_path(run_id)}/logs", limit=limit, headers={"Accept": "text/plain"})[1]
 
-    def follow_logs(self, run_id: str) -> Stream:
-        """GET /v1/runs/{id}/logs?follow=true: LogLine documents, from the first line on."""
-        return self._stream(f"{_run_path(run_id)}/logs?follow=true", "application/x-ndjson")
+    def follow_logs(self, run_id: str, after: str = "") -> Stream:
+        """GET /v1/runs/{id}/logs?follow=true: LogLine documents, from the first line or the cursor after on."""
+        query = urlencode({"follow": "true", **({"after": after} if after else {})})
+        return self._stream(f"{_run_path(run_id)}/logs?{query}", "application/x-ndjson")
 
     def follow_events(self, run_id: str, after: int | None = None) -> Stream:
         """GET /v1/runs/{id}/events: Event documents with a sequence number above after."""
@@ -350,11 +347,8 @@ def _decode(raw: bytes) -> Json:
     return document
 
 
-def _list(answer: object, member: str) -> list[Json]:
-    """Return the list that answer is, or has as member; null is an empty list in Go's JSON."""
-    found = answer.get(member) if isinstance(answer, dict) else answer
-    if found is None:
-        return []
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise ProtocolError(f"the careen agent's answer has no list of {member}")
-    return found
+def _list(answer: object, what: str) -> list[Json]:
+    """Return answer as a list of objects."""
+    if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+        raise ProtocolError(f"the careen agent's answer is no list of {what}")
+    return answer

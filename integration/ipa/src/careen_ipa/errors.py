@@ -76,15 +76,11 @@ def not_permitted(problem: Problem, image: str) -> errors.RESTError:
     if kind is None or not image:
         return ContainerStepFailed(sentence(problem.detail, problem.remedy))
     error: errors.RESTError = kind(image)
-    ours = sentence(problem.detail, problem.remedy)
-    stock = str(error.details)
-    if stock in ours:
-        error.details = ours
-    elif "allowed_containers" in problem.detail:
-        error.details = sentence(stock, problem.remedy)
+    if "[container]allowed_containers" in problem.detail:
+        error.details = sentence(str(error.details), problem.remedy)
     else:
         # A rule of careen's own, which IPA's text would misname.
-        error.details = ours
+        error.details = sentence(problem.detail, problem.remedy)
     return error
 
 

@@ -43,9 +43,7 @@ _STATES = {
     "service hold": "service",
 }
 
-_ID = re.compile(
-    r"^ipa-(?P<phase>[cdsx])-(?P<session>[0-9a-f]{12}|any)-(?P<index>\d+|x)-[0-9a-f]{16}(?P<part>\.\d+)?$"
-)
+_ID = re.compile(r"^ipa-(?P<phase>[cdsx])-(?P<session>[0-9a-f]{12}|any)-(?P<index>\d+|x)-[0-9a-f]{16}$")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,6 @@ class ParsedId:
     phase: str
     session: str
     index: int | None
-    part: int | None
 
 
 def phase_of(node: Mapping[str, Any], step: str = "") -> str:
@@ -127,18 +124,7 @@ def parse(identifier: str) -> ParsedId | None:
     phase = {"c": "clean", "d": "deploy", "s": "service", "x": ""}[match["phase"]]
     session = "" if match["session"] == "any" else match["session"]
     index = None if match["index"] == "x" else int(match["index"])
-    return ParsedId(phase, session, index, int(match["part"][1:]) if match["part"] else None)
-
-
-def part_id(identifier: str, number: int) -> str:
-    """Return the id of a sequence's part, counted from 1."""
-    return f"{identifier}.{number}"
-
-
-def whole_id(identifier: str) -> str:
-    """Return the id of the command that the run identifier, perhaps a part, belongs to."""
-    parsed = parse(identifier)
-    return identifier if parsed is None or parsed.part is None else identifier.rpartition(".")[0]
+    return ParsedId(phase, session, index)
 
 
 def _digest(value: object) -> str:

@@ -157,10 +157,8 @@ class OutputFollower(_Follower):
         self._client = client
         self._id = run_id
         self._limiter = Limiter(rate)
-        # To go on where it broke off: the last time seen and how many lines bear it.
-        self._time = 0
-        self._same = 0
-        self._skip = 0
+        # The place after the last line seen, to go on from where it broke off.
+        self._cursor = ""
 
     def finish(self, timeout: float) -> None:
         """Let the output come to its end, and say what was left out of it."""
@@ -169,18 +167,10 @@ class OutputFollower(_Follower):
             self._note(self._limiter.left_out())
 
     def _open(self) -> Stream:
-        self._skip = self._same
-        return self._client.follow_logs(self._id)
+        return self._client.follow_logs(self._id, self._cursor)
 
     def _take(self, document: Mapping[str, Any]) -> None:
-        stamp = nanoseconds(document.get("time"))
-        if stamp < self._time:
-            return
-        if stamp == self._time and self._skip:
-            self._skip -= 1
-            return
-        self._same = self._same + 1 if stamp == self._time else 1
-        self._time, self._skip = stamp, 0
+        self._cursor = str(document.get("cursor") or "")
         admitted, dropped = self._limiter.admit()
         if dropped:
             self._note(dropped)

@@ -15,7 +15,7 @@ from oslo_log import log
 
 from careen_ipa import collect, config, ids, resume, stop
 from careen_ipa import errors as failures
-from careen_ipa.client import API_MAJOR, Client, ClientError, Json, Problem, Unreachable
+from careen_ipa.client import API_MAJOR, Client, ClientError, Json, Unreachable
 from careen_ipa.runs import FINAL, Runner, Settings, value_of
 
 CONF = cfg.CONF
@@ -112,34 +112,24 @@ class CareenHardwareManager(hardware.HardwareManager):
         self,
         node: Json,
         ports: list[Json],  # noqa: ARG002
-        container_url: object = None,
+        container_url: object,
         pull_options: object = None,
         run_options: object = None,
-        sequence: object = None,
     ) -> Json:
-        """Run the image container_url, or the images of sequence one after another."""
-        given = {
-            "container_url": container_url,
-            "pull_options": pull_options,
-            "run_options": run_options,
-            "sequence": sequence,
-        }
-        args = {name: value for name, value in given.items() if value is not None}
-        return self._builtin("generic_container_step", node, args)
+        """Run the image container_url."""
+        return self._builtin("generic_container_step", node, container_url, pull_options, run_options)
 
     def container_clean_step(
         self,
         node: Json,
         ports: list[Json],  # noqa: ARG002
-        container_url: object = None,
+        container_url: object,
         pull_options: object = None,
         run_options: object = None,
     ) -> Json:
         """Deprecated name of generic_container_step."""
         LOG.warning("The 'container_clean_step' step is deprecated, use 'generic_container_step' instead.")
-        given = {"container_url": container_url, "pull_options": pull_options, "run_options": run_options}
-        args = {name: value for name, value in given.items() if value is not None}
-        return self._builtin("container_clean_step", node, args)
+        return self._builtin("container_clean_step", node, container_url, pull_options, run_options)
 
     if not TYPE_CHECKING:  # or any name would be an attribute to the type checker
 
@@ -233,14 +223,14 @@ class CareenHardwareManager(hardware.HardwareManager):
         if options:
             self._client.patch_config(options)
 
-    def _builtin(self, step: str, node: Json, args: Json) -> Json:
-        if "sequence" not in args:
-            url = args.get("container_url")
-            if not isinstance(url, str) or not url:
-                raise errors.InvalidCommandParamsError(
-                    f"container_url must be a non-empty string, got {type(url).__name__}."
-                )
-        return self._execute(step, node, args)
+    def _builtin(self, step: str, node: Json, url: object, pull: object, run: object) -> Json:
+        # IPA's own text; the agent says the same of the steps that only it knows.
+        if not isinstance(url, str) or not url:
+            raise errors.InvalidCommandParamsError(
+                f"container_url must be a non-empty string, got {type(url).__name__}."
+            )
+        args = {"container_url": url, "pull_options": pull, "run_options": run}
+        return self._execute(step, node, {name: value for name, value in args.items() if value is not None})
 
     def _named(self, step: str, node: Json, ports: list[Json], **args: object) -> Json:  # noqa: ARG002
         return self._execute(step, node, args)
@@ -273,16 +263,14 @@ class CareenHardwareManager(hardware.HardwareManager):
         self._forward_config()
         request = {
             "id": identifier,
+            "route": "ipa",
             "step": step,
             "phase": phase,
             "args": dict(args),
             "node": {name: node[name] for name in _NODE_FIELDS if node.get(name)},
             **self._settings().limits(step),
         }
-        parts = self._parts(runner, request)
-        if len(parts) < 2:
-            return self._one(runner, request, "")
-        return self._sequence(runner, request, parts)
+        return self._finish(step, runner.execute(request))
 
     def _settings(self) -> Settings:
         options = self._options
@@ -295,35 +283,11 @@ class CareenHardwareManager(hardware.HardwareManager):
             log_rate=options.log_rate,
         )
 
-    def _parts(self, runner: Runner, request: Json) -> list[Json]:
-        """Return the arguments of each part of the step; the agent has checked the policy of all of them."""
-        body = {name: request[name] for name in ("step", "phase", "args")}
-        try:
-            return runner.persist(lambda: self._client.resolve(body))
-        except Problem as exc:
-            if exc.status != 404:
-                raise
-            # An agent that knows no sequences, or not the step: the run's own answer says which.
-            return []
-
-    def _sequence(self, runner: Runner, request: Json, parts: list[Json]) -> Json:
-        done: list[Json] = []
-        for number, part in enumerate(parts, start=1):
-            args = part["args"] if isinstance(part.get("args"), dict) else part
-            where = f"part {number} of {len(parts)} ({args.get('container_url', request['step'])}): "
-            LOG.info("Container step %s: %s", request["step"], where.removesuffix(": "))
-            single = {**request, "id": ids.part_id(request["id"], number), "args": args}
-            done.append(self._one(runner, single, where))
-        value: Json = {"run": request["id"], "parts": done}
-        if any(part.get("reboot_requested") for part in done):
-            value["reboot_requested"] = True
-        return value
-
-    def _one(self, runner: Runner, request: Json, where: str) -> Json:
-        run = runner.execute(request)
+    def _finish(self, step: str, run: Json) -> Json:
+        """Return the value of a run that has ended, or raise its failure."""
         if run.get("state") != "succeeded":
-            error = failures.from_run(run, self._options.error_lines, where)
-            LOG.error("Container step %s failed: %s", request["step"], error.details)
+            error = failures.from_run(run, self._options.error_lines)
+            LOG.error("Container step %s failed: %s", step, error.details)
             raise error
         LOG.info("Container step completed for image: %s", run.get("image"))
         value = value_of(run, lambda result: len(json.dumps(result)))
@@ -331,7 +295,7 @@ class CareenHardwareManager(hardware.HardwareManager):
             LOG.warning(
                 "The container of step %s asks for a reboot (%s), which its definition does not: add a reboot step "
                 "after it, or reboot_requested in the steps file",
-                request["step"],
+                step,
                 value.get("reboot_reason") or "no reason given",
             )
         return value
@@ -347,7 +311,7 @@ class CareenHardwareManager(hardware.HardwareManager):
         for run in runner.persist(self._client.runs):
             run_id = str(run.get("id"))
             parsed = ids.parse(run_id)
-            if parsed is None or ids.whole_id(run_id) == identifier or run.get("node") != node.get("uuid"):
+            if parsed is None or run_id == identifier or run.get("node") != node.get("uuid"):
                 continue
             if parsed.session and parsed.session != place.session:
                 continue

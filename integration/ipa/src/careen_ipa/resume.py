@@ -24,7 +24,6 @@ from oslo_log import log
 
 from careen_ipa import ids
 from careen_ipa.client import Client, ClientError, Json
-from careen_ipa.runs import FINAL
 
 LOG = log.getLogger(__name__)
 
@@ -64,17 +63,13 @@ def _find(runs: list[Json], node: Mapping[str, Any], phase: str, boot: object) -
     if step is None:
         return None
     identifier, _ = ids.run_id(node, str(step["step"]), step.get("args") or {}, place)
-    mine = [run for run in runs if ids.whole_id(str(run.get("id"))) == identifier]
-    if not mine:
+    run = next((run for run in runs if run.get("id") == identifier), None)
+    if run is None:
         return None
-    for run in mine:
-        if run.get("state") not in FINAL or run.get("state") == "lost":
-            return step, run
-    rebooted = any(run.get("boot_id") not in (None, "", boot) for run in mine)
-    failed = [run for run in mine if run.get("state") != "succeeded"]
-    if rebooted and not failed:
+    rebooted = run.get("boot_id") not in (None, "", boot)
+    if rebooted and run.get("state") == "succeeded":
         return None
-    return step, (failed or mine)[-1]
+    return step, run
 
 
 def _current(node: Mapping[str, Any], phase: str, index: int | None) -> Json | None:
