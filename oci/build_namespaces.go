@@ -46,7 +46,8 @@ func (b *builder) hasNamespace(kind specs.LinuxNamespaceType) bool {
 
 // nameHost sets the host name: the operator's, else the node's when the network is
 // the node's, else the short id. It is only in the spec when the UTS namespace is
-// the container's own.
+// the container's own, or joined by its path while the network is the node's, which
+// then gets the node's name.
 func (b *builder) nameHost() {
 	name := b.o.Hostname
 	switch {
@@ -57,8 +58,12 @@ func (b *builder) nameHost() {
 		name = b.shortID()
 	}
 	b.hostname = name
-	if b.o.UTS.Mode != NamespaceHost && b.o.UTS.Mode != NamespacePath {
+	joined := b.o.UTS.Mode == NamespacePath
+	if !b.o.UTS.Host() && (!joined || b.o.Network.Host()) {
 		b.spec.Hostname = name
+	}
+	if joined {
+		b.hostname = b.in.Node.Hostname
 	}
 }
 

@@ -53,10 +53,8 @@ func (b *builder) accountFile(name string) ([]byte, error) {
 		content, err = b.imageFile(file)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, &fault.Error{
-			Code: fault.BadImage, Op: "read accounts of", Subject: b.in.Image.Reference, Err: err,
-			Reason: fmt.Sprintf("%s: %v", file, err), Remedy: "Use an image whose " + file + " is a file",
-		}
+		return nil, exitFault(fault.BadImage, ExitDenied, b.in.Image.Reference, fmt.Sprintf("%s: %v", file, err),
+			"Use an image whose "+file+" is a file, and mount nothing else there", err)
 	}
 	if err != nil {
 		return nil, nil
@@ -98,7 +96,7 @@ func (b *builder) lookupUser() error {
 			"Name a user and group of the image, or use numbers such as --user=1000:1000", err)
 	}
 	b.account = execUser{uid: found.Uid, gid: found.Gid, sgids: found.Sgids, home: found.Home}
-	b.spec.Process.User.Umask = &b.o.Umask
+	b.spec.Process.User.Umask = b.o.Umask
 	if spec != "" {
 		b.spec.Process.User.UID, b.spec.Process.User.GID = uint32(found.Uid), uint32(found.Gid)
 		b.addGroup(found.Gid)

@@ -151,7 +151,8 @@ type RunOptions struct {
 	InitPath    string
 	Personality string
 	Systemd     string
-	Umask       uint32
+	// Umask is nil for --umask="", which leaves the agent's.
+	Umask *uint32
 	// StopSignal is 0 when the image decides.
 	StopSignal  int
 	StopTimeout time.Duration

@@ -73,14 +73,15 @@ func (p *runParser) initExists() {
 func (p *runParser) umask() {
 	text := p.text("umask", "0022")
 	if text == "" {
-		text = "0022"
+		return
 	}
 	if !umaskPattern.MatchString(text) {
 		p.bad("umask", "it is not an octal number of at most four digits")
 		return
 	}
 	mask, _ := strconv.ParseUint(text, 8, 32)
-	p.o.Umask = uint32(mask)
+	value := uint32(mask)
+	p.o.Umask = &value
 }
 
 func (p *runParser) stopping() {

@@ -126,8 +126,7 @@ func compareFiles(set optionSet, got capture, plan *oci.Plan) []string {
 		if name == "hosts" {
 			want, have = normalHosts(want), normalHosts(have)
 		}
-		id := idPattern.FindString(fmt.Sprint(get(got.spec, "linux", "cgroupsPath"), get(got.spec, "mounts")))
-		if len(id) == 64 {
+		if id := containerOf(got.spec); id != "" {
 			want = strings.ReplaceAll(want, id[:12], careenID[:12])
 		}
 		if want != have {

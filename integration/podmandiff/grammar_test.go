@@ -183,7 +183,7 @@ func drawSet(t *rapid.T, replace *strings.Replacer) optionSet {
 	network := rapid.SampledFrom([]string{"--network=host", "--net=none", "--network host", "--net ns:/proc/self/ns/net"}).Draw(t, "network")
 	set := optionSet{
 		words: strings.Fields(network),
-		image: images[rapid.IntRange(0, len(images)-1).Draw(t, "image")],
+		image: images[uniform(t, len(images))],
 		v2:    rapid.Bool().Draw(t, "cgroup v2"),
 	}
 	for range rapid.IntRange(1, 6).Draw(t, "options") {
@@ -199,9 +199,22 @@ func drawSet(t *rapid.T, replace *strings.Replacer) optionSet {
 	return set
 }
 
+// uniform draws an index below n. rapid's own numbers lean to small ones, which
+// would leave most options out; booleans do not.
+func uniform(t *rapid.T, n int) int {
+	index := 0
+	for bits := 1; bits < 4*n; bits *= 2 {
+		index *= 2
+		if rapid.Bool().Draw(t, "") {
+			index++
+		}
+	}
+	return index % n
+}
+
 // drawUse draws one option in one of its spellings.
 func drawUse(t *rapid.T) []string {
-	r := rules[rapid.IntRange(0, len(rules)-1).Draw(t, "option")]
+	r := rules[uniform(t, len(rules))]
 	name := "--" + rapid.SampledFrom(append([]string{r.name}, r.aliases...)).Draw(t, "name")
 	if r.values == nil {
 		forms := []string{name, name, name + "=true", name + "=false", name + "=1", name + "=F", name + "=maybe"}
@@ -210,7 +223,7 @@ func drawUse(t *rapid.T) []string {
 		}
 		return []string{rapid.SampledFrom(forms).Draw(t, "form")}
 	}
-	value := rapid.SampledFrom(r.values).Draw(t, "value")
+	value := r.values[uniform(t, len(r.values))]
 	forms := [][]string{{name + "=" + value}, {name, value}}
 	if r.short != "" {
 		forms = append(forms, []string{"-" + r.short, value}, []string{"-i" + r.short + "=" + value})

@@ -54,7 +54,7 @@ func podmanSide(p *podman, got capture, run *oci.Run) side {
 	cgroup, _ := get(s.spec, "linux", "cgroupsPath").(string)
 	s.id = strings.TrimPrefix(filepath.Base(cgroup), "libpod-")
 	if s.id == "" || s.id == "." {
-		s.id = idPattern.FindString(fmt.Sprint(get(s.spec, "mounts")))
+		s.id = containerOf(s.spec)
 	}
 	volume := regexp.MustCompile(regexp.QuoteMeta(filepath.Join(p.dir, "root/volumes")) + `/([^/]+)/_data`)
 	s.engine = func(source string) string {
@@ -76,7 +76,21 @@ func podmanSide(p *podman, got capture, run *oci.Run) side {
 // and so in the container with --env-host.
 var engineVariables = map[string]bool{"CONTAINERS_CONF": true, "TMPDIR": true, "PWD": true, "OLDPWD": true, "_": true, "SHLVL": true}
 
-var idPattern = regexp.MustCompile(`[0-9a-f]{64}`)
+// idPattern finds the container's id in the paths of the engine's files.
+var idPattern = regexp.MustCompile(`vfs-containers/([0-9a-f]{64})`)
+
+func containerOf(spec object) string {
+	match := idPattern.FindStringSubmatch(text1(spec["mounts"]))
+	if match == nil {
+		return ""
+	}
+	return match[1]
+}
+
+func text1(v any) string {
+	content, _ := json.Marshal(v)
+	return string(content)
+}
 
 // dropPodman takes out of podman's spec what careen leaves out on purpose; see
 // oci.Differences.
@@ -250,6 +264,14 @@ func sortStrings(holder any, name string) {
 	}
 	l := list(o[name])
 	sort.Slice(l, func(i, j int) bool { return fmt.Sprint(l[i]) < fmt.Sprint(l[j]) })
+	// podman writes a capability twice that is added twice.
+	var kept []any
+	for i := range l {
+		if i == 0 || l[i] != l[i-1] {
+			kept = append(kept, l[i])
+		}
+	}
+	o[name] = kept
 	if len(l) == 0 {
 		delete(o, name)
 	}
