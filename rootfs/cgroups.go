@@ -125,23 +125,27 @@ func mountCgroup2() error {
 // enabled one at a time, so that one that cannot be does not keep the others off.
 func delegate(dir string, done *actions) {
 	file := filepath.Join(dir, "cgroup.subtree_control")
-	have := strings.Fields(readWord(filepath.Join(dir, "cgroup.controllers")))
 	on := strings.Fields(readWord(file))
-	moved := false
-	for _, name := range delegated {
-		if !slices.Contains(have, name) || slices.Contains(on, name) {
-			continue
+	var missing []string
+	for _, name := range strings.Fields(readWord(filepath.Join(dir, "cgroup.controllers"))) {
+		if slices.Contains(delegated, name) && !slices.Contains(on, name) {
+			missing = append(missing, name)
 		}
-		err := writeControl(file, "+"+name)
-		if errors.Is(err, unix.EBUSY) && !moved {
-			// A cgroup that is not the kernel's root, as in a container, may have
-			// processes or pass controllers on, not both.
-			moved = true
-			if evacuate(dir, done) == nil {
-				err = writeControl(file, "+"+name)
-			}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	// A cgroup that is not the kernel's root, which alone has no type, may either
+	// have processes or pass controllers on. So it is where careen itself runs in a
+	// container. Without this the thread controllers would be accepted, and leave
+	// children that no process can enter.
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil && readWord(filepath.Join(dir, "cgroup.procs")) != "" {
+		if evacuate(dir, done) != nil {
+			return
 		}
-		_ = done.add("write", file, "+"+name, err)
+	}
+	for _, name := range missing {
+		_ = done.add("write", file, "+"+name, writeControl(file, "+"+name))
 	}
 }
 

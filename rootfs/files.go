@@ -50,11 +50,19 @@ func readWord(path string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// memory returns a figure of /proc/meminfo in bytes, 0 when it is not there.
+// memory returns MemTotal, MemAvailable or SwapTotal of /proc/meminfo in bytes.
+// Where /proc is not mounted yet the kernel tells less: caches then count as used.
 func memory(key string) int64 {
 	data, err := readLimited("/proc/meminfo", 1<<16)
 	if err != nil {
-		return 0
+		var s unix.Sysinfo_t
+		if unix.Sysinfo(&s) != nil {
+			return 0
+		}
+		unit := uint64(s.Unit)
+		return int64(map[string]uint64{
+			"MemTotal": uint64(s.Totalram), "MemAvailable": uint64(s.Freeram) + uint64(s.Bufferram), "SwapTotal": uint64(s.Totalswap),
+		}[key] * unit)
 	}
 	for _, line := range strings.Split(string(data), "\n") {
 		name, rest, ok := strings.Cut(line, ":")

@@ -154,7 +154,12 @@ func isMountPoint(dir string) (bool, error) {
 func hasFilesystem(name string) bool {
 	data, err := readLimited("/proc/filesystems", 1<<16)
 	if err != nil {
-		return false
+		// Without /proc the kernel can still be asked for one by name.
+		fd, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC)
+		if err != nil {
+			return false
+		}
+		return unix.Close(fd) == nil
 	}
 	for _, line := range strings.Split(string(data), "\n") {
 		if strings.TrimSpace(strings.TrimPrefix(line, "nodev")) == name {

@@ -2,6 +2,9 @@ package vm_test
 
 import (
 	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/integration/vm"
 	"github.com/careen-project/careen/rootfs"
 )
@@ -90,6 +94,13 @@ func TestPrepareABareInitramfs(t *testing.T) {
 	})
 	t.Run("the working directory is kept", func(t *testing.T) {
 		require.Equal(t, "/etc", guest.MustRun("cd /etc; node run pwd"))
+	})
+	t.Run("a cgroup that is not the root", func(t *testing.T) {
+		// Its processes have to make room before controllers can be passed on.
+		out := guest.MustRun("node boxed node prepare")
+		require.Contains(t, out, "its processes to /sys/fs/cgroup/init.scope")
+		require.NotContains(t, out, `"error"`)
+		require.Contains(t, guest.MustRun("cat /sys/fs/cgroup/box/cgroup.subtree_control"), "memory")
 	})
 	t.Run("gather", func(t *testing.T) {
 		out := guest.MustRun("node gather")
@@ -204,5 +215,53 @@ func TestInitKeepsTheAgent(t *testing.T) {
 			_ = err // the guest may be gone before it answers
 			require.NoError(t, guest.WaitEnd(t.Context()))
 		})
+	}
+}
+
+// findings returns what "node doctor" prints, by name.
+func findings(t *testing.T, guest *vm.VM, args string) map[string]api.Check {
+	t.Helper()
+	var checks []api.Check
+	out := guest.MustRun("node doctor " + args)
+	require.NoError(t, json.Unmarshal([]byte(out), &checks), out)
+	byName := map[string]api.Check{}
+	for _, c := range checks {
+		byName[c.Name] = c
+	}
+	return byName
+}
+
+// TestDoctorInABareInitramfs looks before and after, and at cgroup v1 in between.
+func TestDoctorInABareInitramfs(t *testing.T) {
+	registry := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(registry.Close)
+	_, port, err := net.SplitHostPort(registry.Listener.Addr().String())
+	require.NoError(t, err)
+	guest := vm.Start(t, vm.Config{Memory: 512, HostFiles: map[string]string{"/usr/bin/node": buildNode(t)}})
+
+	before := findings(t, guest, "http://10.0.2.2:"+port)
+	for name, c := range before {
+		require.NotEqual(t, rootfs.StatusError, c.Status, "%s: %+v", name, c)
+	}
+	require.Contains(t, before["mounts"].Detail, "careen agent will mount /proc")
+	require.Contains(t, before["overlay"].Detail, "will load the module")
+	require.Contains(t, before["pivot_root"].Detail, "in careen's own mount namespace")
+	require.Contains(t, before["dns"].Detail, "no such file")
+	require.Equal(t, rootfs.StatusOK, before["registry http://10.0.2.2:"+port].Status)
+	require.Empty(t, guest.MustRun("ls /proc /sys /run 2>/dev/null | grep -v : || true"), "looking has to change nothing")
+
+	guest.MustRun("mount -t proc proc /proc; mkdir -p /sys; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /sys/fs/cgroup; " +
+		"for c in memory devices pids cpu; do mkdir /sys/fs/cgroup/$c; mount -t cgroup -o $c cgroup /sys/fs/cgroup/$c; done")
+	p := prepare(t, guest, "")
+	require.Equal(t, rootfs.CgroupV1, p.Layout.CgroupMode)
+	require.Equal(t, []string{"cpu", "devices", "memory", "pids"}, p.Layout.CgroupControllers)
+	require.NotContains(t, p.did(), "cgroup", "v1 needs nothing")
+
+	after := findings(t, guest, "http://10.0.2.2:1")
+	require.Equal(t, "all there", after["mounts"].Detail)
+	require.Contains(t, after["cgroup_devices"].Detail, "v1")
+	require.Contains(t, after["registry http://10.0.2.2:1"].Detail, "refused")
+	for _, name := range []string{"overlay", "store", "pivot_root", "namespaces", "seccomp", "keyring", "cgroups"} {
+		require.Equal(t, rootfs.StatusOK, after[name].Status, "%+v", after[name])
 	}
 }

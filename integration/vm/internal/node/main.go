@@ -5,6 +5,7 @@
 //	run [-force] COMMAND [ARG...]      enter and prepare, then execute a command there
 //	gather                             print what package oci would learn
 //	doctor [REGISTRY...]               print the checks
+//	boxed COMMAND [ARG...]             execute in a cgroup namespace that has processes
 //	load [-modules DIR] NAME           load a kernel module
 //	agent                              wait for SIGTERM, as an agent that does nothing
 //
@@ -20,6 +21,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/careen-project/careen/agent/fault"
@@ -51,6 +53,8 @@ func run(args []string) error {
 		return err
 	}
 	switch args[0] {
+	case "boxed":
+		return boxed(flags.Args())
 	case "doctor":
 		return show(rootfs.Doctor(context.Background(), rootfs.DoctorOptions{Registries: flags.Args()}))
 	case "load":
@@ -100,4 +104,35 @@ func show(v any) error {
 	out := json.NewEncoder(os.Stdout)
 	out.SetIndent("", " ")
 	return out.Encode(v)
+}
+
+// boxed executes a command as in a container that has a cgroup of its own: what it
+// sees as the root of cgroup v2 is not the kernel's, and has a process in it.
+func boxed(args []string) error {
+	const root, box = "/sys/fs/cgroup", "/sys/fs/cgroup/box"
+	if err := os.MkdirAll(box, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(box+"/cgroup.procs", []byte("0"), 0o600); err != nil {
+		return err
+	}
+	// The thread that executes is the one that moves.
+	runtime.LockOSThread()
+	if err := syscall.Unshare(syscall.CLONE_NEWCGROUP | syscall.CLONE_NEWNS | syscall.CLONE_FS); err != nil {
+		return err
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_SLAVE, ""); err != nil {
+		return err
+	}
+	if err := syscall.Unmount(root, syscall.MNT_DETACH); err != nil {
+		return err
+	}
+	if err := syscall.Mount("cgroup2", root, "cgroup2", 0, ""); err != nil {
+		return err
+	}
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(path, args, os.Environ())
 }
