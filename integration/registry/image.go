@@ -218,3 +218,10 @@ func NewIndex(t testing.TB, images map[string]*Image) *Image {
 	all.Manifests = append(all.Manifests, Manifest{MediaType: index.MediaType, Body: body})
 	return all
 }
+
+// WithPlatform says what the image is for.
+func WithPlatform(os, arch, variant string) ImageOption {
+	return WithConfig(func(c *ocispec.Image) {
+		c.Platform = ocispec.Platform{OS: os, Architecture: arch, Variant: variant}
+	})
+}

@@ -166,6 +166,45 @@ func unpackedByUmoci(t testing.TB, image *registry.Image) []string {
 	return tree(t, filepath.Join(dir, "bundle/rootfs"))
 }
 
+// TestLinkBelowIsReplaced is the one case where engines and the tar programs
+// disagree: an entry below a name that is a symbolic link in a lower layer.
+// podman, Docker and containerd make a directory of it, umoci follows the link.
+func TestLinkBelowIsReplaced(t *testing.T) {
+	if _, err := exec.LookPath("podman"); err != nil {
+		t.Skip("needs podman to compare with")
+	}
+	image := registry.NewImage(t, []registry.Layer{
+		registry.NewLayer(t, registry.Tar(t, registry.Dir("usr"), registry.Dir("usr/lib"), registry.File("usr/lib/a", "a"),
+			registry.Symlink("lib", "usr/lib")), registry.Gzip),
+		registry.NewLayer(t, registry.Tar(t, registry.Dir("lib"), registry.File("lib/b", "b")), registry.Gzip),
+	})
+	s := newStore(t, "64m")
+	dir, archive := t.TempDir(), filepath.Join(t.TempDir(), "image.tar")
+	image.WriteLayout(t, dir, "latest")
+	image.WriteOCIArchive(t, archive, "localhost/links:latest")
+	img, err := newPuller(t, s).Pull(s.ctx, &pull.Request{Original: "oci:" + dir, Transport: pull.OCI, Path: dir}, nil)
+	require.NoError(t, err)
+	var got []string
+	s.view(t, "overlayfs", img.ChainID, func(root string) { got = tree(t, root) })
+
+	args := []string{"--root", s.root + "/podman", "--runroot", s.root + "/run", "--storage-driver", "overlay"}
+	podman := func(more ...string) string {
+		cmd := exec.Command("podman", append(slices.Clone(args), more...)...)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		require.NoError(t, err, "%v: %s", more, &stderr)
+		return strings.TrimSpace(string(out))
+	}
+	id := podman("pull", "--quiet", "oci-archive:"+archive)
+	root := podman("image", "mount", id)
+	want := tree(t, root)
+	podman("image", "unmount", id)
+	// The first line is the root, which podman gives the mode 0555 of its own.
+	require.Equal(t, strings.Join(want[1:], "\n"), strings.Join(got[1:], "\n"))
+	require.Contains(t, strings.Join(got, "\n"), `"lib" d`)
+}
+
 func mapKeys[V any](m map[string]V) func(func(string) bool) {
 	return func(yield func(string) bool) {
 		for k := range m {

@@ -30,6 +30,8 @@ type endpoint struct {
 	namespace string
 	// resolve says that it may say what a tag means.
 	resolve bool
+	// transports are all that the clients of this place use, to be closed.
+	transports *[]*http.Transport
 }
 
 func (e *endpoint) url(kind, object string) string {
@@ -117,7 +119,15 @@ func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Re
 		options.DefaultScheme = "http"                             // tries HTTPS first, see below
 		options.DefaultTLS = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the operator asked for it
 	}
-	options.UpdateClient = p.prepareClient
+	transports := new([]*http.Transport)
+	options.UpdateClient = func(client *http.Client) error {
+		if t, ok := client.Transport.(*http.Transport); ok {
+			p.tuneTransport(t)
+			*transports = append(*transports, t)
+			client.Transport = &boundedTransport{next: t}
+		}
+		return nil
+	}
 	hosts, err := dockerconfig.ConfigureHosts(ctx, *options)(domain)
 	if err != nil {
 		return nil, &fault.Error{Code: fault.BadConfig, Op: "configure registry", Subject: domain, Err: err,
@@ -128,7 +138,7 @@ func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Re
 		if !host.Capabilities.Has(docker.HostCapabilityPull) {
 			continue
 		}
-		e := &endpoint{RegistryHost: host, repository: reference.Path(ref), resolve: host.Capabilities.Has(docker.HostCapabilityResolve)}
+		e := &endpoint{RegistryHost: host, repository: reference.Path(ref), transports: transports, resolve: host.Capabilities.Has(docker.HostCapabilityResolve)}
 		if host.Host != domain && (domain != "docker.io" || host.Host != "registry-1.docker.io") {
 			e.namespace = domain
 		}
@@ -150,15 +160,6 @@ func checkHostsFile(path string) error {
 	}
 	if err != nil {
 		return &fault.Error{Code: fault.BadConfig, Op: "read", Subject: path, Err: err, Remedy: "Correct the file"}
-	}
-	return nil
-}
-
-// prepareClient sets the bounds of every client that containerd's package makes.
-func (p *Puller) prepareClient(client *http.Client) error {
-	if transport, ok := client.Transport.(*http.Transport); ok {
-		p.tuneTransport(transport)
-		client.Transport = &boundedTransport{next: transport}
 	}
 	return nil
 }

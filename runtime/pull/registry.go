@@ -49,7 +49,9 @@ func (p *Puller) openRegistry(ctx context.Context, req *Request, ref reference.N
 
 func (r *registry) Close() error {
 	for _, e := range r.endpoints {
-		e.Client.CloseIdleConnections()
+		for _, t := range *e.transports {
+			t.CloseIdleConnections()
+		}
 	}
 	return nil
 }

@@ -140,6 +140,9 @@ func (u *unpacker) layer(ctx context.Context, i int, below <-chan struct{}) erro
 	l := u.layers[i]
 	for {
 		shared, err := u.p.flights.do(ctx, u.p.cfg.Snapshotter+"/"+l.chain.String(), func() error {
+			if !u.p.direct() {
+				return u.apply(ctx, i, below)
+			}
 			return u.unpack(ctx, i, below, release)
 		})
 		if err != nil {

@@ -1,0 +1,465 @@
+package pull_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/integration/registry"
+	"github.com/careen-project/careen/runtime/pull"
+)
+
+func write(t testing.TB, path, body string) string {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(t, os.WriteFile(path, []byte(body), 0o600))
+	return path
+}
+
+func copyFile(t testing.TB, from, to string) {
+	t.Helper()
+	body, err := os.ReadFile(from)
+	require.NoError(t, err)
+	write(t, to, string(body))
+}
+
+// TestTransports pulls over every kind of connection, trust and authentication.
+func TestTransports(t *testing.T) {
+	auth := func(host, user, pass string) string {
+		return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(user+":"+pass)))
+	}
+	type env struct {
+		reg *registry.Registry
+		req *pull.Request
+		cfg *pull.Config
+		dir string
+	}
+	cases := []struct {
+		name  string
+		opts  []registry.Option
+		setup func(t *testing.T, e *env)
+	}{
+		{"HTTPS with a CA in --cert-dir", []registry.Option{registry.WithTLS()}, func(_ *testing.T, e *env) {
+			e.req.CertDir = filepath.Dir(e.reg.CA)
+		}},
+		{"HTTPS with a CA in certs.d", []registry.Option{registry.WithTLS()}, func(t *testing.T, e *env) {
+			copyFile(t, e.reg.CA, filepath.Join(e.cfg.CertDirs[0], e.reg.Host, "ca.crt"))
+		}},
+		{"HTTPS with a CA in hosts.toml", []registry.Option{registry.WithTLS()}, func(t *testing.T, e *env) {
+			write(t, filepath.Join(e.cfg.HostsDirs[0], e.reg.Host, "hosts.toml"), fmt.Sprintf("server = \"https://%s\"\nca = %q\n", e.reg.Host, e.reg.CA))
+		}},
+		{"HTTPS not verified", []registry.Option{registry.WithTLS()}, func(_ *testing.T, e *env) { insecure(e.req) }},
+		{"HTTP by registries.conf", nil, func(t *testing.T, e *env) {
+			write(t, e.cfg.RegistriesConf, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", e.reg.Host))
+		}},
+		{"basic authentication with --creds", []registry.Option{registry.WithBasicAuth("u", "p:w")}, func(_ *testing.T, e *env) {
+			insecure(e.req).Creds = "u:p:w"
+		}},
+		{"basic authentication with auth.json", []registry.Option{registry.WithBasicAuth("u", "p")}, func(t *testing.T, e *env) {
+			insecure(e.req)
+			write(t, e.cfg.AuthFiles[0], auth(e.reg.Host, "u", "p"))
+		}},
+		{"authentication for a repository in auth.json", []registry.Option{registry.WithBasicAuth("u", "p")}, func(t *testing.T, e *env) {
+			insecure(e.req)
+			write(t, e.cfg.AuthFiles[0], auth(e.reg.Host+"/team", "u", "p"))
+		}},
+		{"authentication with --authfile", []registry.Option{registry.WithBasicAuth("u", "p")}, func(t *testing.T, e *env) {
+			insecure(e.req)
+			write(t, e.cfg.AuthFiles[0], auth(e.reg.Host, "u", "wrong"))
+			e.req.AuthFile = write(t, filepath.Join(e.dir, "mine.json"), auth(e.reg.Host, "u", "p"))
+		}},
+		{"token for a user", []registry.Option{registry.WithTokenAuth("u", "p")}, func(_ *testing.T, e *env) { insecure(e.req).Creds = "u:p" }},
+		{"token for anybody", []registry.Option{registry.WithTokenAuth("", "")}, func(_ *testing.T, e *env) { insecure(e.req) }},
+		{"token over HTTPS", []registry.Option{registry.WithTLS(), registry.WithTokenAuth("u", "p")}, func(_ *testing.T, e *env) {
+			e.req.CertDir, e.req.Creds = filepath.Dir(e.reg.CA), "u:p"
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStore(t, "64m")
+			reg := registry.Start(t, c.opts...)
+			ref, _ := reg.Push(t, "team/tool:1", simple(t))
+			e := &env{reg: reg, req: request(ref), dir: t.TempDir()}
+			p := newPuller(t, s, func(cfg *pull.Config) { e.cfg = cfg; c.setup(t, e) })
+			_, err := p.Pull(s.ctx, e.req, nil)
+			require.NoError(t, err)
+		})
+	}
+}
+
+func TestMirrors(t *testing.T) {
+	for _, kind := range []string{"hosts.toml", "registries.conf"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newStore(t, "64m")
+			mirror, origin := registry.Start(t), registry.Start(t)
+			image := simple(t)
+			mirror.Push(t, "team/tool:1", image)
+			ref, _ := origin.Push(t, "team/tool:1", image)
+			p := newPuller(t, s, func(cfg *pull.Config) {
+				if kind == "hosts.toml" {
+					write(t, filepath.Join(cfg.HostsDirs[0], origin.Host, "hosts.toml"),
+						fmt.Sprintf("server = \"http://%s\"\n[host.\"http://%s\"]\ncapabilities = [\"pull\", \"resolve\"]\n", origin.Host, mirror.Host))
+				} else {
+					write(t, cfg.RegistriesConf, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n",
+						origin.Host, mirror.Host))
+				}
+			})
+			req := request(ref)
+			req.Creds = "for:the-origin-only"
+			_, err := p.Pull(s.ctx, req, nil)
+			require.NoError(t, err)
+			require.Empty(t, origin.Faults.Seen(), "the mirror has all")
+			require.NoError(t, p.Delete(s.ctx, ref))
+
+			// A layer that the mirror has not comes from the origin.
+			mirror.Faults.Status(layerPath(image, 0), -1, 404)
+			_, err = p.Pull(s.ctx, req, nil)
+			require.NoError(t, err)
+			require.Equal(t, 1, origin.Faults.Count(layerPath(image, 0)))
+			require.NoError(t, p.Delete(s.ctx, ref))
+
+			// A mirror that is away does not matter.
+			mirror.Faults.Status("/v2/", -1, 503)
+			_, err = p.Pull(s.ctx, req, nil)
+			require.NoError(t, err)
+		})
+	}
+}
+
+func TestRegistriesConf(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t)
+	reg.Push(t, "team/tool:1", simple(t))
+	conf := ""
+	p := newPuller(t, s, func(cfg *pull.Config) { conf = cfg.RegistriesConf })
+
+	write(t, conf, fmt.Sprintf("[[registry]]\nlocation = %q\nblocked = true\n", reg.Host))
+	_, err := p.Pull(s.ctx, request(reg.Host+"/team/tool:1"), nil)
+	require.Equal(t, fault.Policy, fault.CodeOf(err), "%v", err)
+
+	write(t, conf, fmt.Sprintf("unqualified-search-registries = [\"127.0.0.1:1\", %q]\n[[registry]]\nlocation = %q\ninsecure = true\n", reg.Host, reg.Host))
+	req := request("team/tool:1")
+	no := 0
+	req.Retry = &no
+	img, err := p.Pull(s.ctx, req, nil)
+	require.NoError(t, err)
+	require.Equal(t, reg.Host+"/team/tool:1", img.Name)
+
+	write(t, conf, "this is not TOML")
+	_, err = p.Pull(s.ctx, request(reg.Host+"/team/other:1"), nil)
+	require.Equal(t, fault.BadConfig, fault.CodeOf(err), "%v", err)
+}
+
+func TestBrokenFilesAreErrors(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t, registry.WithBasicAuth("u", "p"))
+	ref, _ := reg.Push(t, "team/tool:1", simple(t))
+	var cfg *pull.Config
+	p := newPuller(t, s, func(c *pull.Config) { cfg = c })
+
+	hosts := write(t, filepath.Join(cfg.HostsDirs[0], reg.Host, "hosts.toml"), "server = \n")
+	_, err := p.Pull(s.ctx, insecure(request(ref)), nil)
+	require.Equal(t, fault.BadConfig, fault.CodeOf(err), "%v", err)
+	require.NoError(t, os.Remove(hosts))
+
+	write(t, cfg.AuthFiles[0], "{")
+	_, err = p.Pull(s.ctx, insecure(request(ref)), nil)
+	require.Equal(t, fault.BadConfig, fault.CodeOf(err), "%v", err)
+
+	req := insecure(request(ref))
+	req.AuthFile = "/no/such/file"
+	_, err = p.Pull(s.ctx, req, nil)
+	require.Equal(t, fault.BadOption, fault.CodeOf(err), "%v", err)
+}
+
+func TestProxy(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t)
+	ref, _ := reg.Push(t, "team/tool:1", simple(t))
+	through := 0
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Director: func(*http.Request) { through++ }})
+	t.Cleanup(proxy.Close)
+	at, err := url.Parse(proxy.URL)
+	require.NoError(t, err)
+
+	p := newPuller(t, s, func(c *pull.Config) {
+		write(t, c.RegistriesConf, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", reg.Host))
+		write(t, filepath.Join(c.HostsDirs[0], reg.Host, "hosts.toml"), fmt.Sprintf("server = \"http://%s\"\n", reg.Host))
+		c.Proxy = func(u *url.URL) (*url.URL, error) {
+			if u.Scheme == "http" {
+				return at, nil
+			}
+			return nil, nil
+		}
+	})
+	_, err = p.Pull(s.ctx, request(ref), nil)
+	require.NoError(t, err)
+	require.Positive(t, through)
+
+	gone := newPuller(t, s, func(c *pull.Config) {
+		c.Proxy = func(*url.URL) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
+	})
+	req := request(ref)
+	req.Policy = pull.Always
+	_, err = gone.Pull(s.ctx, req, nil)
+	require.Equal(t, fault.Proxy, fault.CodeOf(err), "%v", err)
+}
+
+func TestFiles(t *testing.T) {
+	s := newStore(t, "64m")
+	p := newPuller(t, s)
+	image, dir := simple(t), t.TempDir()
+	image.WriteLayout(t, filepath.Join(dir, "layout"), "1")
+	image.WriteOCIArchive(t, filepath.Join(dir, "oci.tar"), "1")
+	streams := [][]byte{
+		registry.Tar(t, registry.Dir("etc"), registry.File("etc/a", "one"), registry.File("gone", "x")),
+		registry.Tar(t, registry.File("etc/b", "two"), registry.File(".wh.gone", "")),
+	}
+	image.WriteDockerArchive(t, filepath.Join(dir, "docker.tar"), "docker.io/library/tool:1", streams)
+	write(t, filepath.Join(dir, "junk"), "not a tar at all, but long enough to be read as the header of one, if it were one")
+
+	chain := ""
+	for _, c := range []struct {
+		transport pull.Transport
+		path, tag string
+		want      fault.Code
+	}{
+		{pull.OCI, "layout", "", ""}, {pull.OCI, "layout", "1", ""}, {pull.OCI, "layout", "2", fault.ImageNotFound},
+		{pull.OCI, "absent", "", fault.ImageNotFound}, {pull.OCI, "junk", "", fault.BadImage},
+		{pull.OCIArchive, "oci.tar", "", ""}, {pull.OCIArchive, "oci.tar", "1", ""}, {pull.OCIArchive, "junk", "", fault.BadImage},
+		{pull.OCIArchive, "docker.tar", "", fault.ImageNotFound}, {pull.OCIArchive, "layout", "", fault.BadImage},
+		{pull.DockerArchive, "docker.tar", "", ""}, {pull.DockerArchive, "docker.tar", "tool:1", ""},
+		{pull.DockerArchive, "docker.tar", "other:1", fault.ImageNotFound}, {pull.DockerArchive, "absent", "", fault.ImageNotFound},
+	} {
+		name := fmt.Sprintf("%s:%s:%s", c.transport, c.path, c.tag)
+		req := &pull.Request{Original: name, Transport: c.transport, Path: filepath.Join(dir, c.path), Tag: c.tag, Policy: pull.Always}
+		img, err := p.Pull(s.ctx, req, nil)
+		if c.want != "" {
+			require.Equal(t, c.want, fault.CodeOf(err), "%s: %v", name, err)
+			continue
+		}
+		require.NoError(t, err, name)
+		if chain == "" {
+			chain = img.ChainID
+		}
+		require.Equal(t, chain, img.ChainID, name)
+	}
+}
+
+func TestIndexAndPlatforms(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t)
+	ref, top := reg.Push(t, "team/multi:1", registry.NewIndex(t, map[string]*registry.Image{
+		"linux/amd64": platformImage(t, "amd64", ""), "linux/arm64": platformImage(t, "arm64", ""), "linux/arm/v7": platformImage(t, "arm", "v7"),
+	}))
+	p := newPuller(t, s)
+	for _, c := range []struct {
+		platform pull.Platform
+		want     string
+		code     fault.Code
+	}{
+		{platform: pull.Platform{OS: "linux", Arch: "amd64"}, want: "linux/amd64"},
+		{platform: pull.Platform{Arch: "arm64"}, want: "linux/arm64"},
+		{platform: pull.Platform{OS: "linux", Arch: "arm", Variant: "v7"}, want: "linux/arm/v7"},
+		{platform: pull.Platform{Arch: "x86_64"}, want: "linux/amd64"},
+		{platform: pull.Platform{Arch: "s390x"}, code: fault.Platform},
+		{platform: pull.Platform{OS: "windows", Arch: "amd64"}, code: fault.Platform},
+	} {
+		req := insecure(request(ref))
+		req.Platform = c.platform
+		img, err := p.Pull(s.ctx, req, nil)
+		if c.code != "" {
+			require.Equal(t, c.code, fault.CodeOf(err), "%v: %v", c.platform, err)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, c.want, img.Platform)
+		require.Equal(t, top.String(), img.IndexDigest)
+		require.NotEqual(t, img.IndexDigest, img.Digest)
+	}
+	byDigest := request(reg.Host + "/team/multi@" + top.String())
+	img, err := p.Pull(s.ctx, insecure(byDigest), nil)
+	require.NoError(t, err)
+	require.Equal(t, top.String(), img.TargetDigest())
+}
+
+func TestPolicies(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t)
+	ref, _ := reg.Push(t, "team/tool:1", simple(t))
+	p := newPuller(t, s)
+	pullAs := func(policy pull.Policy) (*pull.Image, error) {
+		req := insecure(request(ref))
+		req.Policy = policy
+		return p.Pull(s.ctx, req, nil)
+	}
+	_, err := pullAs(pull.Never)
+	require.Equal(t, fault.ImageNotFound, fault.CodeOf(err))
+	_, err = pullAs("sometimes")
+	require.Equal(t, fault.BadOption, fault.CodeOf(err))
+	first, err := pullAs(pull.Missing)
+	require.NoError(t, err)
+
+	asked := len(reg.Faults.Seen())
+	for _, policy := range []pull.Policy{pull.Never, pull.Missing} {
+		img, err := pullAs(policy)
+		require.NoError(t, err)
+		require.True(t, img.FromCache)
+	}
+	require.Len(t, reg.Faults.Seen(), asked, "nobody was asked")
+	for _, policy := range []pull.Policy{pull.Always, pull.Newer} {
+		img, err := pullAs(policy)
+		require.NoError(t, err)
+		require.True(t, img.FromCache)
+	}
+	require.Zero(t, reg.Faults.Count("GET /v2/team/tool/blobs/")-3, "layers and configuration came once")
+
+	reg.Push(t, "team/tool:1", large(t))
+	img, err := pullAs(pull.Missing)
+	require.NoError(t, err)
+	require.Equal(t, first.Digest, img.Digest)
+	img, err = pullAs(pull.Newer)
+	require.NoError(t, err)
+	require.NotEqual(t, first.Digest, img.Digest)
+	require.False(t, img.FromCache)
+
+	reg.Faults.Status("/v2/", -1, 503)
+	img, err = pullAs(pull.Newer)
+	require.NoError(t, err)
+	require.True(t, img.FromCache)
+	_, err = pullAs(pull.Always)
+	require.Equal(t, fault.Registry, fault.CodeOf(err))
+}
+
+// TestConcurrentPulls unpacks what several pulls share once, also when one of
+// them is cancelled in the middle.
+func TestConcurrentPulls(t *testing.T) {
+	s := newStore(t, "256m")
+	reg := registry.Start(t)
+	base := registry.NewLayer(t, registry.Tar(t, registry.File("big", string(noise(4<<20)))), registry.Gzip)
+	var refs []string
+	for i := range 6 {
+		own := registry.NewLayer(t, registry.Tar(t, registry.File(fmt.Sprint("own", i), "x")), registry.Gzip)
+		ref, _ := reg.Push(t, fmt.Sprintf("team/t%d:1", i), registry.NewImage(t, []registry.Layer{base, own}))
+		refs = append(refs, ref)
+	}
+	p := newPuller(t, s)
+	var group sync.WaitGroup
+	errs := make([]error, len(refs))
+	for i, ref := range refs {
+		group.Go(func() {
+			ctx := s.ctx
+			var cancel context.CancelFunc
+			if i == 0 {
+				ctx, cancel = context.WithCancel(ctx)
+				defer cancel()
+			}
+			_, errs[i] = p.Pull(ctx, insecure(request(ref)), func(p api.PullProgress) {
+				if i == 0 && p.Done > 1<<20 {
+					cancel()
+				}
+			})
+		})
+	}
+	group.Wait()
+	for i, err := range errs {
+		if i > 0 || !errors.Is(err, context.Canceled) {
+			require.NoError(t, err, refs[i])
+		}
+	}
+	require.LessOrEqual(t, reg.Faults.Count("/blobs/"+digest.FromBytes(base.Blob).String()), 2, "the base came once, and once more after the abort")
+	for i, ref := range refs {
+		if errs[i] == nil {
+			require.NoError(t, p.Delete(s.ctx, ref))
+		}
+	}
+	require.Empty(t, s.contents(t))
+}
+
+// TestWithoutDirectAccess pulls as with a containerd of another host: through
+// its content store and diff service.
+func TestWithoutDirectAccess(t *testing.T) {
+	for _, snapshotter := range []string{"overlayfs", "native"} {
+		t.Run(snapshotter, func(t *testing.T) {
+			s := newStore(t, "128m")
+			reg := registry.Start(t)
+			ref, _ := reg.Push(t, "team/tool:1", simple(t))
+			p := newPuller(t, s, func(c *pull.Config) { c.DirectApply, c.Snapshotter = snapshotter == "native", snapshotter })
+			img, err := p.Pull(s.ctx, insecure(request(ref)), nil)
+			require.NoError(t, err)
+			s.view(t, snapshotter, img.ChainID, func(root string) {
+				require.FileExists(t, filepath.Join(root, "etc/a"))
+				require.FileExists(t, filepath.Join(root, "etc/b"))
+				require.NoFileExists(t, filepath.Join(root, "gone"))
+			})
+			require.NoError(t, p.Delete(s.ctx, img.Name))
+			require.Empty(t, s.contents(t))
+
+			corrupt := bad(t, registry.File("a", string(noise(100000))))
+			ref, _ = reg.Push(t, "team/bad:1", corrupt)
+			reg.Faults.Corrupt(layerPath(corrupt, 0), -1, 5000)
+			_, err = p.Pull(s.ctx, insecure(request(ref)), nil)
+			require.Equal(t, fault.Digest, fault.CodeOf(err), "%v", err)
+			require.Empty(t, s.contents(t))
+		})
+	}
+}
+
+func TestProgress(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t)
+	ref, _ := reg.Push(t, "team/tool:1", large(t))
+	var last api.PullProgress
+	reports := 0
+	start := time.Now()
+	_, err := newPuller(t, s).Pull(s.ctx, insecure(request(ref)), func(p api.PullProgress) {
+		require.GreaterOrEqual(t, p.Done, last.Done)
+		last = p
+		reports++
+	})
+	require.NoError(t, err)
+	require.Equal(t, "done", last.Status)
+	require.Equal(t, last.Total, last.Done)
+	require.Len(t, last.Layers, 2)
+	require.Equal(t, "done", last.Layers[0].Status)
+	// A few for changes of the status, and five a second.
+	require.LessOrEqual(t, reports, 6+int(time.Since(start)/(150*time.Millisecond)))
+}
+
+func TestNoGoroutineIsLeft(t *testing.T) {
+	s := newStore(t, "128m")
+	reg := registry.Start(t)
+	image := large(t)
+	ref, _ := reg.Push(t, "team/tool:1", image)
+	before := goleak.IgnoreCurrent()
+	p := newPuller(t, s)
+	_, err := p.Pull(s.ctx, insecure(request(ref)), nil)
+	require.NoError(t, err)
+	require.NoError(t, p.Delete(s.ctx, ref))
+	reg.Faults.Cut(layerPath(image, 0), -1, 1000)
+	_, err = p.Pull(s.ctx, insecure(request(ref)), nil)
+	require.Error(t, err)
+	// The registry's own connections are in this process too and end a moment later.
+	goleak.VerifyNone(t, before, goleak.IgnoreAnyFunction("net/http.(*conn).serve"))
+}
+
+func platformImage(t testing.TB, arch, variant string) *registry.Image {
+	return registry.NewImage(t, []registry.Layer{registry.NewLayer(t, registry.Tar(t, registry.File("arch", arch+variant)), registry.Gzip)},
+		registry.WithPlatform("linux", arch, variant))
+}
