@@ -169,12 +169,16 @@ func (p pin) join() error {
 	return nil
 }
 
-// share makes the node's mounts shared, as systemd does at boot, and gives the
-// pin a private file system: the kernel refuses to bind a mount namespace where
-// the bind would be propagated into that same namespace.
+// share makes the node's mounts shared, as systemd does at boot, unless somebody
+// did, and gives the pin a private file system: the kernel refuses to bind a mount
+// namespace where the bind would be propagated into that same namespace.
 func (p pin) share() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
-		return fmt.Errorf("make / shared: %w", err)
+	if shared, err := rootIsShared(); err != nil {
+		return err
+	} else if !shared {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+			return fmt.Errorf("make / shared: %w", err)
+		}
 	}
 	if mounted, err := isMountPoint(p.dir); err != nil {
 		return err
@@ -191,6 +195,22 @@ func (p pin) share() error {
 		return err
 	}
 	return f.Close()
+}
+
+// rootIsShared reports whether mounts below / are seen in namespaces made from it.
+func rootIsShared() (bool, error) {
+	mounts, err := readMounts()
+	if err != nil {
+		return false, err
+	}
+	shared := false
+	for _, m := range mounts {
+		if m.Mountpoint == "/" {
+			// The last one is on top.
+			shared = strings.Contains(m.Optional, "shared:")
+		}
+	}
+	return shared, nil
 }
 
 // create gives the calling thread a new namespace whose root can be left, and

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -50,6 +51,8 @@ func GatherNode() (oci.Node, error) {
 		return oci.Node{}, nodeError("read", "/dev", err, "")
 	}
 	n.PidMax, _ = strconv.ParseInt(readWord("/proc/sys/kernel/pid_max"), 10, 64)
+	n.NoSwapLimit = lacksLimit(n.CgroupV2, "memory/memory.memsw.limit_in_bytes", "memory.max", "memory.swap.max")
+	n.NoBlkioWeight = lacksLimit(n.CgroupV2, "blkio/blkio.weight", "io.max", "io.weight", "io.bfq.weight")
 	if info, err := os.Stat("/usr/share/zoneinfo"); err == nil && info.IsDir() {
 		n.ZoneinfoDir = "/usr/share/zoneinfo"
 	}
@@ -150,4 +153,19 @@ func countList(list string) int {
 func hasSeccomp() bool {
 	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0)
 	return errors.Is(err, unix.EFAULT)
+}
+
+// lacksLimit reports whether the kernel has a controller, but not one of its
+// limits. v1 shows its limits everywhere. The root of v2 has none, so its children
+// are asked: if there is a controller's file sure in one of them and none of the
+// limit's files, the kernel was built without.
+func lacksLimit(v2 bool, v1 string, sure string, files ...string) bool {
+	if !v2 {
+		return unix.Access(filepath.Join(cgroupRoot, v1), unix.F_OK) != nil
+	}
+	some := func(name string) bool {
+		found, err := filepath.Glob(filepath.Join(cgroupRoot, "*", name))
+		return err == nil && len(found) > 0
+	}
+	return some(sure) && !slices.ContainsFunc(files, some)
 }
