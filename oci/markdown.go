@@ -1,0 +1,144 @@
+package oci
+
+import (
+	"fmt"
+	"strings"
+)
+
+//go:generate go run ./gendoc ../docs/options.md
+
+// Markdown returns docs/options.md, which is made from the option table and the
+// list of differences.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString(markdownHead)
+	for _, command := range []struct {
+		on    Command
+		title string
+	}{{OnRun, "careen run"}, {OnPull, "careen pull"}} {
+		fmt.Fprintf(&b, "\n## %s\n", command.title)
+		for _, group := range HelpGroups(command.on) {
+			fmt.Fprintf(&b, "\n### %s\n\n", group.Group)
+			b.WriteString(tableHead(group.Group))
+			for _, option := range group.Options {
+				b.WriteString(tableRow(option))
+			}
+		}
+	}
+	b.WriteString(dockerSection())
+	b.WriteString(differenceSection())
+	return b.String()
+}
+
+const markdownHead = `# Options of run and pull
+
+<!-- Made from the tables in package oci by "go generate ./oci"; a test fails when it is stale. -->
+
+Options mean what they mean to podman 4.3.1 as Debian 12 configures it. All of GNU's spellings work: ` + "`--name=value`" + `,
+` + "`--name value`" + `, ` + "`-n value`" + `, ` + "`-nvalue`" + `, ` + "`-n=value`" + ` and clusters such as ` + "`-it`" + `; a boolean takes
+` + "`=true`" + ` and ` + "`=false`" + `. Of an option that is given several times the last use counts, unless the table says *repeatable*;
+*list* options can also be given once with commas. Options end at the image.
+
+Every option is either implemented, accepted without effect, or refused by name before anything is pulled. Several wrong options
+are reported together, each with what is wrong and an example that is right. "Since" is careen's version.
+
+Ironic's agent splits options on blanks and knows no quotes, so a value with a blank in it, such as
+` + "`--device-cgroup-rule='c 1:3 rwm'`" + `, cannot come through it; careen's own command line keeps words whole.
+`
+
+func tableHead(group Group) string {
+	if group == GroupReject {
+		return "| option | why it is refused | instead | since |\n|---|---|---|---|\n"
+	}
+	return "| option | effect | default | difference from podman 4.3.1 | since |\n|---|---|---|---|---|\n"
+}
+
+func tableRow(option OptionInfo) string {
+	if option.Group == GroupReject {
+		instead := option.Instead
+		if len(option.Harmless) > 0 {
+			instead += fmt.Sprintf(" (%s passes)", harmlessText(option.Harmless))
+		}
+		return row(optionCell(option), option.Help, instead, option.Since)
+	}
+	difference := option.Difference
+	if option.Podman == "newer" {
+		note := "newer podman's"
+		if difference != "" {
+			note += "; " + difference
+		}
+		difference = note
+	}
+	return row(optionCell(option), option.Help, option.Default, difference, option.Since)
+}
+
+func harmlessText(values []string) string {
+	var texts []string
+	for _, value := range values {
+		if value != "" {
+			texts = append(texts, "`"+value+"`")
+		}
+	}
+	return strings.Join(texts, ", ")
+}
+
+// optionCell shows names, value and how often the option may be given.
+func optionCell(option OptionInfo) string {
+	cell := "`--" + option.Name
+	if option.Arg != "" {
+		cell += "=" + option.Arg
+	}
+	cell += "`"
+	if option.Short != "" {
+		cell += ", `-" + option.Short + "`"
+	}
+	for _, alias := range option.Aliases {
+		cell += ", `--" + alias + "`"
+	}
+	switch option.Kind {
+	case List:
+		cell += " *list*"
+	case Array:
+		cell += " *repeatable*"
+	}
+	return cell
+}
+
+func row(cells ...string) string {
+	for i, cell := range cells {
+		cells[i] = strings.ReplaceAll(cell, "|", `\|`)
+	}
+	return "| " + strings.Join(cells, " | ") + " |\n"
+}
+
+// dockerSection lists docker's options that podman does not have.
+func dockerSection() string {
+	var b strings.Builder
+	b.WriteString("\n## Options of docker that podman does not have\n\n| option | careen | why | instead |\n|---|---|---|---|\n")
+	for _, option := range optionTable {
+		if option.Podman == "docker" {
+			b.WriteString(row(optionCell(option), string(option.Verdict), option.Help, option.Instead))
+		}
+	}
+	b.WriteString("\nWhere docker and podman give one option two meanings, careen follows podman: a bind whose source is missing is an error," +
+		"\n`--mount` needs `type=`, a tmpfs is executable, `--read-only` leaves /run, /tmp and /var/tmp writable," +
+		"\n`--entrypoint` may be a JSON list, `-e 'PREFIX*'` copies all variables with that prefix, the default limit of processes is 2048," +
+		"\nand AUDIT_WRITE, MKNOD and NET_RAW are not among the default capabilities.\n")
+	return b.String()
+}
+
+func differenceSection() string {
+	var b strings.Builder
+	b.WriteString("\n## All differences from podman 4.3.1\n\n" +
+		"A test runs podman's own results for 292 option sets (`oci/testdata/conformance`) and for option sets drawn at random\n" +
+		"(`integration/podmandiff`) against careen; what differs has to be in this table.\n\n" +
+		"| difference | reason | seen in case |\n|---|---|---|\n")
+	for _, difference := range differences {
+		where := "any"
+		if difference.Case != "" {
+			where = "`" + difference.Case + "`"
+		}
+		b.WriteString(row(difference.What, difference.Reason, where))
+	}
+	return b.String()
+}
