@@ -1,0 +1,280 @@
+package oci_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/stretchr/testify/require"
+)
+
+// buildHost is a node with what the options of these tests name.
+func buildHost() *fakeHost {
+	h := newFakeHost()
+	h.dir("/data/sub")
+	h.file("/data/hosts", "192.0.2.7 from-file\n")
+	h.file("/etc/localtime", "zone")
+	h.users["svc"] = "svc:x:1234:1235:Service,Room 1:/home/svc:/bin/sh"
+	h.dir("/dev")
+	h.node("/dev/sda", "b", 8, 0)
+	h.link("/dev/disk/by-id/wwn-1", "../../sda")
+	h.node("/dev/sg/a/0", "c", 21, 0)
+	h.node("/dev/sg/1", "c", 21, 1)
+	h.file("/run/netns/blue", "")
+	h.file("/etc/netns/blue/resolv.conf", "search blue.example\nnameserver 10.1.1.1\nnameserver 127.0.0.1\n")
+	return h
+}
+
+// build runs one option line with a plain image; change may alter the input.
+func build(t *testing.T, line string, change func(*oci.BuildInput)) (*oci.Plan, error) {
+	t.Helper()
+	words, err := oci.ExactWords(line)
+	require.NoError(t, err)
+	host := buildHost()
+	run, err := oci.ParseRun(append(words, "image"), oci.Caller{Host: host, WorkDir: "/data"})
+	if err != nil {
+		return nil, err
+	}
+	root := newFakeHost()
+	root.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nsvc2:x:77:78::/home/svc2:/bin/sh\n")
+	root.file("/etc/hosts", "192.0.2.9 image\n")
+	in := oci.BuildInput{
+		ID: containerID, Host: host, Node: testNode(true), Dir: "/d", VolumeDir: "/store", ControlDir: "/d/control",
+		InitPath: "/usr/bin/careen", RootFS: "rootfs", Image: oci.Image{Reference: "image", Files: fakeFiles{root}},
+	}
+	in.Image.Config.Config.Cmd = []string{"/bin/true"}
+	if change != nil {
+		change(&in)
+	}
+	return run.Build(in)
+}
+
+func mustBuild(t *testing.T, line string) *oci.Plan {
+	t.Helper()
+	plan, err := build(t, line, nil)
+	require.NoError(t, err, line)
+	return plan
+}
+
+func mountAt(plan *oci.Plan, destination string) specs.Mount {
+	for _, m := range plan.Spec.Mounts {
+		if m.Destination == destination {
+			return m
+		}
+	}
+	return specs.Mount{}
+}
+
+func fileNamed(plan *oci.Plan, name string) string {
+	for _, file := range plan.Files {
+		if strings.HasSuffix(file.Path, "/"+name) {
+			return string(file.Content)
+		}
+	}
+	return "absent"
+}
+
+func TestDefaultNetworkIsTheNodes(t *testing.T) {
+	plan := mustBuild(t, "--rm")
+	for _, ns := range plan.Spec.Linux.Namespaces {
+		require.NotEqual(t, specs.NetworkNamespace, ns.Type)
+	}
+	require.Equal(t, nodeHostname, plan.Spec.Hostname)
+	require.Empty(t, plan.Spec.Linux.Sysctl)
+	require.Contains(t, plan.Spec.Process.Env, "container=careen")
+	require.Equal(t, 10*time.Second, plan.StopTimeout)
+	require.Equal(t, 15, plan.StopSignal)
+	require.Equal(t, "/d/control", mountAt(plan, "/run/careen").Source)
+}
+
+func TestVolumes(t *testing.T) {
+	plan := mustBuild(t, "-v cache:/cache:U,noexec -v /scratch -v name:/plain:nocopy -u svc2")
+	require.Equal(t, []oci.PlanVolume{
+		{Path: "/store/cache", Name: "cache", CopyFrom: "/cache", UID: 77, GID: 78},
+		{Path: "/d/volumes/1", CopyFrom: "/scratch", UID: 77, GID: 78},
+		{Path: "/store/name", Name: "name", UID: 77, GID: 78},
+	}, plan.Volumes)
+	require.Equal(t, []oci.PlanChown{{Path: "/store/cache", UID: 77, GID: 78}}, plan.Chowns)
+	require.ElementsMatch(t, []string{"noexec", "rw", "rprivate", "nosuid", "nodev", "rbind"}, mountAt(plan, "/cache").Options)
+}
+
+func TestOverlayVolume(t *testing.T) {
+	plan := mustBuild(t, "-v ./sub:/a:O -v /data:/b:O,upperdir=/u,workdir=/w -v cache:/c:O")
+	require.Equal(t, []oci.PlanOverlay{
+		{Lower: "/data/sub", Upper: "/d/overlay/0/upper", Work: "/d/overlay/0/work"},
+		{Lower: "/data", Upper: "/u", Work: "/w"},
+		{Lower: "/store/cache", Upper: "/d/overlay/2/upper", Work: "/d/overlay/2/work"},
+	}, plan.Overlays)
+	require.Equal(t, []string{"lowerdir=/data,upperdir=/u,workdir=/w,private"}, []string{strings.Join(mountAt(plan, "/b").Options, ",")})
+}
+
+func TestIDMap(t *testing.T) {
+	plan := mustBuild(t, "-v '/data:/a:idmap=uids=0-1000-1#5-6-7;gids=@0-1000-1'")
+	m := mountAt(plan, "/a")
+	require.Contains(t, m.Options, "idmap")
+	require.Equal(t, []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 5, HostID: 6, Size: 7}}, m.UIDMappings)
+	require.Equal(t, []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}}, m.GIDMappings)
+	_, err := build(t, "-v '/data:/a:idmap=uids=0-1-1'", nil)
+	require.Error(t, err)
+	plan = mustBuild(t, "-v /data:/a:idmap")
+	require.NotContains(t, mountAt(plan, "/a").Options, "idmap")
+	require.Contains(t, strings.Join(plan.Warnings, "\n"), "idmap")
+}
+
+func TestNewerPodmansOptions(t *testing.T) {
+	plan := mustBuild(t, "--mount type=ramfs,dst=/r,ramfs-mode=700 --hosts-file=hosts --no-hostname --systemd=always --shm-size-systemd=1m"+
+		" --user 4242 --group-entry 'g:x:$GID:$USERLIST' --tz=local")
+	require.Equal(t, "ramfs", mountAt(plan, "/r").Type)
+	require.Contains(t, mountAt(plan, "/r").Options, "mode=700")
+	require.Equal(t, "192.0.2.7\tfrom-file\n127.0.0.1\tlocalhost\n::1\tlocalhost\n", fileNamed(plan, "hosts"))
+	require.Empty(t, mountAt(plan, "/etc/hostname").Source)
+	require.Contains(t, mountAt(plan, "/run/lock").Options, "size=1048576")
+	require.Equal(t, 37, plan.StopSignal)
+	require.Contains(t, plan.RootAppends, oci.PlanAppend{Path: "/etc/group", Content: []byte("g:x:4242:4242\n")})
+	require.Equal(t, "zone", fileNamed(plan, "localtime"))
+	require.Equal(t, "192.0.2.9\timage\n127.0.0.1\tlocalhost\n::1\tlocalhost\n", fileNamed(mustBuild(t, "--hosts-file=image"), "hosts"))
+	require.Equal(t, "127.0.0.1\tlocalhost\n::1\tlocalhost\n", fileNamed(mustBuild(t, "--hosts-file=none"), "hosts"))
+}
+
+func TestNetworkNamespaceByPath(t *testing.T) {
+	plan := mustBuild(t, "--network=ns:/run/netns/blue --dns-search=a.example")
+	require.Equal(t, "search a.example blue.example\nnameserver 10.1.1.1\n", fileNamed(plan, "resolv.conf"))
+	_, err := build(t, "--network=ns:/run/netns/red", nil)
+	require.Error(t, err)
+	plan, err = build(t, "--network=ns:/run/netns/blue", func(in *oci.BuildInput) {
+		in.Host.(*fakeHost).file("/etc/netns/blue/resolv.conf", "nameserver 127.0.0.53\n")
+	})
+	require.NoError(t, err)
+	require.Empty(t, fileNamed(plan, "resolv.conf"))
+	require.Contains(t, strings.Join(plan.Warnings, "\n"), "no name server")
+}
+
+func TestRefusedNetworks(t *testing.T) {
+	for _, network := range []string{"bridge", "private", "default", "slirp4netns", "slirp4netns:mtu=1", "pasta", "container:x", "pod", "podman", "a,b", ""} {
+		_, err := build(t, "--network="+network, nil)
+		require.Error(t, err, network)
+		require.Equal(t, fault.Unsupported, fault.CodeOf(err), network)
+		require.Contains(t, fault.RemedyOf(err), "--network=host", network)
+	}
+}
+
+func TestDevices(t *testing.T) {
+	plan := mustBuild(t, "--device /dev/disk/by-id/wwn-1 --device /dev/sg:/dev/scsi:r")
+	paths := []string{}
+	for _, device := range plan.Spec.Linux.Devices {
+		paths = append(paths, device.Path)
+	}
+	require.Equal(t, []string{"/dev/sda", "/dev/scsi/1", "/dev/scsi/a/0"}, paths)
+	require.Equal(t, "r", plan.Spec.Linux.Resources.Devices[2].Access)
+	for _, value := range []string{"/dev", "/data", "/dev/none", "vendor.example/class=all", "/dev/sda::rw", "", "/dev/sda:x"} {
+		_, err := build(t, "--device='"+value+"'", nil)
+		if value != "/dev" && value != "" {
+			require.Error(t, err, value)
+		}
+	}
+}
+
+func TestHostUserHasDecimalIDs(t *testing.T) {
+	plan := mustBuild(t, "--hostuser=svc --user=svc --network=none")
+	require.Equal(t, uint32(1234), plan.Spec.Process.User.UID)
+	require.Equal(t, uint32(1235), plan.Spec.Process.User.GID)
+	require.Equal(t, "svc:*:1234:1235:Service:/:/bin/sh\n", string(plan.RootAppends[0].Content))
+	require.Contains(t, plan.Spec.Process.Env, "HOME=/")
+}
+
+func TestImageOwnWorkDirIsMade(t *testing.T) {
+	plan, err := build(t, "", func(in *oci.BuildInput) { in.Image.Config.Config.WorkingDir = "work" })
+	require.NoError(t, err)
+	require.Equal(t, []string{"/work"}, plan.RootDirs)
+	require.Equal(t, "/work", plan.Spec.Process.Cwd)
+	_, err = build(t, "-w /work", nil)
+	require.Equal(t, oci.ExitDenied, oci.ExitCode(err))
+	_, err = build(t, "-w /etc/passwd", nil)
+	require.Equal(t, oci.ExitDenied, oci.ExitCode(err))
+}
+
+func TestNodeDecides(t *testing.T) {
+	run := func(line string) *oci.Run {
+		words, err := oci.ExactWords(line)
+		require.NoError(t, err)
+		run, err := oci.ParseRun(append(words, "x"), oci.Caller{})
+		require.NoError(t, err)
+		return run
+	}
+	v1, v2 := testNode(false), testNode(true)
+	for _, line := range []string{
+		"--cgroup-conf=memory.high=1", "--memory=1g --memory-swap=512m", "--memory-swap=1g", "--memory-swappiness=101",
+		"--memory=1g --memory-reservation=2g", "--cpu-period=500", "--cpu-quota=10", "--cpus=0.001", "--cpuset-cpus=4",
+		"--cpuset-cpus=x", "--cpuset-mems=1", "--blkio-weight=5",
+	} {
+		err := run(line).Check(v1)
+		require.Error(t, err, line)
+		require.NotEmpty(t, fault.RemedyOf(err), line)
+		require.NoError(t, run(line).Check(v2), line)
+	}
+	require.Error(t, run("--security-opt=apparmor=mine").Check(v1))
+	require.Error(t, run("--security-opt=label=type:x").Check(oci.Node{SELinux: true}))
+	noSwap := v1
+	noSwap.NoSwapLimit, noSwap.NoBlkioWeight, noSwap.Seccomp = true, true, false
+	plan, err := build(t, "--memory=1g --blkio-weight=500 --security-opt=seccomp=unconfined", func(in *oci.BuildInput) { in.Node = noSwap })
+	require.NoError(t, err)
+	require.Nil(t, plan.Spec.Linux.Resources.Memory.Swap)
+	require.Nil(t, plan.Spec.Linux.Resources.BlockIO.Weight)
+	require.Len(t, plan.Warnings, 3)
+	_, err = build(t, "", func(in *oci.BuildInput) { in.Node = noSwap })
+	require.Equal(t, fault.Node, fault.CodeOf(err))
+}
+
+func TestIsolationWarnings(t *testing.T) {
+	for line, want := range map[string]string{
+		"--privileged":                          "--privileged",
+		"--pid=host":                            "--pid=host",
+		"-v /:/host":                            "whole file system is readable and writable",
+		"-v /:/host:ro":                         "whole file system is readable",
+		"-v /run/docker.sock:/s":                "socket",
+		"--security-opt=seccomp=unconfined":     "every system call",
+		"--cap-add=sys_admin":                   "CAP_SYS_ADMIN",
+		"--security-opt=systempaths=unconfined": "unmask=ALL",
+		"-v /dev:/dev":                          "writable",
+		"--ipc=host":                            "shared memory",
+		"--device-cgroup-rule='a *:* rwm'":      "every device",
+	} {
+		words, err := oci.ExactWords(line)
+		require.NoError(t, err)
+		run, err := oci.ParseRun(append(words, "x"), oci.Caller{})
+		require.NoError(t, err)
+		require.Len(t, run.Isolation(), 1, line)
+		require.Contains(t, run.Isolation()[0], want)
+	}
+	run, err := oci.ParseRun([]string{"--network=host", "--read-only", "-v", "/lib/modules:/lib/modules:ro", "x"}, oci.Caller{})
+	require.NoError(t, err)
+	require.Empty(t, run.Isolation())
+}
+
+func TestExplainMasksSecrets(t *testing.T) {
+	words := []string{"-e", "API_TOKEN=hunter2", "--creds=u:hunter2", "--privileged", "-it", "image"}
+	run, err := oci.ParseRun(words, oci.Caller{})
+	require.NoError(t, err)
+	in := oci.BuildInput{ID: containerID, Node: testNode(true), Dir: "/d"}
+	in.Image.Config.Config.Cmd = []string{"x"}
+	plan, err := run.Build(in)
+	require.NoError(t, err)
+	base, err := run.Baseline().Build(in)
+	require.NoError(t, err)
+	text := oci.Explain(run, plan, base).String()
+	require.NotContains(t, text, "hunter2")
+	require.Contains(t, text, "- seccomp filter")
+	require.Contains(t, text, "+ terminal: yes")
+	require.Contains(t, text, "~ device rule 0: deny a *:* rwm → allow a *:* rwm")
+}
+
+func TestBuildIsDeterministic(t *testing.T) {
+	line := "-e A=1 -e B=2 --label x=y -v a:/a -v b:/b --tmpfs /t --annotation k=v --sysctl kernel.sem=1 --cap-add SYS_ADMIN --privileged"
+	first := mustBuild(t, line)
+	for range 10 {
+		require.Equal(t, first, mustBuild(t, line))
+	}
+}

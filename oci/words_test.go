@@ -1,0 +1,214 @@
+package oci_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
+	"github.com/stretchr/testify/require"
+)
+
+func TestWordsOfAllShapes(t *testing.T) {
+	want := []string{"--rm", "-v", "/a:/b", "--memory=1g"}
+	for name, shape := range map[string]any{
+		"string":       " --rm  -v\t/a:/b\n--memory=1g ",
+		"list":         []string{"--rm", "-v", "/a:/b", "--memory=1g"},
+		"list of some": []any{"--rm -v", "/a:/b --memory=1g"},
+		"any blanks":   []any{"--rm\u00a0-v", "/a:/b\x1f--memory=1g"},
+	} {
+		words, err := oci.Words(shape)
+		require.NoError(t, err, name)
+		require.Equal(t, want, words, name)
+	}
+	words, err := oci.Words(nil)
+	require.NoError(t, err)
+	require.Empty(t, words)
+	// Ironic writes elements that are no strings as Python does.
+	words, err = oci.Words([]any{"--timeout", float64(30), json.Number("7"), 5, int64(6), true, false})
+	require.NoError(t, err)
+	require.Equal(t, []string{"--timeout", "30", "7", "5", "6", "True", "False"}, words)
+}
+
+func TestWordsRefusesOtherShapes(t *testing.T) {
+	for name, shape := range map[string]any{
+		"map": map[string]any{"a": 1}, "number": 5, "list of lists": []any{[]any{"x"}}, "null inside": []any{nil},
+		"NUL": "a\x00b", "too many": strings.Repeat("a ", 5000),
+	} {
+		_, err := oci.Words(shape)
+		require.Error(t, err, name)
+		require.Equal(t, fault.BadRequest, fault.CodeOf(err), name)
+		require.NotEmpty(t, fault.RemedyOf(err), name)
+	}
+}
+
+func TestExactWords(t *testing.T) {
+	words, err := oci.ExactWords([]any{"--device-cgroup-rule=c 1:3 rwm", ""})
+	require.NoError(t, err)
+	require.Equal(t, []string{"--device-cgroup-rule=c 1:3 rwm", ""}, words)
+	words, err = oci.ExactWords(`-e 'A=b  c' -e "D=\"x\" $y \z" F\ G '' "a"'b'`)
+	require.NoError(t, err)
+	require.Equal(t, []string{"-e", "A=b  c", "-e", `D="x" $y \z`, "F G", "", "ab"}, words)
+	_, err = oci.ExactWords(`-e 'open`)
+	require.Error(t, err)
+}
+
+// TestCorpusSplits holds the splitter against shlex, by which the corpus was split.
+func TestCorpusSplits(t *testing.T) {
+	for _, c := range loadCases(t) {
+		words, err := oci.ExactWords(c.RunOptions)
+		require.NoError(t, err, c.Name)
+		require.Equal(t, append([]string{}, c.Flags...), append([]string{}, words...), c.Name)
+	}
+}
+
+func TestSpellings(t *testing.T) {
+	same := [][]string{
+		{"-i", "-t", "-m", "1g", "-e", "A=b", "--network", "host", "x", "-v"},
+		{"-it", "-m1g", "-eA=b", "--net=host", "x", "-v"},
+		{"-itm=1g", "-e=A=b", "--net", "host", "x", "-v"},
+		{"--interactive=true", "--tty", "--memory=1g", "--env", "A=b", "--", "x", "-v"},
+		{"--interactive=false", "-i", "-tm", "1g", "--env=A=b", "x", "-v"},
+	}
+	for _, words := range same {
+		run, err := oci.ParseRun(words, oci.Caller{})
+		require.NoError(t, err, words)
+		o := run.Options
+		require.True(t, o.Interactive && o.TTY, words)
+		require.Equal(t, int64(1<<30), *o.Resources.Memory.Limit, words)
+		require.Equal(t, map[string]string{"A": "b"}, o.Env, words)
+		require.Equal(t, oci.NamespaceHost, o.Network.Mode, words)
+		require.Equal(t, []string{"-v"}, run.Command, words)
+	}
+}
+
+func TestRunOptionsRefusePositionalWords(t *testing.T) {
+	_, err := oci.ParseRunOptions([]string{"--device-cgroup-rule", "'c", "1:3", "rwm'"}, "image", nil, oci.Caller{})
+	require.Error(t, err)
+	require.Contains(t, err.Error(), "1:3")
+	run, err := oci.ParseRunOptions([]string{"--rm"}, "image", []string{"-x"}, oci.Caller{})
+	require.NoError(t, err)
+	require.Equal(t, []string{"-x"}, run.Command)
+}
+
+func TestErrorsTogether(t *testing.T) {
+	_, err := oci.ParseRun(strings.Fields("--cpus=two --pod=p --tls-verfy=false --cap-add NOPE --detach -v rel:x image"), oci.Caller{})
+	var all oci.Errors
+	require.True(t, errors.As(err, &all))
+	require.Len(t, all, 6)
+	codes := make(map[string]fault.Code)
+	for _, e := range all {
+		codes[e.Subject] = e.Code
+		require.NotEmpty(t, e.Remedy, e)
+	}
+	require.Equal(t, map[string]fault.Code{
+		"--cpus=two": fault.BadOption, "--pod=p": fault.Unsupported, "--tls-verfy": fault.BadOption,
+		"--cap-add NOPE": fault.BadOption, "--detach": fault.Unsupported, "-v rel:x": fault.BadOption,
+	}, codes)
+	require.Contains(t, err.Error(), "Did you mean --tls-verify?")
+	require.Equal(t, fault.BadOption, fault.CodeOf(err))
+}
+
+func TestSecretsStayOutOfErrorsAndLogs(t *testing.T) {
+	words := strings.Fields("--creds=me:hunter2 -e API_TOKEN=hunter2 -e URL=https://u:hunter2@h/ -e PLAIN=yes --label key=hunter2 image")
+	run, err := oci.ParseRun(words, oci.Caller{})
+	require.NoError(t, err)
+	text := strings.Join(run.Redacted(), " ")
+	require.NotContains(t, text, "hunter2")
+	require.Contains(t, text, "PLAIN=yes")
+	require.Contains(t, text, "--creds=me:***")
+	require.Equal(t, "me:hunter2", run.Pull().Creds)
+	_, err = oci.ParsePull([]string{"--creds=:hunter2", "image"}, oci.Caller{})
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "hunter2")
+	_, err = oci.ParseRun([]string{"-e", "=hunter2", "image"}, oci.Caller{})
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "hunter2")
+}
+
+func TestPullOptions(t *testing.T) {
+	host := newFakeHost()
+	host.file("/fix/auth.json", "{}")
+	host.dir("/fix/certs")
+	caller := oci.Caller{Host: host, WorkDir: "/fix"}
+	pull, err := oci.ParsePull(strings.Fields("--tls-verify=false --authfile auth.json --cert-dir=certs --creds u:p:q --retry 7"+
+		" --retry-delay=5s --platform linux/arm64/v8 -q --policy=newer docker://r:5000/x:1"), caller)
+	require.NoError(t, err)
+	require.False(t, *pull.TLSVerify)
+	require.Equal(t, "/fix/auth.json", pull.AuthFile)
+	require.Equal(t, "/fix/certs", pull.CertDir)
+	require.Equal(t, "u:p:q", pull.Creds)
+	require.Equal(t, 7, pull.Retry)
+	require.Equal(t, 5*time.Second, pull.RetryDelay)
+	require.Equal(t, oci.Platform{OS: "linux", Arch: "arm64", Variant: "v8"}, pull.Platform)
+	require.True(t, pull.Quiet)
+	require.Equal(t, oci.PullNewer, pull.Policy)
+	require.Equal(t, "r:5000/x:1", pull.Image.Name)
+
+	pull, err = oci.ParsePullOptions(nil, "busybox", oci.Caller{})
+	require.NoError(t, err)
+	require.Nil(t, pull.TLSVerify)
+	require.Equal(t, oci.PullAlways, pull.Policy)
+	require.Equal(t, -1, pull.Retry)
+
+	for _, line := range []string{
+		"--all-tags x", "-a x", "--network=host x", "a b", "", "--platform=linux/amd64 --os=linux x", "--retry-delay=soon x",
+		"--policy=perhaps x", "--authfile=/none x", "--decryption-key=k x", "--signature-policy=f x",
+	} {
+		_, err := oci.ParsePull(strings.Fields(line), caller)
+		require.Error(t, err, line)
+		require.Equal(t, oci.ExitEngine, oci.ExitCode(err), line)
+	}
+	pull, err = oci.ParsePull([]string{"--help"}, caller)
+	require.NoError(t, err)
+	require.True(t, pull.Help)
+}
+
+func TestRunPulls(t *testing.T) {
+	for policy, want := range map[string]string{
+		"always": "always", "Always": "always", "never": "never", "ifnotpresent": "missing", "IfNotPresent": "missing", "": "missing", "IfNewer": "newer",
+	} {
+		run, err := oci.ParseRun([]string{"--pull=" + policy, "--arch=arm64", "x"}, oci.Caller{})
+		require.NoError(t, err, policy)
+		require.Equal(t, want, run.Pull().Policy)
+		require.Equal(t, "arm64", run.Pull().Platform.Arch)
+	}
+	run, err := oci.ParseRun([]string{"x"}, oci.Caller{})
+	require.NoError(t, err)
+	require.Equal(t, oci.PullMissing, run.Pull().Policy)
+}
+
+func TestReferences(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
+	for text, want := range map[string]oci.Reference{
+		"busybox":                           {Transport: "docker", Name: "docker.io/library/busybox:latest", Tag: "latest"},
+		"docker://busybox:1":                {Transport: "docker", Name: "docker.io/library/busybox:1", Tag: "1"},
+		"oci://reg.example/fw":              {Transport: "docker", Name: "reg.example/fw:latest", Tag: "latest"},
+		"localhost:5000/a/b":                {Transport: "docker", Name: "localhost:5000/a/b:latest", Tag: "latest"},
+		"reg:5000/x:1@" + digest:            {Transport: "docker", Name: "reg:5000/x@" + digest, Digest: digest},
+		"oci:/opt/img":                      {Transport: "oci", Path: "/opt/img"},
+		"oci:/opt/img:fw:1":                 {Transport: "oci", Path: "/opt/img", Tag: "fw:1"},
+		"oci-archive:/x.tar:y":              {Transport: "oci-archive", Path: "/x.tar", Tag: "y"},
+		"docker-archive:/x.tar:busybox:1.2": {Transport: "docker-archive", Path: "/x.tar", Tag: "busybox:1.2"},
+		"dir:5000/x":                        {Transport: "docker", Name: "dir:5000/x:latest", Tag: "latest"},
+	} {
+		got, err := oci.ParseReference(text)
+		require.NoError(t, err, text)
+		want.Original = text
+		require.Equal(t, want, got, text)
+	}
+	for text, code := range map[string]fault.Code{
+		"": fault.BadReference, " x": fault.BadReference, "UPPER/Case": fault.BadReference, "docker://": fault.BadReference,
+		"docker:///x": fault.BadReference, "oci:": fault.BadReference, "x:bad tag": fault.BadReference, strings.Repeat("a", 2000): fault.BadReference,
+		"dir:/x": fault.Unsupported, "containers-storage:x": fault.Unsupported, "docker-daemon:x:1": fault.Unsupported,
+		"https://reg/x": fault.Unsupported, "ftp://x": fault.Unsupported,
+	} {
+		_, err := oci.ParseReference(text)
+		require.Error(t, err, text)
+		require.Equal(t, code, fault.CodeOf(err), text)
+		require.NotEmpty(t, fault.RemedyOf(err), text)
+	}
+}
