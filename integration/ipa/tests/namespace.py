@@ -1,0 +1,103 @@
+"""A place on this machine where the real ironic-python-agent may run as a process.
+
+IPA believes that the machine is its to inventory and to clean. Here it gets a network of its own with nothing but
+loopback and one interface that looks like hardware, a /dev without disks, and a PATH with a few harmless programs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+#: What IPA finds on its PATH: it lists devices and routes, and changes nothing.
+PROGRAMS = ("cat", "df", "dmesg", "ip", "lsblk", "lscpu", "mount", "ps", "sh", "udevadm")
+
+_SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+_SETUP = r"""
+set -eu
+mount --make-rprivate /
+ip link set lo up
+ip link add ipa0 type veth peer name ipa1
+ip link set ipa0 up
+# IPA takes an interface for hardware that has a device in sysfs; it waits a minute for one.
+mount -t tmpfs tmpfs /sys/class/net
+mkdir -p /sys/class/net/ipa0 /sys/class/net/.pci/0000:00:03.0
+ln -s ../.pci/0000:00:03.0 /sys/class/net/ipa0/device
+ln -s driver-of-test /sys/class/net/ipa0/device/driver
+mkdir -p "$1/dev"
+mount -t tmpfs tmpfs "$1/dev"
+for name in null zero random urandom; do
+    : >"$1/dev/$name"
+    mount --bind "/dev/$name" "$1/dev/$name"
+done
+mkdir "$1/dev/shm"
+mount --rbind "$1/dev" /dev
+echo ready
+read -r _ || true
+"""
+
+
+class Namespace:
+    """The place. Processes that are started in it end with close()."""
+
+    def __init__(self, directory: Path) -> None:
+        """Make it, with files in directory."""
+        self.directory = directory
+        self._processes: list[subprocess.Popen[bytes]] = []
+        programs = directory / "bin"
+        programs.mkdir()
+        for name in PROGRAMS:
+            found = shutil.which(name, path=_SYSTEM)
+            if found:
+                (programs / name).symlink_to(found)
+        # IPA does not start without lshw. What it would find here is nobody's business.
+        (programs / "lshw").write_text("#!/bin/sh\necho '{}'\n")
+        (programs / "lshw").chmod(0o755)
+        self.environment = {"PATH": str(programs), "HOME": str(directory), "LC_ALL": "C.UTF-8"}
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "--mount", "sh", "-c", _SETUP, "sh", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PATH": _SYSTEM},
+        )
+        assert self._holder.stdout is not None
+        if self._holder.stdout.readline().strip() != b"ready":
+            raise RuntimeError("the namespace could not be made")
+
+    def start(
+        self, *command: str, output: Path, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start command there, with its output and errors in a file."""
+        enter = ["/usr/bin/nsenter", f"--target={self._holder.pid}", "--net", "--mount", f"--wd={self.directory}", "--"]
+        with output.open("ab") as log:
+            process = subprocess.Popen(
+                [*enter, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**self.environment, **(environment or {})},
+                cwd=self.directory,
+            )
+        self._processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what is still running."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        assert self._holder.stdin is not None
+        self._holder.stdin.close()
+        self._holder.wait()
+
+    @staticmethod
+    def missing() -> str:
+        """Return why it cannot be made here, or ""."""
+        if os.geteuid() != 0:
+            return "a network namespace needs root"
+        absent = [name for name in ("unshare", "nsenter", "ip", "lsblk") if shutil.which(name, path=_SYSTEM) is None]
+        return f"{', '.join(absent)} not installed" if absent else ""

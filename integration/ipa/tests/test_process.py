@@ -1,0 +1,212 @@
+"""The real ironic-python-agent as a process, its HTTP API, a conductor that lookup and heartbeats drive."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ALLOWED, OTHER
+from tests.fake_agent import FakeAgent, Script
+from tests.namespace import Namespace
+
+Json = dict[str, Any]
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(bool(Namespace.missing()), reason=Namespace.missing() or "-"),
+]
+
+ROOT = Path(__file__).parent.parent
+TOKEN = "t" * 40
+GENERIC = {"step": "generic_container_step", "args": {"container_url": ALLOWED}}
+
+
+class Site:
+    """One node with its conductor."""
+
+    def __init__(self, directory: Path, agent: FakeAgent) -> None:
+        self.directory = directory
+        self.agent = agent
+        self.namespace = Namespace(directory)
+        self.log = directory / "ipa.log"
+        self._conductor: subprocess.Popen[bytes] | None = None
+        self._answer = directory / "conductor.out"
+        steps = directory / "steps.yaml"
+        (directory / "ipa.conf").write_text(
+            f"[DEFAULT]\ndebug = true\ndisk_wait_attempts = 0\n"
+            f"[container]\ncontainer_steps_file = {steps}\n"
+            f"[careen]\nsocket = {agent.path}\nstart_timeout = 1\n"
+        )
+
+    def conduct(self, phase: str, *steps: Json, **containers: Any) -> None:
+        """Start a conductor that wants steps executed."""
+        containers.setdefault("allowed_containers", [ALLOWED])
+        containers.setdefault("container_steps_file", str(self.directory / "steps.yaml"))
+        self._conductor = self.namespace.start(
+            "/bin/sh",
+            "-c",
+            'exec "$0" "$@" >conductor.out',
+            sys.executable,
+            "-m",
+            "conductor",
+            *("--phase", phase),
+            *("--steps", json.dumps(steps)),
+            *("--containers", json.dumps(containers)),
+            *("--token", TOKEN),
+            *("--logs", str(self.directory / "logs.tar.gz")),
+            *("--timeout", "60"),
+            output=self.directory / "conductor.log",
+            environment={"PYTHONPATH": str(ROOT)},
+        )
+
+    def boot(self) -> subprocess.Popen[bytes]:
+        """Start ironic-python-agent."""
+        return self.namespace.start(
+            str(Path(sys.executable).parent / "ironic-python-agent"),
+            f"--config-file={self.directory / 'ipa.conf'}",
+            "--api_url=http://127.0.0.1:6385",
+            "--listen_host=127.0.0.1",
+            "--advertise_host=127.0.0.1",
+            f"--agent_token={TOKEN}",
+            output=self.log,
+        )
+
+    def end(self) -> Json:
+        """Wait for the conductor's end and return what it saw."""
+        assert self._conductor is not None
+        self._conductor.wait(120)
+        text = self._answer.read_text()
+        assert text, self.directory.joinpath("conductor.log").read_text() + self.log.read_text()[-5000:]
+        outcome = json.loads(text)
+        outcome["code"] = self._conductor.returncode
+        assert outcome["code"] != 2, self.log.read_text()[-5000:]
+        return dict(outcome)
+
+
+@pytest.fixture
+def site(tmp_path: Path, agent: FakeAgent) -> Iterator[Site]:
+    found = Site(tmp_path, agent)
+    yield found
+    found.namespace.close()
+
+
+@pytest.mark.parametrize("phase", ["clean", "deploy", "service"])
+def test_two_containers_in_a_row(site: Site, agent: FakeAgent, phase: str) -> None:
+    agent.default = Script(lines=["flashing"], outcome={"result": {"firmware": "2.1"}})
+    site.conduct(phase, GENERIC, GENERIC)
+    site.boot()
+    outcome = site.end()
+    assert outcome["error"] == ""
+    assert [step["status"] for step in outcome["ended"]] == ["SUCCEEDED", "SUCCEEDED"]
+    assert outcome["ended"][0]["result"]["result"] == {"firmware": "2.1"}
+    assert "generic_container_step" in [one["step"] for one in outcome["advertised"]["CareenHardwareManager"]]
+    assert len(agent.runs) == 2
+    # What came with the lookup was told the agent before anything ran.
+    assert agent.options["allowed_containers"] == [ALLOWED]
+    assert "flashing" in site.log.read_text()
+
+
+def test_failure_and_log_collection(site: Site, agent: FakeAgent) -> None:
+    agent.default = Script(lines=["cannot find controller"], exit_code=3)
+    site.conduct("clean", GENERIC)
+    site.boot()
+    outcome = site.end()
+    assert outcome["code"] == 1
+    first, *rest = outcome["error"].split("\n")
+    assert first.startswith("Clean step deploy.generic_container_step failed on node ")
+    assert first.endswith(f"container {ALLOWED} ended with exit code 3. See the last lines of its output.")
+    assert rest[-1] == "cannot find controller"
+    [identifier] = agent.runs
+    with tarfile.open(site.directory / "logs.tar.gz") as logs:
+        assert f"careen/{identifier}.tar.gz" in logs.getnames()
+
+
+def test_an_image_that_is_not_permitted(site: Site, agent: FakeAgent) -> None:
+    site.conduct("service", {**GENERIC, "args": {"container_url": OTHER}})
+    site.boot()
+    assert f"Container image {OTHER} is not in [container]allowed_containers" in site.end()["error"]
+    assert not agent.runs
+
+
+def test_without_an_agent_there_are_no_steps(site: Site, agent: FakeAgent) -> None:
+    agent.stop()
+    site.conduct("clean", GENERIC)
+    site.boot()
+    assert "Node does not support these clean steps: ['generic_container_step']" in site.end()["error"]
+    assert (
+        "Container steps are not available through careen: cannot reach the careen agent"
+        in site.log.read_text()
+    )
+
+
+def test_ipa_crashes_in_the_middle(site: Site, agent: FakeAgent) -> None:
+    """The next IPA finds the step; the conductor learns its real end; nothing runs twice."""
+    gate, started = threading.Event(), threading.Event()
+    agent.default = Script(lines=["half-way"], gate=gate, started=started.set)
+    site.conduct("clean", GENERIC)
+    first = site.boot()
+    assert started.wait(60)
+    first.kill()
+    first.wait()
+    asked = len(agent.asked("GET", "/v1/steps"))
+    site.boot()
+    _until(lambda: len(agent.asked("POST", "/v1/runs")) > 1)
+    gate.set()
+    outcome = site.end()
+    assert [step["status"] for step in outcome["ended"]] == ["SUCCEEDED"]
+    assert outcome["error"] == ""
+    assert len(agent.runs) == 1
+    assert len(agent.asked("GET", "/v1/steps")) == asked
+
+
+def test_the_node_crashes_in_the_middle(site: Site, agent: FakeAgent) -> None:
+    """It must not pass as done, not even as the last step."""
+    started = threading.Event()
+    agent.default = Script(gate=threading.Event(), started=started.set)
+    site.conduct("clean", GENERIC)
+    first = site.boot()
+    assert started.wait(60)
+    first.kill()
+    first.wait()
+    [run] = agent.runs.values()
+    message = "cannot complete step generic_container_step: the node was rebooted"
+    agent.version["boot_id"] = "boot-2"
+    run.update(outcome={"code": "lost", "message": message, "attrs": {"reason": "interrupted_by_reboot"}})
+    run.update(state="lost")
+    site.boot()
+    outcome = site.end()
+    assert [step["status"] for step in outcome["ended"]] == ["FAILED"]
+    assert message in outcome["error"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_ipa_aborts_the_step(site: Site, agent: FakeAgent, number: signal.Signals) -> None:
+    started = threading.Event()
+    agent.default = Script(gate=threading.Event(), started=started.set)
+    site.conduct("clean", GENERIC)
+    process = site.boot()
+    assert started.wait(60)
+    process.send_signal(number)
+    assert process.wait(30) == (-number if number is signal.SIGTERM else 0)
+    [run] = agent.runs.values()
+    assert run.aborted.wait(10)
+    assert run.document["stop_reason"] == f"ironic-python-agent was stopped ({number.name})"
+
+
+def _until(condition: Any) -> None:
+    """Wait for what another process does, which has no event to offer."""
+    ended = threading.Event()
+    for _ in range(600):
+        if condition():
+            return
+        ended.wait(0.1)
+    raise AssertionError("it does not come to pass")
