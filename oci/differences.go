@@ -49,6 +49,10 @@ var differences = []Difference{
 		Reason: "same size and options, and nothing to clean up",
 	},
 	{
+		What:   "copy and nocopy are not among the options of a volume's mount",
+		Reason: "they are for the engine, which acts on them; podman leaves them in, and runtimes ignore them",
+	},
+	{
 		What:   "No annotations io.podman.* and io.container.manager, no /run/secrets",
 		Reason: "they are podman's own; /run/.containerenv is there, since programs look for it",
 	},

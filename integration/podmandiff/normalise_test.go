@@ -229,6 +229,9 @@ func (s side) mounts() []any {
 		options := []string{}
 		for _, option := range list(mount["options"]) {
 			text := option.(string)
+			if text == "copy" || text == "nocopy" {
+				continue // for the engine; podman leaves it in
+			}
 			for _, name := range []string{"upperdir=", "workdir=", "lowerdir="} {
 				if rest, ok := strings.CutPrefix(text, name); ok && s.engine(rest) != "" {
 					text = name + "<engine>"
@@ -238,6 +241,10 @@ func (s side) mounts() []any {
 		}
 		if what := s.engine(source); what != "" {
 			entry["source"] = what
+		}
+		if mount["type"] == "overlay" {
+			// The source of an overlay is any word.
+			entry["source"] = "overlay"
 		}
 		if destination == "/dev/shm" && (source == "shm" || entry["source"] == "file") {
 			entry = object{"destination": destination, "type": "shm"}
