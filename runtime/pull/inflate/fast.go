@@ -91,6 +91,14 @@ loop:
 		}
 		end := w + length
 		switch {
+		case distance >= 16:
+			for {
+				*(*[16]byte)(window[w:]) = *(*[16]byte)(window[from:])
+				w, from = w+16, from+16
+				if w >= end {
+					break
+				}
+			}
 		case distance >= 8:
 			for {
 				store(window, w, load(window, from))

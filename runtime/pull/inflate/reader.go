@@ -28,8 +28,8 @@ const (
 	// second-level cache.
 	outSize = 128 << 10
 	// slack is what one step of the fast loop may write behind the limit: three
-	// literals, or a match and the rest of its last eight bytes.
-	slack = 258 + 16
+	// literals, or two and a match and the rest of its last sixteen bytes.
+	slack = 258 + 32
 )
 
 type state int
@@ -478,6 +478,6 @@ func (z *Reader) careful() (done bool, err error) {
 	return false, nil
 }
 
-func load(b []byte, at int) uint64 { return binary.LittleEndian.Uint64(b[at:]) }
+func load(b []byte, at int) uint64 { return binary.LittleEndian.Uint64((*[8]byte)(b[at:])[:]) }
 
 func store(b []byte, at int, v uint64) { binary.LittleEndian.PutUint64(b[at:], v) }
