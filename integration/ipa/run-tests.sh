@@ -1,11 +1,10 @@
 #!/bin/sh
 # Checks and tests the plugin against the real ironic-python-agent: ruff, mypy --strict, pytest. Further arguments go
-# to pytest. CAREEN_BIN, a built careen, makes the tests use the real agent where they can.
+# to pytest.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 venv=$("$here/setup.sh")
-export IPA_SOURCE="$venv/sdist"
 cd "$here"
 
 "$venv/bin/ruff" check .

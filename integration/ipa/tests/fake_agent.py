@@ -146,6 +146,8 @@ class FakeAgent:
         self.options: Json = {}
         self.requests: list[tuple[str, str, Json | None]] = []
         self.bundles = True
+        #: IPA's manager, which decides.
+        self.manager: Any = container.ContainerHardwareManager
         #: Requests whose connection is cut before an answer: method and path's start to how many.
         self.cut: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
@@ -204,7 +206,7 @@ class FakeAgent:
     def list_steps(self, phase: str, reserved: set[str]) -> list[Json]:
         with self._lock, self.stock():
             try:
-                steps = container.ContainerHardwareManager()._get_steps(automatic=phase == "clean")
+                steps = self.manager()._get_steps(automatic=phase == "clean")
             except errors.HardwareManagerConfigurationError as exc:
                 raise Refusal(422, "bad_steps", exc.details) from exc
         for step in steps:
@@ -216,7 +218,7 @@ class FakeAgent:
         """Return the images and options of a step's parts; the policy is asked for each."""
         step, args = body["step"], body.get("args") or {}
         with self._lock, self.stock():
-            stock = container.ContainerHardwareManager()
+            stock = self.manager()
             if step in (*BUILTIN, SEQUENCE):
                 wanted = args["sequence"] if step == SEQUENCE else [args]
                 trusted = False

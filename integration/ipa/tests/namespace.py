@@ -71,7 +71,14 @@ class Namespace:
         self, *command: str, output: Path, environment: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Start command there, with its output and errors in a file."""
-        enter = ["/usr/bin/nsenter", f"--target={self._holder.pid}", "--net", "--mount", f"--wd={self.directory}", "--"]
+        enter = [
+            "/usr/bin/nsenter",
+            f"--target={self._holder.pid}",
+            "--net",
+            "--mount",
+            f"--wd={self.directory}",
+            "--",
+        ]
         with output.open("ab") as log:
             process = subprocess.Popen(
                 [*enter, *command],
@@ -99,5 +106,7 @@ class Namespace:
         """Return why it cannot be made here, or ""."""
         if os.geteuid() != 0:
             return "a network namespace needs root"
-        absent = [name for name in ("unshare", "nsenter", "ip", "lsblk") if shutil.which(name, path=_SYSTEM) is None]
+        absent = [
+            name for name in ("unshare", "nsenter", "ip", "lsblk") if shutil.which(name, path=_SYSTEM) is None
+        ]
         return f"{', '.join(absent)} not installed" if absent else ""
