@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -186,6 +187,45 @@ func TestBrokenFilesAreErrors(t *testing.T) {
 	req.AuthFile = "/no/such/file"
 	_, err = p.Pull(s.ctx, req, nil)
 	require.Equal(t, fault.BadOption, fault.CodeOf(err), "%v", err)
+}
+
+// TestCredentialsStayWithTheirHost redirects a layer to another server, as
+// registries that keep layers in an object store do.
+func TestCredentialsStayWithTheirHost(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t, registry.WithBasicAuth("u", "p"))
+	image := simple(t)
+	ref, _ := reg.Push(t, "team/tool:1", image)
+	var seen http.Header
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = r.Header.Clone()
+		_, _ = w.Write(image.Layers[0].Blob)
+	}))
+	t.Cleanup(other.Close)
+	reg.Faults.Do("GET /v2/team/tool"+layerPath(image, 0), -1, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		// localhost and 127.0.0.1 are different hosts to a client.
+		http.Redirect(w, r, strings.Replace(other.URL, "127.0.0.1", "localhost", 1)+"/blob", http.StatusTemporaryRedirect)
+	})
+	req := insecure(request(ref))
+	req.Creds = "u:p"
+	_, err := newPuller(t, s).Pull(s.ctx, req, nil)
+	require.NoError(t, err)
+	require.NotNil(t, seen)
+	require.Empty(t, seen.Get("Authorization"))
+}
+
+// TestTokenRealmInClearText does not send credentials that came over HTTPS to a
+// token server without it.
+func TestTokenRealmInClearText(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t, registry.WithTLS())
+	ref, _ := reg.Push(t, "team/tool:1", simple(t))
+	reg.Faults.Status("/v2/", -1, 401, "WWW-Authenticate", `Bearer realm="http://127.0.0.1:1/token",service="x"`)
+	req := request(ref)
+	req.CertDir, req.Creds = filepath.Dir(reg.CA), "u:p"
+	_, err := newPuller(t, s).Pull(s.ctx, req, nil)
+	require.Equal(t, fault.Auth, fault.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "clear text")
 }
 
 func TestProxy(t *testing.T) {
