@@ -128,15 +128,24 @@ func TestKilledAtAnyPointNothingIsLostOrDoubled(t *testing.T) {
 }
 
 // child starts an agent, with a failpoint or none.
-func (c *campaign) child(t *testing.T, failpoint string) (*exec.Cmd, *bytes.Buffer, <-chan error) {
+func (c *campaign) child(t *testing.T, failpoint string) (*exec.Cmd, <-chan error) {
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), childEnv+"="+c.dir, failpointEnv+"="+failpoint)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out, err := os.Create(filepath.Join(c.dir, "output"))
+	require.NoError(t, err)
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
 	require.NoError(t, cmd.Start())
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	return cmd, &out, done
+	return cmd, done
+}
+
+// said is what the last child had to say: nothing, if all is well.
+func (c *campaign) said(t *testing.T) string {
+	data, err := os.ReadFile(filepath.Join(c.dir, "output"))
+	require.NoError(t, err)
+	return string(data)
 }
 
 // round has one agent live and die.
@@ -145,25 +154,25 @@ func (c *campaign) round(t *testing.T) {
 	if c.rand.IntN(4) > 0 {
 		failpoint = fmt.Sprintf("%s %d", failpoints[c.rand.IntN(len(failpoints))], 1+c.rand.IntN(8))
 	}
-	cmd, out, done := c.child(t, failpoint)
+	life := 20*time.Millisecond + time.Duration(c.rand.IntN(300))*time.Millisecond
+	cmd, done := c.child(t, failpoint)
 	ctx, cancel := context.WithCancel(t.Context())
 	driven := make(chan struct{})
 	go func() {
 		defer close(driven)
 		c.drive(ctx)
 	}()
-	life := 20*time.Millisecond + time.Duration(c.rand.IntN(300))*time.Millisecond
 	if failpoint != "" {
 		life += 400 * time.Millisecond // to get there
 	}
 	select {
 	case <-done:
-		require.Empty(t, out.String(), "the agent ended by itself")
+		require.Empty(t, c.said(t), "the agent ended by itself")
 		c.atFail[strings.Fields(failpoint)[0]]++
 	case <-time.After(life):
 		require.NoError(t, cmd.Process.Kill())
 		<-done
-		require.Empty(t, out.String())
+		require.Empty(t, c.said(t))
 	}
 	c.killed++
 	cancel()
@@ -214,14 +223,14 @@ func (c *campaign) pick() string {
 
 // settle lets everything end under an agent that is left alone, and checks.
 func (c *campaign) settle(t *testing.T) {
-	cmd, out, done := c.child(t, "")
+	cmd, done := c.child(t, "")
 	defer func() {
 		_ = cmd.Process.Kill()
 		<-done
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	require.NoError(t, c.client.WaitReady(ctx), out.String())
+	require.NoError(t, c.client.WaitReady(ctx))
 	for id, want := range c.asked {
 		if !want.taken {
 			continue

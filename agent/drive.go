@@ -72,7 +72,7 @@ func (rec *record) beginPart(p Part, now time.Duration) {
 // failQueued ends a run that never began. The lock is held.
 func (a *Agent) failQueued(r *run, err error) {
 	a.queue = slices.DeleteFunc(a.queue, func(q *run) bool { return q == r })
-	a.conclude(r, judge(r.rec, err))
+	a.concludeNow(r, judge(r.rec, err))
 }
 
 // endQueued ends a run that waits, as somebody asked. The lock is held.

@@ -3,8 +3,11 @@ package agent_test
 import (
 	"context"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
 )
 
 func TestMain(m *testing.M) {
@@ -88,7 +92,10 @@ func (r *rig) submit(t testing.TB, req api.RunRequest) api.Run {
 // end waits for a run's end.
 func (r *rig) end(t testing.TB, id string) api.Run {
 	t.Helper()
-	v, err := r.Wait(t.Context(), id)
+	// Not the test's context: cleanup waits too.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Hour)
+	defer cancel()
+	v, err := r.Wait(ctx, id)
 	require.NoError(t, err)
 	require.NotNil(t, v.Outcome, "run %s is %s", id, v.State)
 	return v
@@ -111,9 +118,25 @@ func (r *rig) drainAll(t testing.TB) {
 	t.Helper()
 	for _, v := range r.Runs() {
 		if !v.State.Final() {
-			_, err := r.Abort(v.ID, api.AbortRequest{Grace: "1ms", Force: true})
-			require.NoError(t, err)
+			if _, err := r.Abort(v.ID, api.AbortRequest{Grace: "1ms", Force: true}); err != nil {
+				require.Equal(t, fault.Conflict, fault.CodeOf(err), "%v", err) // it has just ended
+			}
 			r.end(t, v.ID)
 		}
 	}
+}
+
+// get asks the API without a socket, as root.
+func (r *rig) get(t testing.TB, target string) *httptest.ResponseRecorder {
+	t.Helper()
+	return r.do(t, http.MethodGet, target, "", root)
+}
+
+// do asks the API without a socket.
+func (r *rig) do(t testing.TB, method, target, body string, peer agent.Peer) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	req := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Handler().ServeHTTP(w, req.WithContext(agent.WithPeer(context.Background(), peer)))
+	return w
 }

@@ -114,7 +114,10 @@ func (c *Client) Pull(ctx context.Context, req api.PullRequest, progress func(ap
 		if pull.Progress != nil && progress != nil {
 			progress(*pull.Progress)
 		}
-		pull, err = c.PullOnce(ctx, pull.ID, 250*time.Millisecond)
+		var now api.Pull
+		if now, err = c.PullOnce(ctx, pull.ID, 250*time.Millisecond); err == nil {
+			pull = now
+		}
 	}
 	if ctx.Err() != nil && pull.ID != "" {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
