@@ -10,9 +10,7 @@ package=$(apt-cache depends --important linux-image-cloud-amd64 |
 [ -n "$package" ] || { echo "get-kernel.sh: linux-image-cloud-amd64 is unknown; run apt-get update" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# apt-get download writes as user _apt where it can.
-chmod 0755 "$work"
-(cd "$work" && apt-get download -q "$package" >&2 && dpkg-deb -x ./*.deb "$dir")
+(cd "$work" && apt-get download -q -o APT::Sandbox::User=root "$package" >&2 && dpkg-deb -x ./*.deb "$dir")
 # Kernel packages ship no modules.dep; installing them makes it.
 for modules in "$dir"/lib/modules/*; do
 	depmod -b "$dir" "$(basename "$modules")"

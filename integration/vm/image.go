@@ -1,8 +1,10 @@
 package vm
 
 import (
+	"bufio"
 	"bytes"
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +21,19 @@ var guestInit string
 
 //go:embed guest/serve
 var guestServe string
+
+// writeImage writes the guest's initramfs to a file.
+func (c *Config) writeImage(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(f, 1<<20)
+	if err := errors.Join(c.image(w), w.Flush()); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return f.Close()
+}
 
 // image writes the guest's initramfs. With Config.Initramfs it is that image and
 // the guest's end of the harness behind it.

@@ -17,7 +17,8 @@ type Kernel struct {
 	Image string
 	// Release is what uname -r prints, as in 6.1.0-1-cloud-amd64.
 	Release string
-	// Modules is the directory with modules.dep.
+	// Modules is the directory with modules.dep. It may be "" for a guest that boots
+	// its own image, without the harness's network.
 	Modules string
 }
 
@@ -47,6 +48,9 @@ func FindKernel() (Kernel, error) {
 // files returns the module files that names need, in the order to load them, as
 // paths below the modules directory. A module that is built in needs none.
 func (k Kernel) files(names ...string) ([]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
 	data, err := os.ReadFile(filepath.Join(k.Modules, "modules.dep"))
 	if err != nil {
 		return nil, err

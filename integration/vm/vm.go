@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -137,11 +136,7 @@ func start(t testing.TB, cfg Config) (*VM, error) {
 		}
 	})
 	image := filepath.Join(dir, "initramfs")
-	var b bytes.Buffer
-	if err := cfg.image(&b); err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(image, b.Bytes(), 0o600); err != nil {
+	if err := cfg.writeImage(image); err != nil {
 		return nil, err
 	}
 	socket := filepath.Join(dir, "port")

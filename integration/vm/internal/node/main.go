@@ -70,15 +70,19 @@ func run(args []string) error {
 		}
 		return show(node)
 	}
-	opts := rootfs.PrepareOptions{StoreSize: *size}
-	if err := rootfs.Enter(rootfs.EnterOptions{Force: *force, Prepare: opts}); err != nil {
+	return prepared(args[0], flags.Args(), rootfs.EnterOptions{Force: *force, Prepare: rootfs.PrepareOptions{StoreSize: *size}})
+}
+
+// prepared is what is done on a node that is ready.
+func prepared(command string, args []string, opts rootfs.EnterOptions) error {
+	if err := rootfs.Enter(opts); err != nil {
 		return err
 	}
-	layout, actions, err := rootfs.Prepare(context.Background(), opts)
+	layout, actions, err := rootfs.Prepare(context.Background(), opts.Prepare)
 	if err != nil {
 		return err
 	}
-	switch args[0] {
+	switch command {
 	case "agent":
 		stop := make(chan os.Signal, 1)
 		signal.Notify(stop, syscall.SIGTERM)
@@ -91,13 +95,13 @@ func run(args []string) error {
 			PID     int
 		}{layout, actions, os.Getpid()})
 	case "run":
-		path, err := exec.LookPath(flags.Arg(0))
+		path, err := exec.LookPath(args[0])
 		if err != nil {
 			return err
 		}
-		return syscall.Exec(path, append([]string{filepath.Base(path)}, flags.Args()[1:]...), os.Environ())
+		return syscall.Exec(path, append([]string{filepath.Base(path)}, args[1:]...), os.Environ())
 	}
-	return fmt.Errorf("no command %q", args[0])
+	return fmt.Errorf("no command %q", command)
 }
 
 func show(v any) error {
