@@ -93,7 +93,7 @@ func walk(dec *json.Decoder, path string, t reflect.Type, depth int) error {
 		_, err := dec.Token()
 		return badJSON(path, err)
 	default:
-		if path == "" {
+		if depth == 0 {
 			return badField("body", "it has to be a JSON object")
 		}
 		return nil
@@ -111,12 +111,12 @@ func walkObject(dec *json.Decoder, path string, t reflect.Type, depth int) error
 		name, _ := tok.(string)
 		at := join(path, name)
 		if seen[name] {
-			return badField(cut(at, 200), "it is there twice")
+			return badField(orBody(at), "it is there twice")
 		}
 		seen[name] = true
 		ft, known := fields[name]
 		if closed && !known {
-			return badField(cut(at, 200), "there is no such member")
+			return badField(orBody(at), "there is no such member")
 		}
 		if !closed {
 			ft = elemType(t)

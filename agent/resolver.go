@@ -99,9 +99,6 @@ func (r *resolver) part(req *api.RunRequest, d *steps.Decision) (Part, error) {
 	if err != nil {
 		return Part{}, err
 	}
-	if run.Options.Help {
-		return Part{}, &fault.Error{Code: fault.BadOption, Op: "read", Subject: "--help", Reason: "it is for the command line"}
-	}
 	p := Part{
 		Image: d.Image, Run: run, Pull: run.Pull(), RunOptions: run.Redacted(), Trusted: d.Trusted, Entry: d.Entry,
 		Timeout: d.Timeout, SilenceTimeout: d.SilenceTimeout, RebootExitCodes: slices.Clone(d.RebootExitCodes),

@@ -138,16 +138,22 @@ func (j *Journal) load(data []byte) (good int64, err error) {
 				Remedy: "Run the careen that wrote it, or give this one another --state"}
 		}
 		if good == 0 && (e.Version == 0 || unread > 0) {
-			return 0, fmt.Errorf("%s does not start with a journal's header", j.path())
+			return 0, j.foreign()
 		}
 		j.apply(e)
 		j.bad += unread
 		good, unread = at, 0
 	}
 	if good == 0 && unread > 1 {
-		return 0, fmt.Errorf("%s holds nothing that is a journal's", j.path())
+		return 0, j.foreign()
 	}
 	return good, nil
+}
+
+// foreign refuses a file that is no journal rather than write over it.
+func (j *Journal) foreign() error {
+	return &fault.Error{Code: fault.BadConfig, Op: "read the journal", Subject: j.path(),
+		Reason: "it does not start with a journal's header", Remedy: "Move the file away, or give another --state"}
 }
 
 func (j *Journal) apply(e entry) {
