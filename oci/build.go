@@ -38,8 +38,8 @@ func (r *Run) Build(in BuildInput) (*Plan, error) {
 	}
 	for _, step := range []func() error{
 		b.checkNode, b.base, b.labels, b.command, b.namespaces, b.userMounts, b.stopping, b.limits, b.devices,
-		b.paths, b.capabilities, b.filter, b.sysctls, b.environment, b.lookupUser, b.engineMounts, b.accounts,
-		b.user, b.systemdMounts, b.special, b.workDir, b.finishMounts, b.warn,
+		b.paths, b.capabilities, b.filter, b.sysctls, b.environment, b.lookupUser, b.namedVolumes, b.engineMounts,
+		b.accounts, b.overlays, b.user, b.systemdMounts, b.special, b.workDir, b.finishMounts, b.warn,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -63,9 +63,12 @@ type builder struct {
 	allLabels map[string]string
 	// env is the environment by name until it is complete.
 	env map[string]string
-	// mounts are those of the engine and the user, volumes are added to them last.
+	// mounts are those of the engine and the user, volumes join them once the user
+	// who may own them is known.
 	mounts  []specs.Mount
 	volumes []Mount
+	// marked says that the user mounts where the engine's marker file would be.
+	marked bool
 	// account is the user that runs, as far as it has been looked up.
 	account  execUser
 	systemd  bool

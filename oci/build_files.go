@@ -56,7 +56,7 @@ func (b *builder) engineMounts() error {
 	if err := b.localtime(); err != nil {
 		return err
 	}
-	if !b.hasMount("/run") {
+	if !b.marked {
 		b.engineBind(markerDestination, b.file("containerenv", b.marker(), 0o644))
 	}
 	if b.in.ControlDir != "" && !b.hasMount(controlDestination) {

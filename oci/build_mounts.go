@@ -2,13 +2,11 @@ package oci
 
 import (
 	"fmt"
-	"io/fs"
 	"path"
 	"path/filepath"
 	"sort"
 	"strings"
 
-	"github.com/careen-project/careen/agent/fault"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -155,7 +153,7 @@ func (b *builder) userMount(m Mount) error {
 		}
 		out.Options = bindOptions(m.Options, flags)
 	case MountTmpfs, MountRamfs:
-		options, err := tmpfsOptions(m.Options)
+		options, err := m.memoryOptions()
 		if err != nil {
 			return err
 		}
@@ -187,20 +185,42 @@ func (b *builder) initMount(taken map[string]bool) error {
 	return nil
 }
 
-// special adds volumes and overlays, and takes the options out of all mounts that
-// are for careen and not for the mount: U, z, Z, copy, idmap.
-func (b *builder) special() error {
+// namedVolumes adds volumes, also those with O. They come before the engine's own
+// mounts, which give way to them, but the marker file does not: podman's order.
+func (b *builder) namedVolumes() error {
+	b.marked = b.hasMount("/run") || b.hasMount(markerDestination)
 	for i, m := range b.volumes {
 		var err error
-		if m.Kind == MountOverlay || contains(m.Options, "O") {
+		switch {
+		case m.Kind == MountOverlay:
+		case contains(m.Options, "O"):
 			err = b.overlay(i, m)
-		} else {
-			err = b.volume(i, m)
+		default:
+			b.volume(i, m)
 		}
 		if err != nil {
 			return Errors{asFault(err, m.Written, "")}
 		}
 	}
+	return nil
+}
+
+// overlays adds the -v SOURCE:DIR:O mounts.
+func (b *builder) overlays() error {
+	for i, m := range b.volumes {
+		if m.Kind != MountOverlay {
+			continue
+		}
+		if err := b.overlay(i, m); err != nil {
+			return Errors{asFault(err, m.Written, "")}
+		}
+	}
+	return nil
+}
+
+// special takes the options out of all mounts that are for careen and not for the
+// mount: U, z, Z, copy, idmap.
+func (b *builder) special() error {
 	for i := range b.mounts {
 		if err := b.specialOptions(&b.mounts[i]); err != nil {
 			return err
@@ -232,12 +252,11 @@ func (b *builder) volumePath(i int, m Mount) string {
 	return volume.Path
 }
 
-func (b *builder) volume(i int, m Mount) error {
+func (b *builder) volume(i int, m Mount) {
 	b.mounts = append(b.mounts, specs.Mount{
 		Destination: m.Destination, Type: "bind", Source: b.volumePath(i, m),
 		Options: bindOptions(m.Options, volumeDefaults),
 	})
-	return nil
 }
 
 // overlay mounts a directory of the node, or a volume, so that changes are dropped.
@@ -303,50 +322,6 @@ func (b *builder) specialOptions(m *specs.Mount) error {
 	m.UIDMappings, m.GIDMappings = uids, gids
 	m.Options = append(m.Options, "idmap")
 	return nil
-}
-
-// workDir makes sure that the working directory exists: a missing one that the
-// operator named is an error, the image's own is created.
-func (b *builder) workDir() error {
-	cwd := b.spec.Process.Cwd
-	remedy := "Name a directory of the image with --workdir"
-	if !path.IsAbs(cwd) {
-		return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference,
-			fmt.Sprintf("the working directory %s is not an absolute path", quote(cwd)), remedy, fs.ErrNotExist)
-	}
-	if b.in.Image.Files == nil || b.onMount(cwd) {
-		return nil
-	}
-	resolved, err := b.in.Image.Files.Resolve(cwd)
-	if err != nil {
-		resolved = cwd
-	}
-	info, err := b.in.Image.Files.Stat(resolved)
-	switch {
-	case err == nil && info.IsDir(), b.onMount(resolved):
-		return nil
-	case err == nil:
-		return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference,
-			fmt.Sprintf("the working directory %s is not a directory", quote(cwd)), remedy, fs.ErrExist)
-	case b.o.WorkDir != "":
-		return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference,
-			fmt.Sprintf("the working directory %s is not in the image", quote(cwd)), remedy, err)
-	}
-	b.plan.RootDirs = append(b.plan.RootDirs, resolved)
-	return nil
-}
-
-// onMount reports whether a path is, is inside, or is above a mount: all three
-// exist once the mounts are made.
-func (b *builder) onMount(file string) bool {
-	file = path.Clean(file)
-	for _, m := range b.mounts {
-		destination := path.Clean(m.Destination)
-		if below(file, destination) || below(destination, file) && file != "/" {
-			return true
-		}
-	}
-	return false
 }
 
 // finishMounts puts mounts in an order in which none covers another, follows the

@@ -103,7 +103,7 @@ func TestVolumes(t *testing.T) {
 
 func TestOverlayVolume(t *testing.T) {
 	plan := mustBuild(t, "-v ./sub:/a:O -v /data:/b:O,upperdir=/u,workdir=/w -v cache:/c:O")
-	require.Equal(t, []oci.PlanOverlay{
+	require.ElementsMatch(t, []oci.PlanOverlay{
 		{Lower: "/data/sub", Upper: "/d/overlay/0/upper", Work: "/d/overlay/0/work"},
 		{Lower: "/data", Upper: "/u", Work: "/w"},
 		{Lower: "/store/cache", Upper: "/d/overlay/2/upper", Work: "/d/overlay/2/work"},

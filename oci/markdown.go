@@ -11,7 +11,7 @@ import (
 // list of differences.
 func Markdown() string {
 	var b strings.Builder
-	b.WriteString(markdownHead)
+	b.WriteString(strings.NewReplacer("All of GNU's", "All of GNU's", "careen's", "careen's", "'", "`").Replace(markdownHead))
 	for _, command := range []struct {
 		on    Command
 		title string
@@ -30,20 +30,22 @@ func Markdown() string {
 	return b.String()
 }
 
+// markdownHead has ' where the document has a backquote.
 const markdownHead = `# Options of run and pull
 
 <!-- Made from the tables in package oci by "go generate ./oci"; a test fails when it is stale. -->
 
-Options mean what they mean to podman 4.3.1 as Debian 12 configures it. All of GNU's spellings work: ` + "`--name=value`" + `,
-` + "`--name value`" + `, ` + "`-n value`" + `, ` + "`-nvalue`" + `, ` + "`-n=value`" + ` and clusters such as ` + "`-it`" + `; a boolean takes
-` + "`=true`" + ` and ` + "`=false`" + `. Of an option that is given several times the last use counts, unless the table says *repeatable*;
-*list* options can also be given once with commas. Options end at the image.
+Options mean what they mean to podman 4.3.1 as Debian 12 configures it. All of GNU's spellings work:
+'--name=value', '--name value', '-n value', '-nvalue', '-n=value' and clusters such as '-it'; a boolean takes
+'=true' and '=false'. Of an option that is given several times the last use counts, unless the table says
+*repeatable*; *list* options can also be given once with commas. Options end at the image.
 
-Every option is either implemented, accepted without effect, or refused by name before anything is pulled. Several wrong options
-are reported together, each with what is wrong and an example that is right. "Since" is careen's version.
+Every option is either implemented, accepted without effect, or refused by name before anything is pulled.
+Several wrong options are reported together, each with what is wrong and an example that is right. "Since" is
+careen's version.
 
-Ironic's agent splits options on blanks and knows no quotes, so a value with a blank in it, such as
-` + "`--device-cgroup-rule='c 1:3 rwm'`" + `, cannot come through it; careen's own command line keeps words whole.
+What the agent of Ironic hands on was split at blanks and knows no quotes, so a value with a blank in it, such
+as '--device-cgroup-rule=c 1:3 rwm', cannot come through it; careen's own command line keeps words whole.
 `
 
 func tableHead(group Group) string {
@@ -111,6 +113,12 @@ func row(cells ...string) string {
 	return "| " + strings.Join(cells, " | ") + " |\n"
 }
 
+const dockerMeanings = "\nWhere docker and podman give one option two meanings, careen follows podman: a bind whose" +
+	"\nsource is missing is an error, `--mount` needs `type=`, a tmpfs is executable, `--read-only` leaves /run, /tmp" +
+	"\nand /var/tmp writable, `--entrypoint` may be a JSON list, `-e 'PREFIX*'` copies all variables with that prefix," +
+	"\nthe default limit of processes is 2048, and AUDIT_WRITE, MKNOD and NET_RAW are not among the default" +
+	"\ncapabilities.\n"
+
 // dockerSection lists docker's options that podman does not have.
 func dockerSection() string {
 	var b strings.Builder
@@ -120,10 +128,7 @@ func dockerSection() string {
 			b.WriteString(row(optionCell(option), string(option.Verdict), option.Help, option.Instead))
 		}
 	}
-	b.WriteString("\nWhere docker and podman give one option two meanings, careen follows podman: a bind whose source is missing is an error," +
-		"\n`--mount` needs `type=`, a tmpfs is executable, `--read-only` leaves /run, /tmp and /var/tmp writable," +
-		"\n`--entrypoint` may be a JSON list, `-e 'PREFIX*'` copies all variables with that prefix, the default limit of processes is 2048," +
-		"\nand AUDIT_WRITE, MKNOD and NET_RAW are not among the default capabilities.\n")
+	b.WriteString(dockerMeanings)
 	return b.String()
 }
 

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -41,6 +42,15 @@ func tmpfsOptions(options []string) ([]string, error) {
 		}
 	}
 	return completeOptions(kept, volumeDefaults, copyup), nil
+}
+
+// memoryOptions completes the options of a tmpfs or ramfs. Over /dev they stay as
+// they are, as in podman.
+func (m Mount) memoryOptions() ([]string, error) {
+	if path.Clean(m.Destination) == "/dev" {
+		return append([]string{}, m.Options...), nil
+	}
+	return tmpfsOptions(m.Options)
 }
 
 // tmpfsOptionSet returns what option excludes, "" for an unknown one.

@@ -2,15 +2,11 @@ package oci_test
 
 import (
 	"encoding/json"
-	"fmt"
-	"reflect"
 	"sort"
 	"strings"
-	"testing"
 
 	"github.com/careen-project/careen/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/stretchr/testify/require"
 )
 
 // newMasks are masked by careen as by newer podman, and not by podman 4.3.1.
@@ -374,83 +370,4 @@ func normalFile(content string, want any) any {
 		out = append(out, strings.Fields(line))
 	}
 	return out
-}
-
-func contains(list []string, s string) bool {
-	for _, element := range list {
-		if element == s {
-			return true
-		}
-	}
-	return false
-}
-
-func copyJSON(t *testing.T, v any) map[string]any {
-	t.Helper()
-	content, err := json.Marshal(v)
-	require.NoError(t, err)
-	var out map[string]any
-	require.NoError(t, json.Unmarshal(content, &out))
-	return out
-}
-
-// mergePatch is RFC 7386.
-func mergePatch(target, patch any) any {
-	changes, ok := patch.(map[string]any)
-	if !ok {
-		return patch
-	}
-	out := make(map[string]any)
-	if object, ok := target.(map[string]any); ok {
-		for name, value := range object {
-			out[name] = value
-		}
-	}
-	for name, value := range changes {
-		if value == nil {
-			delete(out, name)
-			continue
-		}
-		out[name] = mergePatch(out[name], value)
-	}
-	return out
-}
-
-// diffJSON lists the members that differ between what is wanted and what is there.
-func diffJSON(where string, want, got any) []string {
-	wantObject, ok1 := want.(map[string]any)
-	gotObject, ok2 := got.(map[string]any)
-	if ok1 && ok2 {
-		names := make(map[string]bool)
-		for name := range wantObject {
-			names[name] = true
-		}
-		for name := range gotObject {
-			names[name] = true
-		}
-		var out []string
-		for name := range names {
-			out = append(out, diffJSON(where+"/"+name, wantObject[name], gotObject[name])...)
-		}
-		sort.Strings(out)
-		return out
-	}
-	if reflect.DeepEqual(want, got) || isEmpty(want) && isEmpty(got) {
-		return nil
-	}
-	wantText, _ := json.Marshal(want)
-	gotText, _ := json.Marshal(got)
-	return []string{fmt.Sprintf("%s: podman has %s, careen %s", where, wantText, gotText)}
-}
-
-func isEmpty(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return true
-	case []any:
-		return len(v) == 0
-	case map[string]any:
-		return len(v) == 0
-	}
-	return false
 }

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/docker/go-units"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -263,8 +262,8 @@ func parseWeight(text string) (uint64, error) {
 }
 
 func parseBytesRate(text string) (uint64, error) {
-	n, err := units.RAMInBytes(text)
-	if err != nil || n < 0 {
+	n, err := parseSize(text)
+	if err != nil {
 		return 0, fmt.Errorf("%s is not a number of bytes", quote(text))
 	}
 	return uint64(n), nil

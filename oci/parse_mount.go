@@ -52,7 +52,7 @@ func (p *runParser) finishMount(m Mount) (Mount, error) {
 		m.Options = options
 		return m, err
 	case MountTmpfs, MountRamfs:
-		_, err := tmpfsOptions(m.Options)
+		_, err := m.memoryOptions()
 		return m, err
 	case MountVolume:
 		if m.Source != "" {

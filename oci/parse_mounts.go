@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -62,11 +63,26 @@ func (p *runParser) size(name string) int64 {
 	if !ok || use.value == "" {
 		return 0
 	}
-	n, err := units.RAMInBytes(use.value)
+	n, err := parseSize(use.value)
 	if err != nil {
-		p.bad(name, quote(use.value)+" is not a size")
+		p.bad(name, err.Error())
 	}
 	return n
+}
+
+// sizePattern is podman's: newer libraries also take .5m and 1e3.
+var sizePattern = regexp.MustCompile(`^\d+(\.\d+)* ?[kKmMgGtTpP]?[iI]?[bB]?$`)
+
+// parseSize reads a number of bytes with an optional binary unit.
+func parseSize(text string) (int64, error) {
+	if !sizePattern.MatchString(text) {
+		return 0, fmt.Errorf("%s is not a size", quote(text))
+	}
+	n, err := units.RAMInBytes(text)
+	if err != nil {
+		return 0, fmt.Errorf("%s is not a size", quote(text))
+	}
+	return n, nil
 }
 
 // timezone checks that the node has the zone's file.
@@ -315,7 +331,7 @@ func parseTmpfs(it item) (Mount, error) {
 	if len(parts) > 1 {
 		m.Options = strings.Split(parts[1], ",")
 	}
-	_, err := tmpfsOptions(m.Options)
+	_, err := m.memoryOptions()
 	return m, err
 }
 

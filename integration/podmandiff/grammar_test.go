@@ -224,6 +224,9 @@ func drawUse(t *rapid.T) []string {
 		return []string{rapid.SampledFrom(forms).Draw(t, "form")}
 	}
 	value := r.values[uniform(t, len(r.values))]
+	if draw := drawn[r.name]; draw != nil && rapid.Bool().Draw(t, "") {
+		value = draw(t)
+	}
 	forms := [][]string{{name + "=" + value}, {name, value}}
 	if r.short != "" {
 		forms = append(forms, []string{"-" + r.short, value}, []string{"-i" + r.short + "=" + value})

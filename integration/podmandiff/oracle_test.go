@@ -96,8 +96,18 @@ func (p *podman) command(v2 bool, args ...string) *exec.Cmd {
 	return exec.Command("unshare", append([]string{"-m", "sh", "-c", script, "sh"}, args...)...)
 }
 
-// run gives one command line to podman.
+// run gives one command line to podman. A container that podman failed to remove
+// may hold its name; then all are removed first.
 func (p *podman) run(t fataler, words []string, environ map[string]string, workDir string, v2 bool) capture {
+	got := p.runOnce(t, words, environ, workDir, v2)
+	if got.refused && strings.Contains(got.stderr, "is already in use") {
+		_ = p.command(false, "rm", "--all", "--force", "--time=0").Run()
+		got = p.runOnce(t, words, environ, workDir, v2)
+	}
+	return got
+}
+
+func (p *podman) runOnce(t fataler, words []string, environ map[string]string, workDir string, v2 bool) capture {
 	out := filepath.Join(p.dir, "capture")
 	entries, err := os.ReadDir(out)
 	if err != nil {
