@@ -43,7 +43,9 @@ type Agent struct {
 	active  map[*run]bool
 	pulls   pulls
 	// rebootBy is the run that asked for a reboot, "" for none.
-	rebootBy  string
+	rebootBy string
+	// unremoved are containers of earlier runs that do not go, with their run's id.
+	unremoved map[string]string
 	recovered bool
 	draining  bool
 }
@@ -72,7 +74,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, started: time.Now().UTC(), records: recs, metrics: newMetrics(), reboots: make(chan Reboot, 16),
 		runs: map[string]*run{}, active: map[*run]bool{}, ctx: ctx, detach: detach,
-		audit: openAudit(filepath.Join(cfg.StateDir, "audit.jsonl")),
+		unremoved: map[string]string{}, audit: openAudit(filepath.Join(cfg.StateDir, "audit.jsonl")),
 	}
 	a.stdins.open = map[string]io.WriteCloser{}
 	a.pulls.byID = map[string]*pullJob{}

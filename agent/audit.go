@@ -182,6 +182,9 @@ func (a *Agent) auditOf(rec *record) api.AuditRecord {
 // refused notes a request that was turned down: who tried what is worth knowing.
 func (a *Agent) refused(req *api.RunRequest, peer Peer, why error) {
 	a.metrics.refusal(fault.CodeOf(why))
+	if fault.CodeOf(why).Transient() {
+		return // it will be asked again, perhaps every second
+	}
 	line := api.AuditRecord{
 		Time: time.Now().UTC(), Event: "refused", Run: req.ID, PeerUID: peer.UID, PeerPID: peer.PID,
 		PeerCommand: peer.Command, Route: req.Route, Step: req.Step, Phase: req.Phase, Node: nodeName(req.Node),

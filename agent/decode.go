@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/careen-project/careen/agent/fault"
@@ -28,6 +29,9 @@ func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 		}
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	// The deadline was for the body; reached later, it would look like a client
+	// that has gone.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):

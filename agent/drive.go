@@ -18,7 +18,7 @@ var errDetached = errors.New("the agent lets go of the run")
 
 // schedule gives free slots to the runs that wait. The lock is held.
 func (a *Agent) schedule() {
-	if !a.recovered || a.draining {
+	if !a.recovered || a.draining || len(a.unremoved) > 0 {
 		return
 	}
 	for len(a.queue) > 0 && len(a.active) < a.cfg.Slots {
@@ -292,6 +292,11 @@ func (a *Agent) startRecorded(r *run, c Container) error {
 	defer cancel()
 	pid, err := a.cfg.Runner.Start(ctx, c)
 	a.cfg.Failpoint("agent.after-start")
+	if errors.Is(err, context.DeadlineExceeded) {
+		// Not the step's timeout, which the same error would read as.
+		err = &fault.Error{Code: fault.Runtime, Op: "start the container of run", Subject: r.id, Err: err,
+			Reason: fmt.Sprintf("it did not start within %v", a.cfg.CallTimeout), Remedy: "Look at the agent's log"}
+	}
 	if err != nil {
 		return err
 	}

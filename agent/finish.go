@@ -125,6 +125,9 @@ func (a *Agent) conclude(r *run, v verdict) {
 		}
 		rec.Run.Outcome = &v.outcome
 		rec.RebootClaim = v.outcome.RebootRequested
+		if rec.Stop != nil && !rec.Stop.Applied {
+			rec.Run.StopReason = "" // it ended by itself before it came to that
+		}
 		// The outcome has it now.
 		rec.End = nil
 	})

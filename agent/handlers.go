@@ -30,6 +30,7 @@ func answer(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	w.WriteHeader(status)
 	_, _ = w.Write(append(data, '\n')) // a client that is gone needs no answer
 	return nil
@@ -95,11 +96,9 @@ func (a *Agent) ownChecks() []api.Check {
 	if !a.recovered {
 		checks = append(checks, api.Check{Name: "recovery", Status: "warning", Detail: "earlier runs are being looked for"})
 	}
-	for r := range a.active {
-		if r.stuck {
-			checks = append(checks, api.Check{Name: "stuck", Status: "error", Remedy: "Power-cycle the node",
-				Detail: fmt.Sprintf("the container of run %s survived SIGKILL", r.id)})
-		}
+	if id := a.stuckRun(); id != "" {
+		checks = append(checks, api.Check{Name: "stuck", Status: "error", Remedy: "Power-cycle the node",
+			Detail: fmt.Sprintf("the container of run %s survived SIGKILL", id)})
 	}
 	return checks
 }
@@ -269,7 +268,7 @@ func (a *Agent) postPull(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *Agent) getPull(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel, err := pollContext(w, r, 0)
+	ctx, cancel, err := pollContext(r, 0)
 	if err != nil {
 		return err
 	}

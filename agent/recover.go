@@ -107,13 +107,42 @@ func (a *Agent) claim(existing []Existing) map[string]*Existing {
 			a.adoptUnknown(e)
 			found[e.ID] = &e
 		default:
-			if _, err := a.remove(e.Container); err != nil {
-				a.cfg.Log.WithField("run", e.Run).WithError(err).Error("cannot remove what is left of a container")
-			}
+			a.removeLeft(e.Container)
 		}
 	}
 	return found
 }
+
+// removeLeft removes what is left of a container. One that does not go, such as
+// one that survived SIGKILL under the agent before, keeps new runs from starting
+// for as long as it is there. The lock is held.
+func (a *Agent) removeLeft(c Container) {
+	_, err := a.remove(c)
+	if err == nil {
+		return
+	}
+	a.cfg.Log.WithField("run", c.Run).WithError(err).Error("cannot remove what is left of a container; trying on")
+	a.unremoved[c.ID] = c.Run
+	a.work.Add(1)
+	go func() {
+		defer a.work.Done()
+		for err != nil {
+			select {
+			case <-time.After(removeEvery):
+			case <-a.ctx.Done():
+				return
+			}
+			_, err = a.remove(c)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.unremoved, c.ID)
+		a.schedule()
+	}()
+}
+
+// removeEvery is how often a container that does not go is tried to be removed.
+const removeEvery = 10 * time.Second
 
 // adoptUnknown makes a record for a container that runs and has none: the state
 // directory was lost, and what it does may not be interrupted for that.
@@ -135,9 +164,7 @@ func (a *Agent) adoptUnknown(e Existing) {
 func (a *Agent) resume(r *run, found *Existing) {
 	if r.rec.ContainerID != "" && !r.rec.Starting {
 		// It may be half made, so that nobody lists it.
-		if _, err := a.remove(r.rec.container(a.cfg)); err != nil {
-			a.cfg.Log.WithField("run", r.id).WithError(err).Error("cannot remove what is left of a container")
-		}
+		a.removeLeft(r.rec.container(a.cfg))
 	}
 	switch {
 	case r.rec.Run.BootID != a.cfg.BootID:

@@ -332,3 +332,30 @@ func TestTheAuditRecordSaysWhatRan(t *testing.T) {
 		require.NoError(t, rg.Close())
 	})
 }
+
+func TestAStuckContainerKeepsNewRunsAwayOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rg := newRig(t)
+		rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever/term=ignore/kill=ignore"})
+		rg.submit(t, api.RunRequest{ID: "next", Image: "run=0s"})
+		time.Sleep(time.Second)
+		_, err := rg.Abort("a", api.AbortRequest{})
+		require.NoError(t, err)
+		require.Equal(t, "stuck", rg.end(t, "a").Outcome.Code)
+		refused := func() {
+			_, _, err := rg.Submit(&api.RunRequest{Image: "x"}, root)
+			require.Equal(t, fault.Stuck, fault.CodeOf(err))
+			require.False(t, rg.Health().Ready)
+			next, err := rg.Run("next")
+			require.NoError(t, err)
+			require.Equal(t, api.Queued, next.State, "what waits goes on waiting")
+		}
+		refused()
+		rg = rg.again(t, nil)
+		refused()
+		rg.runner.End("a", agent.Exit{Code: 137}) // the disk answered after all
+		require.Equal(t, api.Succeeded, rg.end(t, "next").State)
+		require.True(t, rg.Health().Ready)
+		require.NoError(t, rg.Close())
+	})
+}

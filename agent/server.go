@@ -140,10 +140,11 @@ func (a *Agent) serve(rt route) http.Handler {
 			}
 		}()
 		ctl := http.NewResponseController(w)
-		// Who does not read or write for so long is given up, so that connections do
-		// not pile up; streams move the deadline with each piece.
-		_ = ctl.SetReadDeadline(time.Now().Add(bodyTime))
-		_ = ctl.SetWriteDeadline(time.Now().Add(writeTime))
+		// Who does not send or take a body for so long is given up, so that connections
+		// do not pile up; streams move the deadline with each piece.
+		if r.Method == http.MethodPost || r.Method == http.MethodPatch {
+			_ = ctl.SetReadDeadline(time.Now().Add(bodyTime))
+		}
 		err := a.permit(r)
 		if err == nil {
 			err = checkQuery(r, rt.query)

@@ -23,7 +23,6 @@ import (
 // write may take; a client that does not read is given up, and holds up nobody.
 func stream(w http.ResponseWriter, produce func(io.Writer) error) error {
 	ctl := http.NewResponseController(w)
-	_ = ctl.SetReadDeadline(time.Time{})
 	if err := produce(&streamWriter{w: w, ctl: ctl}); err != nil {
 		return errAnswered
 	}
@@ -44,7 +43,7 @@ func (s *streamWriter) flush() error { return s.ctl.Flush() }
 
 // pollContext returns the context of a request that may wait for so long as its
 // timeout says.
-func pollContext(w http.ResponseWriter, r *http.Request, def time.Duration) (context.Context, context.CancelFunc, error) {
+func pollContext(r *http.Request, def time.Duration) (context.Context, context.CancelFunc, error) {
 	timeout := def
 	if text := r.URL.Query().Get("timeout"); text != "" {
 		d, err := time.ParseDuration(text)
@@ -53,15 +52,12 @@ func pollContext(w http.ResponseWriter, r *http.Request, def time.Duration) (con
 		}
 		timeout = d
 	}
-	ctl := http.NewResponseController(w)
-	_ = ctl.SetReadDeadline(time.Time{})
-	_ = ctl.SetWriteDeadline(time.Now().Add(timeout + writeTime))
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	return ctx, cancel, nil
 }
 
 func (a *Agent) getWait(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel, err := pollContext(w, r, time.Minute)
+	ctx, cancel, err := pollContext(r, time.Minute)
 	if err != nil {
 		return err
 	}
@@ -85,6 +81,12 @@ func (a *Agent) getLogs(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer a.readerGone(run)
 	opts.Done = run.done
+	if r.URL.Query().Get("tail") == "0" && opts.After == (logs.Cursor{}) {
+		// None of what there is; told by its place, since the clock may jump.
+		if opts.After, err = logs.End(a.logDir(id)); err != nil {
+			return &fault.Error{Code: fault.Node, Op: "read the output of run", Subject: id, Err: err}
+		}
+	}
 	ndjson := accepts(r, "application/x-ndjson")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -176,9 +178,7 @@ func logOptions(r *http.Request) (opts logs.ReadOptions, err error) {
 		if err != nil || n < 0 {
 			return opts, badField("tail", "it is not a number of lines")
 		}
-		if opts.Tail = n; n == 0 {
-			opts.Since = time.Now() // none of what there is
-		}
+		opts.Tail = n
 	}
 	switch opts.Stream = q.Get("stream"); opts.Stream {
 	case "", logs.Stdout, logs.Stderr:
@@ -333,7 +333,6 @@ func (a *Agent) postStdin(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetReadDeadline(time.Time{})
-	_ = ctl.SetWriteDeadline(time.Time{})
 	err = a.feed(ctl, r, in, id)
 	if closing {
 		err = errors.Join(err, a.closeStdin(c))

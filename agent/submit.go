@@ -94,12 +94,10 @@ func (a *Agent) admit() error {
 	case a.rebootBy != "":
 		return a.rebootPending(op)
 	}
-	for r := range a.active {
-		if r.stuck {
-			return &fault.Error{Code: fault.Stuck, Op: op,
-				Reason: fmt.Sprintf("the container of run %s survived SIGKILL and may still be at work", r.id),
-				Remedy: "Power-cycle the node", Attrs: map[string]any{attrHolder: r.id}}
-		}
+	if id := a.stuckRun(); id != "" {
+		return &fault.Error{Code: fault.Stuck, Op: op,
+			Reason: fmt.Sprintf("the container of run %s survived SIGKILL and may still be at work", id),
+			Remedy: "Power-cycle the node", Attrs: map[string]any{attrHolder: id}}
 	}
 	if len(a.active) < a.cfg.Slots {
 		return nil
@@ -112,6 +110,19 @@ func (a *Agent) admit() error {
 		Reason: fmt.Sprintf("run %s is at work and %d more wait", holder, len(a.queue)),
 		Remedy: "Wait until one has ended, or abort it",
 		Attrs:  map[string]any{attrHolder: holder, attrQueue: a.cfg.QueueLimit > 0}}
+}
+
+// stuckRun returns a run whose container does not go, "" for none. The lock is held.
+func (a *Agent) stuckRun() string {
+	for r := range a.active {
+		if r.stuck {
+			return r.id
+		}
+	}
+	for _, id := range a.unremoved {
+		return id
+	}
+	return ""
 }
 
 // holder returns the id of the oldest run that holds a slot.
