@@ -83,7 +83,7 @@ def test_output_goes_on_after_an_agent_restart(agent: FakeAgent, caplog: pytest.
         run.write(f"line {number}")
     seen = threading.Event()
     follower = logs.OutputFollower(Client(str(agent.path)), "one", rate=100)
-    handler = _Watch("line 2", seen)
+    handler = Watch("line 2", seen)
     logs.LOG.logger.addHandler(handler)
     try:
         follower.start()
@@ -139,7 +139,9 @@ def test_progress_is_thinned_out(agent: FakeAgent, caplog: pytest.LogCaptureFixt
     assert messages[-2:] == ["[one] no time limit", "[one] succeeded"]
 
 
-class _Watch(logging.Handler):
+class Watch(logging.Handler):
+    """Sets an event at a line of the log."""
+
     def __init__(self, text: str, event: threading.Event) -> None:
         super().__init__()
         self._text = text

@@ -76,8 +76,8 @@ class Runner:
         with stop.guard(self._client, run_id):
             run = self.persist(lambda: self._client.create_run(request))
             if run.get("state") in FINAL:
-                LOG.info("The container run %s has ended before: %s", run_id, run.get("state"))
-                return run
+                # A repeated command, or a container that was quicker than the answer: the output is still wanted.
+                LOG.info("The container run %s has ended already: %s", run_id, run.get("state"))
             return self._follow(run_id, run)
 
     def join(self, run: Json) -> Json:
