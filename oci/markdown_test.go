@@ -91,3 +91,18 @@ func TestEveryPodmanOption(t *testing.T) {
 		require.True(t, known[command][name], "podman %s --%s is unknown", command, name)
 	}
 }
+
+// TestHelpTextFits makes sure that help names every option and fits a terminal.
+func TestHelpTextFits(t *testing.T) {
+	for _, command := range []oci.Command{oci.OnRun, oci.OnPull} {
+		text := oci.HelpText(command)
+		for _, line := range strings.Split(text, "\n") {
+			require.LessOrEqual(t, len(line), 80, line)
+		}
+		for _, group := range oci.HelpGroups(command) {
+			for _, option := range group.Options {
+				require.Contains(t, text, "--"+option.Name)
+			}
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package oci
+
+import "strings"
+
+// helpWidth and helpIndent lay out help for a terminal of 80 columns.
+const (
+	helpWidth  = 80
+	helpIndent = 26
+)
+
+// HelpText returns the options of one command by group, as `careen run --help`
+// shows them: name and value on the left, what it does and its default on the
+// right, no line longer than 80 columns. Refused options are named in one
+// paragraph at the end, since docs/options.md says why.
+func HelpText(command Command) string {
+	var b strings.Builder
+	for _, group := range HelpGroups(command) {
+		if group.Group == GroupReject {
+			b.WriteString("Refused by name (docs/options.md says why):\n")
+			var names []string
+			for _, option := range group.Options {
+				names = append(names, "--"+option.Name)
+			}
+			writeWrapped(&b, strings.Join(names, " "), 2, 2)
+			continue
+		}
+		b.WriteString(string(group.Group) + ":\n")
+		for _, option := range group.Options {
+			writeOption(&b, option)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// writeOption writes one option, its text on the next line if the names are long.
+func writeOption(b *strings.Builder, option OptionInfo) {
+	left := "      --" + option.Name
+	if option.Short != "" {
+		left = "  -" + option.Short + ", --" + option.Name
+	}
+	if option.Arg != "" {
+		left += "=" + option.Arg
+	}
+	text := option.Help
+	if option.Default != "" && option.Default != "false" {
+		text += " [" + option.Default + "]"
+	}
+	b.WriteString(left)
+	column := len(left)
+	if column+2 > helpIndent {
+		b.WriteString("\n")
+		column = 0
+	}
+	writeWrapped(b, text, helpIndent-column, helpIndent)
+}
+
+// writeWrapped writes words after first blanks, and further lines after indent.
+func writeWrapped(b *strings.Builder, text string, first, indent int) {
+	b.WriteString(strings.Repeat(" ", first))
+	column := indent
+	for i, word := range strings.Fields(text) {
+		switch {
+		case i == 0:
+		case column+1+len(word) > helpWidth:
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			column = indent
+		default:
+			b.WriteString(" ")
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	b.WriteString("\n")
+}
