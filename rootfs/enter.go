@@ -118,15 +118,12 @@ func (p pin) enter(done *actions) error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return err
 	}
-	// Two commands may start at once on a fresh node; the file is closed by exec.
-	lock, err := os.OpenFile(p.dir+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	// The lock goes with the process: the file is closed by exec.
+	unlock, err := lock(p.dir + ".lock")
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", lock.Name(), err)
-	}
+	defer unlock()
 	cwd, err := os.Getwd()
 	if err != nil {
 		cwd = "/"

@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"context"
+	"path/filepath"
 
 	"github.com/careen-project/careen/agent/fault"
 )
@@ -58,11 +59,20 @@ func Prepare(ctx context.Context, opts PrepareOptions) (*Layout, []Action, error
 	if err := prepareNode(ctx, opts, &done); err != nil {
 		return nil, done, err
 	}
-	if err := prepareStore(opts, &done); err != nil {
+	if err := lockedStore(opts, &done); err != nil {
 		return nil, done, err
 	}
 	layout, err := look(opts)
 	return layout, done, err
+}
+
+func lockedStore(opts PrepareOptions, done *actions) error {
+	unlock, err := lock(filepath.Join(opts.RunDir, "prepare.lock"))
+	if err != nil {
+		return nodeError("prepare the store", opts.StoreDir, err, "Give another directory with --run-dir")
+	}
+	defer unlock()
+	return prepareStore(opts, done)
 }
 
 // prepareNode does what belongs to the node as a whole rather than to careen.
@@ -71,6 +81,11 @@ func prepareNode(ctx context.Context, opts PrepareOptions, done *actions) error 
 	if err := mountMissing(ctx, opts, done); err != nil {
 		return err
 	}
+	unlock, err := lock(filepath.Join(opts.RunDir, "prepare.lock"))
+	if err != nil {
+		return nodeError("prepare the node", opts.RunDir, err, "Give another directory with --run-dir")
+	}
+	defer unlock()
 	prepareCgroups(opts.CgroupParent, done)
 	if err := ctx.Err(); err != nil {
 		return err

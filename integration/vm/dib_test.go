@@ -44,7 +44,7 @@ func TestDiskImageBuilder(t *testing.T) {
 
 	// Killed, the agent comes back into the same namespace.
 	before := guest.MustRun("cat /run/careen/ns/id; systemctl show -p MainPID careen")
-	guest.MustRun("systemctl kill -s KILL careen; n=0; until [ \"$(cat /run/careen/ns/id; systemctl show -p MainPID careen)\" != '" + before + "' ] && systemctl is-active careen; do n=$((n+1)); [ $n -lt 200 ] || exit 1; sleep 0.1; done")
+	guest.MustRun("systemctl kill -s KILL careen; n=0; until [ \"$(cat /run/careen/ns/id; systemctl show -p MainPID careen)\" != '" + before + "' ] && systemctl is-active careen; do n=$((n+1)); [ $n -lt 600 ] || exit 1; sleep 0.1; done")
 	require.Equal(t, strings.Fields(before)[0], guest.MustRun("cat /run/careen/ns/id"))
 	guest.MustRun("systemctl stop careen")
 }

@@ -113,7 +113,8 @@ func (a *archive) copy(path, from string) {
 	a.file(path, content)
 }
 
-// addHarness adds what is below /.vm: the harness's own and nobody else's.
+// addHarness adds what is below /.vm, the harness's own and nobody else's, and two
+// devices.
 func (c *Config) addHarness(a *archive) {
 	busybox, err := exec.LookPath(busyboxName)
 	if err != nil {
@@ -134,6 +135,10 @@ func (c *Config) addHarness(a *archive) {
 	a.file("/.vm/init", []byte(guestInit))
 	a.file("/.vm/serve", []byte(guestServe))
 	a.char("/.vm/port", 4, 65)
+	// The kernel gives init the first of these; a shell starts nothing in the
+	// background without the second.
+	a.char("/dev/console", 5, 1)
+	a.char("/dev/null", 1, 3)
 	var list strings.Builder
 	for i, file := range files {
 		// Copies, numbered in their order: the guest's own modules may be elsewhere.
@@ -156,9 +161,6 @@ func (c *Config) addBare(a *archive) {
 		a.err = err
 		return
 	}
-	a.char("/dev/console", 5, 1)
-	// A shell starts nothing in the background without it.
-	a.char("/dev/null", 1, 3)
 	a.link("/bin/busybox", "/.vm/busybox")
 	for _, applet := range strings.Fields(string(list)) {
 		if applet != busyboxName {

@@ -79,6 +79,10 @@ func TestPrepareABareInitramfs(t *testing.T) {
 		require.True(t, again.Layout.Entered && again.Layout.StoreTmpfs)
 		require.Equal(t, l.StoreSize, again.Layout.StoreSize)
 	})
+	t.Run("two at once on a fresh store", func(t *testing.T) {
+		guest.MustRun("node run umount /var/lib/careen; node prepare >/run/one & node prepare >/run/two; wait")
+		require.Equal(t, "1", guest.MustRun("node run cat /proc/mounts | grep -c careen-store"))
+	})
 	t.Run("the same namespace after a restart", func(t *testing.T) {
 		one := guest.MustRun("node run readlink /proc/self/ns/mnt")
 		require.Equal(t, one, guest.MustRun("node run readlink /proc/self/ns/mnt"))
@@ -191,7 +195,7 @@ func TestLoadCompressedModules(t *testing.T) {
 func TestInitKeepsTheAgent(t *testing.T) {
 	node := buildNode(t)
 	agent := `pidof careen || { ps; exit 1; }`
-	until := "n=0; until pid=$(" + agent + ") && [ \"$pid\" != \"$old\" ]; do n=$((n+1)); [ $n -lt 100 ] || exit 1; usleep 100000; done >/dev/null 2>&1; echo $pid"
+	until := "n=0; until pid=$(" + agent + ") && [ \"$pid\" != \"$old\" ]; do n=$((n+1)); [ $n -lt 600 ] || exit 1; usleep 100000; done >/dev/null 2>&1; echo $pid"
 	for _, tt := range []struct{ name, init, first string }{
 		{"alone", "/careen-init-alone", "careen-init-alone"},
 		{"beside busybox", "/careen-init", "init"},
@@ -210,7 +214,7 @@ func TestInitKeepsTheAgent(t *testing.T) {
 			require.NotEqual(t, first, second)
 			// An orphan that ends must not stay.
 			guest.MustRun("sh -c 'sh -c \"usleep 1000\" & exit 0'; n=0; " +
-				"while cat /proc/[0-9]*/stat 2>/dev/null | grep -q ') Z '; do n=$((n+1)); [ $n -lt 50 ] || exit 1; usleep 100000; done")
+				"while cat /proc/[0-9]*/stat 2>/dev/null | grep -q ') Z '; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 100000; done")
 			_, _, err := guest.RunContext(t.Context(), "reboot")
 			_ = err // the guest may be gone before it answers
 			require.NoError(t, guest.WaitEnd(t.Context()))

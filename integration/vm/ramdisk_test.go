@@ -67,7 +67,7 @@ func TestBootAnAppendedRamdisk(t *testing.T) {
 			})
 			require.NoError(t, err)
 			guest := vm.Start(t, vm.Config{Memory: 512, Initramfs: image, Init: initramfs.InitPath})
-			guest.MustRun("n=0; until [ -e /run/own-init ] && pidof careen; do n=$((n+1)); [ $n -lt 200 ] || exit 1; usleep 100000; done")
+			guest.MustRun("n=0; until [ -e /run/own-init ] && pidof careen; do n=$((n+1)); [ $n -lt 600 ] || exit 1; usleep 100000; done")
 			require.Equal(t, "init", guest.MustRun("cat /proc/1/comm"))
 			require.Equal(t, "careen", guest.MustRun("readlink /usr/bin/podman"))
 			require.Equal(t, "usr/bin", guest.MustRun("readlink /bin"), "the merged /usr has to stay")
