@@ -61,7 +61,8 @@ func (rec *record) beginPart(p Part, now time.Duration) {
 	rec.PartTimeout, rec.PartSilence = p.Timeout, p.SilenceTimeout
 	rec.RebootExitCodes, rec.CriticalPart = p.RebootExitCodes, p.Critical
 	rec.ContainerID, rec.Starting, rec.Exit, rec.End = "", false, nil, nil
-	rec.Run.Image, rec.Run.Trusted, rec.Run.Digest, rec.Run.Pid = p.Image, p.Trusted, "", 0
+	rec.Run.Image, rec.Run.Name, rec.Run.Trusted = p.Image, p.Name, p.Trusted
+	rec.Run.Digest, rec.Run.Pid = "", 0
 	if rec.Run.Parts > 0 {
 		rec.Run.Part = rec.Part + 1
 	}

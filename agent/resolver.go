@@ -100,7 +100,7 @@ func (r *resolver) part(req *api.RunRequest, d *steps.Decision) (Part, error) {
 		return Part{}, err
 	}
 	p := Part{
-		Image: d.Image, Run: run, Pull: run.Pull(), RunOptions: run.Redacted(), Trusted: d.Trusted, Entry: d.Entry,
+		Image: d.Image, Name: run.Options.Name, Run: run, Pull: run.Pull(), RunOptions: run.Redacted(), Trusted: d.Trusted, Entry: d.Entry,
 		Timeout: d.Timeout, SilenceTimeout: d.SilenceTimeout, RebootExitCodes: slices.Clone(d.RebootExitCodes),
 		Critical: d.Critical,
 	}

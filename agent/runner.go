@@ -179,10 +179,10 @@ type Resolved struct {
 
 // Part is one container of a run.
 type Part struct {
-	// Image is the reference as requested.
-	Image string
-	Pull  *oci.Pull
-	Run   *oci.Run
+	// Image is the reference as requested, Name the container's name, "" for none.
+	Image, Name string
+	Pull        *oci.Pull
+	Run         *oci.Run
 	// RunOptions and PullOptions are the options with secret values hidden.
 	RunOptions, PullOptions []string
 	// Trusted and Entry are the policy's decision: the entry that allowed it.

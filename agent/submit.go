@@ -201,7 +201,7 @@ func (a *Agent) newRecord(req *api.RunRequest, res *Resolved, lim requestLimits,
 	rec := &record{
 		Run: api.Run{
 			ID: req.ID, State: api.Queued, Step: req.Step, Phase: req.Phase, Node: nodeName(req.Node),
-			Image: res.Parts[0].Image, Trusted: res.Trusted, RebootRequested: res.RebootRequested,
+			Image: res.Parts[0].Image, Name: res.Parts[0].Name, Trusted: res.Trusted, RebootRequested: res.RebootRequested,
 			Abortable: res.Abortable, CreatedAt: time.Now().UTC(), BootID: a.cfg.BootID,
 		},
 		Hash: hash, Peer: peer, Route: req.Route,
