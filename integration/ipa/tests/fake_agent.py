@@ -68,6 +68,7 @@ class Run:
         self.events: list[Json] = []
         self.changed = threading.Condition()
         self.aborted = threading.Event()
+        self.request: Json = {}
 
     @property
     def final(self) -> bool:
@@ -248,6 +249,9 @@ class FakeAgent:
     def create(self, body: Json) -> Json:
         existing = self.runs.get(body["id"])
         if existing is not None:
+            if existing.request and existing.request != body:
+                detail = f"cannot take run {body['id']}: another request has this id"
+                raise Refusal(409, "conflict", detail, holder=body["id"])
             return existing.document
         unknown = body.keys() - REQUEST
         if unknown:
@@ -268,6 +272,7 @@ class FakeAgent:
             "boot_id": self.version["boot_id"],
         }
         run = self.runs[body["id"]] = Run(document, script)
+        run.request = body
         if self.execute:
             runner = self.options.get("runner", "podman")
             utils.execute(runner, "--version")

@@ -23,8 +23,10 @@ from careen_ipa.client import Client
 from careen_ipa.logs import LOG
 from careen_ipa.manager import CareenHardwareManager
 from tests.conftest import make_node
+from tests.namespace import Namespace
 from tests.test_logs import Watch
 from tests.test_manager import Ipa, failure, names, step_of
+from tests.test_process import GENERIC, Site, until
 
 Json = dict[str, Any]
 
@@ -222,3 +224,24 @@ def test_bundles_are_collected(ipa: Ipa, real: RealAgent) -> None:
     bundle = files[f"careen/{run['id']}.tar"]
     with tarfile.open(fileobj=bundle) as archive:
         assert f"careen-{run['id']}" in archive.getnames()[0]
+
+
+@pytest.mark.process
+@pytest.mark.skipif(bool(Namespace.missing()), reason=Namespace.missing() or "-")
+def test_ipa_crashes_in_the_middle(real: RealAgent, tmp_path: Path, socket_path: Path) -> None:
+    """The real IPA as a process, the real agent: the next IPA finds the step, and nothing runs twice."""
+    real.script(tool="out=half-way/run=15s")
+    client = Client(str(socket_path))
+    site = Site(tmp_path, socket_path)
+    try:
+        site.conduct("clean", {**GENERIC, "args": {"container_url": TOOL}}, allowed_containers=[TOOL])
+        first = site.boot()
+        until(lambda: [run for run in client.runs() if run["state"] == "running"])
+        first.kill()
+        first.wait()
+        site.boot()
+        outcome = site.end()
+    finally:
+        site.namespace.close()
+    assert [step["status"] for step in outcome["ended"]] == ["SUCCEEDED"], outcome
+    assert len(client.runs()) == 1

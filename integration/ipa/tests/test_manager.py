@@ -234,7 +234,7 @@ def test_success(ipa: Ipa, agent: FakeAgent, phase: str) -> None:
     assert request["phase"] == phase
     assert request["args"] == {"container_url": ALLOWED}
     # Of the node no more than the audit record needs, secrets least of all.
-    assert request["node"] == {"uuid": node["uuid"], "name": "node-1"}
+    assert request["node"] == {"uuid": node["uuid"]}
 
 
 def test_output_is_in_the_log(ipa: Ipa, agent: FakeAgent, caplog: pytest.LogCaptureFixture) -> None:
@@ -359,6 +359,13 @@ def test_a_repeated_command_is_one_failure(ipa: Ipa, agent: FakeAgent) -> None:
     agent.default = Script()
     again = ipa.execute("clean", make_node(), "generic_container_step", container_url=ALLOWED)
     assert failure(first) == failure(again)
+
+
+def test_a_repeated_command_with_other_limits_is_one_run(ipa: Ipa, agent: FakeAgent, conf: Any) -> None:
+    first = ipa.execute("clean", make_node(), "generic_container_step", container_url=ALLOWED)
+    conf.set_override("step_timeout", "2h", group="careen")
+    again = ipa.execute("clean", make_node(), "generic_container_step", container_url=ALLOWED)
+    assert first["command_result"] == again["command_result"]
 
 
 def test_the_same_step_twice_in_a_list_is_two_runs(ipa: Ipa, agent: FakeAgent) -> None:

@@ -33,9 +33,8 @@ GENERIC = {"step": "generic_container_step", "args": {"container_url": ALLOWED}}
 class Site:
     """One node with its conductor."""
 
-    def __init__(self, directory: Path, agent: FakeAgent) -> None:
+    def __init__(self, directory: Path, socket: Path) -> None:
         self.directory = directory
-        self.agent = agent
         self.namespace = Namespace(directory)
         self.log = directory / "ipa.log"
         self._conductor: subprocess.Popen[bytes] | None = None
@@ -44,7 +43,7 @@ class Site:
         (directory / "ipa.conf").write_text(
             f"[DEFAULT]\ndebug = true\ndisk_wait_attempts = 0\n"
             f"[container]\ncontainer_steps_file = {steps}\n"
-            f"[careen]\nsocket = {agent.path}\nstart_timeout = 1\n"
+            f"[careen]\nsocket = {socket}\nstart_timeout = 1\n"
         )
 
     def conduct(self, phase: str, *steps: Json, **containers: Any) -> None:
@@ -94,7 +93,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, agent: FakeAgent) -> Iterator[Site]:
-    found = Site(tmp_path, agent)
+    found = Site(tmp_path, agent.path)
     yield found
     found.namespace.close()
 
@@ -159,7 +158,7 @@ def test_ipa_crashes_in_the_middle(site: Site, agent: FakeAgent) -> None:
     first.wait()
     asked = len(agent.asked("GET", "/v1/steps"))
     site.boot()
-    _until(lambda: len(agent.asked("POST", "/v1/runs")) > 1)
+    until(lambda: len(agent.asked("POST", "/v1/runs")) > 1)
     gate.set()
     outcome = site.end()
     assert [step["status"] for step in outcome["ended"]] == ["SUCCEEDED"]
@@ -202,7 +201,7 @@ def test_stopping_ipa_aborts_the_step(site: Site, agent: FakeAgent, number: sign
     assert run.document["stop_reason"] == f"ironic-python-agent was stopped ({number.name})"
 
 
-def _until(condition: Any) -> None:
+def until(condition: Any) -> None:
     """Wait for what another process does, which has no event to offer."""
     ended = threading.Event()
     for _ in range(600):

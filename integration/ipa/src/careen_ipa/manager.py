@@ -21,9 +21,6 @@ from careen_ipa.runs import FINAL, Runner, Settings, value_of
 CONF = cfg.CONF
 LOG = log.getLogger(__name__)
 
-#: What the manager sends of Ironic's node object. The rest may hold secrets and is none of the agent's business.
-_NODE_FIELDS = ("uuid", "name", "instance_uuid")
-
 _SUPPORT = {
     "service_provider": hardware.HardwareSupport.SERVICE_PROVIDER,
     "mainline": hardware.HardwareSupport.MAINLINE,
@@ -267,7 +264,9 @@ class CareenHardwareManager(hardware.HardwareManager):
             "step": step,
             "phase": phase,
             "args": dict(args),
-            "node": {name: node[name] for name in _NODE_FIELDS if node.get(name)},
+            # The rest of the node may hold secrets; and the lookup, from which a command can be taken up again, has
+            # no name, so that with one it would be another request.
+            "node": {"uuid": node.get("uuid")},
             **self._settings().limits(step),
         }
         return self._finish(step, runner.execute(request))

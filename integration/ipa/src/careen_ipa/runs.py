@@ -74,11 +74,23 @@ class Runner:
         """
         run_id = str(request["id"])
         with stop.guard(self._client, run_id):
-            run = self.persist(lambda: self._client.create_run(request))
+            run = self.persist(lambda: self._create(request))
             if run.get("state") in FINAL:
                 # A repeated command, or a container that was quicker than the answer: the output is still wanted.
                 LOG.info("The container run %s has ended already: %s", run_id, run.get("state"))
             return self._follow(run_id, run)
+
+    def _create(self, request: Mapping[str, Any]) -> Json:
+        try:
+            return self._client.create_run(request)
+        except Problem as exc:
+            # The id is made of the command. A request that differs in something else, such as a time limit that was
+            # configured anew between two starts of IPA, is the same command still.
+            if exc.code != "conflict":
+                raise
+            run = self._client.run(str(request["id"]))
+            LOG.info("The container run %s is under way with other limits than this request's", run.get("id"))
+            return run
 
     def join(self, run: Json) -> Json:
         """Follow a run that was requested before to its end and return it."""
