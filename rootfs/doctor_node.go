@@ -79,8 +79,8 @@ func (d *doctor) overlay() {
 			_, err = moduleFiles(base, "overlay")
 		}
 		if err != nil {
-			d.fail(name, "Add overlay.ko and modules.dep to the ramdisk, or use a kernel with CONFIG_OVERLAY_FS=y",
-				"not in the kernel, and no module: %s", oneLine(err))
+			d.warn(name, "Add overlay.ko and modules.dep to the ramdisk, or use a kernel with CONFIG_OVERLAY_FS=y",
+				"not in the kernel, and no module (%s): every layer is stored with a full copy of those below", oneLine(err))
 			return
 		}
 		d.ok(name, "careen agent will load the module")
@@ -88,7 +88,8 @@ func (d *doctor) overlay() {
 	}
 	where, err := d.tryStore()
 	if err != nil {
-		d.fail(name, "Give the store a disk that overlays work on, with --root", "does not work on %s: %s", where, oneLine(err))
+		d.warn(name, "Give the store a file system that overlays work on, with --root",
+			"does not work on %s (%s): every layer is stored with a full copy of those below", where, oneLine(err))
 		return
 	}
 	d.ok(name, "works on %s", where)
@@ -100,7 +101,7 @@ func (d *doctor) tryStore() (where string, err error) {
 	if err := l.lookAtStore(); err != nil {
 		return d.opts.Prepare.StoreDir, err
 	}
-	if l.Overlay || d.opts.Prepare.Store == StorePlain {
+	if l.Overlay || d.opts.Prepare.Store == StoreDirectory {
 		if !l.Overlay {
 			err = fmt.Errorf("%s", l.OverlayError)
 		}
@@ -120,7 +121,7 @@ func (d *doctor) store() {
 	free, what := l.StoreFree, fmt.Sprintf("%s on %s", l.StoreDir, l.StoreFS)
 	available := memory("MemAvailable")
 	mounted := isMounted(l.StoreDir)
-	if !mounted && d.opts.Prepare.Store != StorePlain && (d.opts.Prepare.Store == StoreTmpfs || l.StoreFS == "tmpfs" || l.StoreFS == "ramfs" || !l.Overlay) {
+	if !mounted && d.opts.Prepare.Store != StoreDirectory && (d.opts.Prepare.Store == StoreTmpfs || l.StoreFS == "tmpfs" || l.StoreFS == "ramfs" || !l.Overlay) {
 		size, err := storeSize(d.opts.Prepare)
 		if err != nil {
 			d.fail(name, "Give the node more memory, or the store a disk with --root", "%s", oneLine(err))

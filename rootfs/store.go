@@ -15,11 +15,12 @@ import (
 type StoreMode string
 
 // The modes. StoreAuto takes a tmpfs where the directory lies in memory anyway,
-// or where overlayfs cannot work on what holds it, and the directory otherwise.
+// or where overlayfs cannot work on what holds it, and the directory as it is
+// otherwise.
 const (
 	StoreAuto  StoreMode = "auto"
 	StoreTmpfs StoreMode = "tmpfs"
-	StorePlain StoreMode = "plain"
+	StoreDirectory StoreMode = "directory"
 )
 
 // minInodes are enough for an ordinary image however small the store is.
@@ -56,18 +57,18 @@ func prepareStore(opts PrepareOptions, done *actions) error {
 
 func wantsTmpfs(opts PrepareOptions) (bool, error) {
 	switch opts.Store {
-	case StoreAuto, StoreTmpfs, StorePlain:
+	case StoreAuto, StoreTmpfs, StoreDirectory:
 	default:
 		return false, &fault.Error{
 			Code: fault.BadConfig, Op: "prepare the store", Subject: string(opts.Store),
-			Reason: "not a kind of store", Remedy: "Use auto, tmpfs or plain",
+			Reason: "not a kind of store", Remedy: "Use auto, tmpfs or directory",
 		}
 	}
 	mounted, err := isMountPoint(opts.StoreDir)
 	if err != nil {
 		return false, nodeError("look at the store", opts.StoreDir, err, "")
 	}
-	if mounted || opts.Store == StorePlain {
+	if mounted || opts.Store == StoreDirectory {
 		return false, nil
 	}
 	if opts.Store == StoreTmpfs || inMemory(statfsType(opts.StoreDir)) {
