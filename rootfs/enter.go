@@ -26,8 +26,8 @@ const (
 type EnterOptions struct {
 	// Force makes the namespace also where pivot_root works without it.
 	Force bool
-	// Prepare are the options that [Prepare] will be called with.
-	Prepare PrepareOptions
+	// RunDir, ModulesDir and CgroupParent are as in [PrepareOptions].
+	RunDir, ModulesDir, CgroupParent string
 }
 
 // carried is what [Enter] did before the re-execution, for [Prepare] to report.
@@ -53,7 +53,8 @@ var carried actions
 //
 // Errors have the code [fault.Node].
 func Enter(opts EnterOptions) error {
-	opts.Prepare.setDefaults()
+	node := PrepareOptions{RunDir: opts.RunDir, ModulesDir: opts.ModulesDir, CgroupParent: opts.CgroupParent}
+	node.setDefaults()
 	if os.Getenv(enteredEnv) != "" {
 		return arrive()
 	}
@@ -61,10 +62,10 @@ func Enter(opts EnterOptions) error {
 		return nil
 	}
 	var done actions
-	if err := prepareNode(context.Background(), opts.Prepare, &done); err != nil {
+	if err := prepareNode(context.Background(), node, &done); err != nil {
 		return err
 	}
-	pin := pinAt(opts.Prepare.RunDir)
+	pin := pinAt(node.RunDir)
 	if pin.inside() {
 		carried = done
 		return nil

@@ -59,7 +59,7 @@ func child(text string) error {
 	var rep report
 	var err error
 	if req.Enter {
-		err = rootfs.Enter(rootfs.EnterOptions{Force: true, Prepare: req.Opts})
+		err = rootfs.Enter(rootfs.EnterOptions{Force: true, RunDir: req.Opts.RunDir})
 	}
 	if err == nil {
 		rep.Layout, rep.Actions, err = rootfs.Prepare(context.Background(), req.Opts)

@@ -18,8 +18,8 @@ type StoreMode string
 // or where overlayfs cannot work on what holds it, and the directory as it is
 // otherwise.
 const (
-	StoreAuto  StoreMode = "auto"
-	StoreTmpfs StoreMode = "tmpfs"
+	StoreAuto      StoreMode = "auto"
+	StoreTmpfs     StoreMode = "tmpfs"
 	StoreDirectory StoreMode = "directory"
 )
 

@@ -70,15 +70,15 @@ func run(args []string) error {
 		}
 		return show(node)
 	}
-	return prepared(args[0], flags.Args(), rootfs.EnterOptions{Force: *force, Prepare: rootfs.PrepareOptions{StoreSize: *size}})
+	if err := rootfs.Enter(rootfs.EnterOptions{Force: *force}); err != nil {
+		return err
+	}
+	return prepared(args[0], flags.Args(), rootfs.PrepareOptions{StoreSize: *size})
 }
 
 // prepared is what is done on a node that is ready.
-func prepared(command string, args []string, opts rootfs.EnterOptions) error {
-	if err := rootfs.Enter(opts); err != nil {
-		return err
-	}
-	layout, actions, err := rootfs.Prepare(context.Background(), opts.Prepare)
+func prepared(command string, args []string, opts rootfs.PrepareOptions) error {
+	layout, actions, err := rootfs.Prepare(context.Background(), opts)
 	if err != nil {
 		return err
 	}
