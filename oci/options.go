@@ -85,6 +85,9 @@ type Device struct {
 	Source, Destination, Access string
 	// Written is the option as it stood.
 	Written string
+	// twice says that an access was given twice, which podman takes for a device
+	// node and not for a directory.
+	twice bool
 }
 
 // DeviceRate is one of --device-read-bps and its like, or --blkio-weight-device.

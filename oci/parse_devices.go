@@ -67,7 +67,7 @@ func parseDevice(it item) (Device, error) {
 	if len(parts) > 1 {
 		switch {
 		case validAccess(parts[1]):
-			device.Access = parts[1]
+			device.Access, device.twice = parts[1], len(parts) == 3
 		case strings.HasPrefix(parts[1], "/"):
 			device.Destination = parts[1]
 		default:
@@ -125,6 +125,9 @@ func resolveDevice(host Host, d Device) ([]resolved, error) {
 		}
 		device.Path = destination
 		return []resolved{{device, access}}, nil
+	}
+	if d.twice {
+		return nil, fmt.Errorf("the access is given twice")
 	}
 	var devices []resolved
 	if err := walkDevices(host, source, destination, access, &devices, 0); err != nil {
