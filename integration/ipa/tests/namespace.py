@@ -20,7 +20,8 @@ _SETUP = r"""
 set -eu
 mount --make-rprivate /
 ip link set lo up
-ip link add ipa0 type veth peer name ipa1
+# A vendor's address: IPA passes over interfaces with some of the local ones, and takes the kernel's random choice.
+ip link add ipa0 address 00:16:3e:00:00:01 type veth peer name ipa1
 ip link set ipa0 up
 # IPA takes an interface for hardware that has a device in sysfs; it waits a minute for one.
 mount -t tmpfs tmpfs /sys/class/net
