@@ -96,14 +96,15 @@ func faults(err error) []*fault.Error {
 // badOption is a value that podman would refuse too.
 func badOption(written, reason, example string) *fault.Error {
 	return &fault.Error{
-		Code: fault.BadOption, Op: "accept option", Subject: written, Reason: reason, Remedy: useExample(example),
+		Code: fault.BadOption, Op: "accept option", Subject: shorten(written), Reason: reason,
+		Remedy: useExample(example),
 	}
 }
 
 // unsupported is an option or value that careen refuses by name.
 func unsupported(written, reason, remedy string) *fault.Error {
 	return &fault.Error{
-		Code: fault.Unsupported, Op: "accept option", Subject: written, Reason: reason, Remedy: remedy,
+		Code: fault.Unsupported, Op: "accept option", Subject: shorten(written), Reason: reason, Remedy: remedy,
 	}
 }
 
@@ -125,11 +126,14 @@ func asFault(err error, written, example string) *fault.Error {
 	return f
 }
 
-// quote shortens and quotes a value for an error text.
-func quote(s string) string {
-	const limit = 120
+// shorten cuts what an operator would not read to its end.
+func shorten(s string) string {
+	const limit = 240
 	if len(s) > limit {
-		s = s[:limit] + "..."
+		return s[:limit] + "..."
 	}
-	return fmt.Sprintf("%q", s)
+	return s
 }
+
+// quote shortens and quotes a value for an error text.
+func quote(s string) string { return fmt.Sprintf("%q", shorten(s)) }

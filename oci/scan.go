@@ -24,6 +24,8 @@ type given struct {
 type scanned struct {
 	command Command
 	uses    map[string][]given
+	// elements counts the values of each option, lists by their elements.
+	elements map[string]int
 	// rest are the words that are not options, from the first of them on.
 	rest []string
 	errs Errors
@@ -34,7 +36,11 @@ type scanned struct {
 // -nvalue, -n=value and clusters of letters all mean the same. It goes on after an
 // error, so that all of them can be reported.
 func scan(command Command, words []string) *scanned {
-	s := &scanned{command: command, uses: make(map[string][]given)}
+	s := &scanned{command: command, uses: make(map[string][]given), elements: make(map[string]int)}
+	if _, err := limitWords(words); err != nil {
+		s.fail(asFault(err, "", ""))
+		return s
+	}
 	for len(words) > 0 {
 		word := words[0]
 		words = words[1:]
@@ -125,6 +131,15 @@ func (s *scanned) add(option OptionInfo, value, written string) {
 	}
 	if option.Verdict == Reject && !harmless(option, value) {
 		s.fail(unsupported(written, option.Help, option.Instead))
+		return
+	}
+	s.elements[option.Name]++
+	if option.Kind == List {
+		s.elements[option.Name] += strings.Count(value, ",")
+	}
+	// What is done for each value may look at those before it.
+	if s.elements[option.Name] > maxWords {
+		s.fail(badOption("--"+option.Name, fmt.Sprintf("it has more than %d values", maxWords), option.Example))
 		return
 	}
 	s.uses[option.Name] = append(s.uses[option.Name], given{option: option, value: value, written: written})
@@ -225,11 +240,12 @@ func unknownOption(command Command, word, name string) *fault.Error {
 		}
 		word, _, _ = strings.Cut(word, "=")
 		return &fault.Error{
-			Code: fault.BadOption, Op: "accept option", Subject: word, Reason: "there is no such option", Remedy: remedy,
+			Code: fault.BadOption, Op: "accept option", Subject: shorten(word), Reason: "there is no such option",
+			Remedy: remedy,
 		}
 	}
 	return &fault.Error{
-		Code: fault.BadOption, Op: "accept option", Subject: word,
+		Code: fault.BadOption, Op: "accept option", Subject: shorten(word),
 		Reason: fmt.Sprintf("there is no option -%s", name), Remedy: remedy,
 	}
 }

@@ -10,9 +10,12 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// maxWords bounds one set of options. podman's own bound is the kernel's limit
-// on arguments; no runbook comes near either.
-const maxWords = 4096
+// Bounds of one set of options. podman's own are the kernel's on arguments; no
+// runbook comes near either.
+const (
+	maxWords     = 4096
+	maxWordBytes = 1 << 20
+)
 
 // Words turns options as Ironic's agent holds them into words: nil, a string, or
 // a list whose elements may hold several words. Text is split on white space with
@@ -62,7 +65,14 @@ func limitWords(words []string) ([]string, error) {
 			Remedy: "Give the values in an --env-file",
 		}
 	}
+	total := 0
 	for _, word := range words {
+		if total += len(word); total > maxWordBytes {
+			return nil, &fault.Error{
+				Code: fault.BadRequest, Op: "read options",
+				Reason: fmt.Sprintf("they are longer than %d bytes", maxWordBytes), Remedy: "Give the values in an --env-file",
+			}
+		}
 		// A NUL cannot be part of an argument, so podman never sees one.
 		if strings.ContainsRune(word, 0) {
 			return nil, &fault.Error{

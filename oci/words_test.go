@@ -36,7 +36,7 @@ func TestWordsOfAllShapes(t *testing.T) {
 func TestWordsRefusesOtherShapes(t *testing.T) {
 	for name, shape := range map[string]any{
 		"map": map[string]any{"a": 1}, "number": 5, "list of lists": []any{[]any{"x"}}, "null inside": []any{nil},
-		"NUL": "a\x00b", "too many": strings.Repeat("a ", 5000),
+		"NUL": "a\x00b", "too many": strings.Repeat("a ", 5000), "too long": strings.Repeat("a", 2<<20),
 	} {
 		_, err := oci.Words(shape)
 		require.Error(t, err, name)
@@ -211,4 +211,22 @@ func TestReferences(t *testing.T) {
 		require.Equal(t, code, fault.CodeOf(err), text)
 		require.NotEmpty(t, fault.RemedyOf(err), text)
 	}
+}
+
+// TestHostileSizesAreRefusedQuickly: what is quadratic must not meet a big number.
+func TestHostileSizesAreRefusedQuickly(t *testing.T) {
+	start := time.Now()
+	for _, words := range [][]string{
+		{"--device-read-bps=" + strings.Repeat("/dev/a:1,", 50000), "x"},
+		{"--device=" + strings.Repeat("/dev/a,", 100000), "x"},
+		{"--" + strings.Repeat("a", 500000), "x"},
+		append(make([]string, 5000), "x"),
+		{strings.Repeat("x", 2<<20)},
+		{"--env-merge=A=" + strings.Repeat("${A:-", 100000), "x"},
+	} {
+		_, err := oci.ParseRun(words, oci.Caller{})
+		require.Error(t, err)
+		require.Less(t, len(err.Error()), 4096)
+	}
+	require.Less(t, time.Since(start), 5*time.Second)
 }

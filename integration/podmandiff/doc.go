@@ -9,7 +9,8 @@
 // have been taken out. A failing set is shrunk by rapid.
 //
 // The tests need root and podman and are skipped without. The seed is printed;
-// -args -sets N makes a longer run, -rapid.seed N repeats one:
+// -args -sets N makes a longer run, -all lists every difference unshrunk, and
+// -rapid.seed N repeats a run:
 //
 //	go test ./integration/podmandiff -v -args -sets 5000
 //
