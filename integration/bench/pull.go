@@ -10,7 +10,6 @@ import (
 	"runtime/pprof"
 	"strings"
 	"syscall"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -45,6 +44,7 @@ type result struct {
 func pullOnce(args []string) error {
 	flags := flag.NewFlagSet("pull", flag.ContinueOnError)
 	root := flags.String("root", "", "store")
+	times := flags.Int("times", 1, "pulls at once")
 	profile := flags.String("cpuprofile", "", "write a profile of the pull")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -79,12 +79,13 @@ func pullOnce(args []string) error {
 	no := false
 	ref := flags.Arg(0)
 	cut := strings.LastIndex(ref, ":")
-	start := time.Now()
-	_, err = engine.Images().Pull(ctx, &pull.Request{Original: ref, Name: ref[:cut], Tag: ref[cut+1:], TLSVerify: &no}, nil)
+	took, err := pullAll(*times, func(int) error {
+		_, err := engine.Images().Pull(ctx, &pull.Request{Original: ref, Name: ref[:cut], Tag: ref[cut+1:], TLSVerify: &no}, nil)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	took := time.Since(start)
 	var usage syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
 	return json.NewEncoder(os.Stdout).Encode(result{Seconds: took.Seconds(), PeakRSS: usage.Maxrss << 10})

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type bench struct {
 	work   string // images and the tmpfs live here
 	self   string
 	rounds int
+	out    string
 	addr   string
 	stop   func()
 }
@@ -42,8 +44,11 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{work: *work, self: self, rounds: *rounds}
+	b := &bench{work: *work, self: self, rounds: *rounds, out: *out}
 	results := map[string]any{"machine": machine(), "when": time.Now().UTC().Format(time.RFC3339)}
+	if err := os.MkdirAll(b.work, 0o700); err != nil {
+		return err
+	}
 	if *only == "" || *only == "cold" {
 		if results["cold_pull"], err = b.cold(); err != nil {
 			return err
@@ -111,8 +116,13 @@ func (b *bench) candidates() []candidate {
 }
 
 func (b *bench) careen(image, dir string) (result, error) {
+	return b.careenTimes(image, dir, 1)
+}
+
+// careenTimes pulls an image n times at once.
+func (b *bench) careenTimes(image, dir string, n int) (result, error) {
 	var r result
-	out, err := output(exec.Command(b.self, "pull", "-root", dir, b.addr+"/"+image+":latest"))
+	out, err := output(exec.Command(b.self, "pull", "-root", dir, "-times", strconv.Itoa(n), b.addr+"/"+image+":latest"))
 	if err == nil {
 		err = json.Unmarshal(out, &r)
 	}

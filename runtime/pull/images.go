@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/careen-project/careen/agent/fault"
@@ -88,12 +90,20 @@ func (p *Puller) Delete(ctx context.Context, name string) error {
 	return &fault.Error{Code: fault.NotFound, Op: "remove image", Subject: name, Err: err, Reason: "it is not present"}
 }
 
+// unreachable reads an error of one of containerd's services.
 func unreachable(op, subject string, err error) error {
-	code, remedy := fault.Internal, ""
-	if errdefs.IsUnavailable(err) || errors.Is(err, context.DeadlineExceeded) {
-		code, remedy = fault.Unreachable, "Check that containerd runs"
+	f := &fault.Error{Code: fault.Internal, Op: op, Subject: subject, Err: err}
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, errTotal):
+		classifyContext(err, f)
+	case errdefs.IsUnavailable(err), errors.Is(err, context.DeadlineExceeded):
+		f.Code, f.Remedy = fault.Unreachable, "Check that containerd runs"
+	case strings.Contains(err.Error(), syscall.ENOSPC.Error()): // text is all that comes over gRPC
+		f.Code, f.Reason, f.Remedy = fault.Space, "the store is full", "Remove images, or give the store more room"
+	default:
+		classifyStorage(err, f)
 	}
-	return &fault.Error{Code: code, Op: op, Subject: subject, Err: err, Remedy: remedy}
+	return f
 }
 
 // find returns nil when the image is not wholly present, or not for platform.

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
@@ -27,8 +28,8 @@ func (p *Puller) snapshots() snapshots.Snapshotter {
 // containerd's garbage collector away until the image record holds it all, and
 // which takes everything with it when the pull fails.
 func (p *Puller) store(ctx context.Context, j *job, src source, pic *picture) (_ *Image, err error) {
-	lease, err := p.client.LeasesService().Create(ctx, leases.WithRandomID(),
-		// An agent that dies here leaves its lease; nobody pulls that long.
+	lease, err := p.client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithLabel(labelPull, "1"),
+		// An agent that dies here leaves its lease, see Recover; nobody pulls longer.
 		leases.WithExpiration(2*p.cfg.Limits.Total))
 	if err != nil {
 		return nil, unreachable("pull image", j.req.Original, err)
@@ -53,6 +54,26 @@ func (p *Puller) store(ctx context.Context, j *job, src source, pic *picture) (_
 		return nil, err
 	}
 	return p.record(ctx, pic, layers, !fetched)
+}
+
+// labelPull marks the leases of pulls.
+const labelPull = "careen/pull"
+
+// Recover removes what pulls of an earlier process left when that was killed. It
+// is for the start of the only agent of a containerd, before the first pull.
+func (p *Puller) Recover(ctx context.Context) error {
+	ctx = namespaces.WithNamespace(ctx, p.cfg.Namespace)
+	manager := p.client.LeasesService()
+	left, err := manager.List(ctx, "labels."+strconv.Quote(labelPull)+"==1")
+	if err != nil {
+		return unreachable("list leases", "", err)
+	}
+	for _, lease := range left {
+		if err := manager.Delete(ctx, lease, leases.SynchronousDelete); err != nil && !errdefs.IsNotFound(err) {
+			return unreachable("remove lease", lease.ID, err)
+		}
+	}
+	return nil
 }
 
 func layersOf(pic *picture) []layer {
