@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -24,6 +25,10 @@ import (
 const (
 	labelRun = "io.careen.run"
 	labelDir = "io.careen.dir"
+	// labelCIDFile and labelImage name what goes with the container: the file of
+	// --cidfile, the image of --rmi.
+	labelCIDFile = "io.careen.cidfile"
+	labelImage   = "io.careen.rmi"
 )
 
 // cleanUpTimeout bounds what is undone after a failure or an abort.
@@ -83,6 +88,9 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 	e.mu.Lock()
 	e.tasks[spec.ID] = task
 	e.mu.Unlock()
+	if err := writeIDs(spec, int(task.Pid())); err != nil {
+		return nil, err
+	}
 	return &Created{Plan: plan, Pid: int(task.Pid())}, nil
 }
 
@@ -133,7 +141,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 
 func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan) (containerd.Task, error) {
 	ctr, err := e.client.NewContainer(ctx, spec.ID,
-		containerd.WithContainerLabels(map[string]string{labelRun: spec.RunID, labelDir: spec.Dir}),
+		containerd.WithContainerLabels(spec.labels()),
 		containerd.WithSnapshotter(e.cfg.Snapshotter),
 		containerd.WithSnapshot(spec.ID),
 		containerd.WithRuntime(e.shimPath, nil),
@@ -153,6 +161,43 @@ func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan) (
 		return nil, startError(spec.RunID, plan.Spec.Process.Args[0], err)
 	}
 	return task, nil
+}
+
+// labels say what the next agent has to know of a container.
+func (spec CreateSpec) labels() map[string]string {
+	labels := map[string]string{labelRun: spec.RunID, labelDir: spec.Dir}
+	if file := spec.Run.Options.CIDFile; file != "" {
+		labels[labelCIDFile] = file
+	}
+	if spec.Run.Options.RemoveImage {
+		labels[labelImage] = spec.Image.Name
+	}
+	return labels
+}
+
+// writeIDs writes the files of --cidfile, which must be new, and --pidfile.
+func writeIDs(spec CreateSpec, pid int) error {
+	if path := spec.Run.Options.CIDFile; path != "" {
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err == nil {
+			_, err = file.WriteString(spec.ID)
+			err = errors.Join(err, file.Close())
+		}
+		if err != nil {
+			return fileError("--cidfile", path, err)
+		}
+	}
+	if path := spec.Run.Options.PIDFile; path != "" {
+		if err := os.WriteFile(path, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+			return fileError("--pidfile", path, err)
+		}
+	}
+	return nil
+}
+
+func fileError(option, path string, err error) error {
+	return &fault.Error{Code: fault.BadOption, Op: "write the file of", Subject: option + "=" + path, Err: err,
+		Remedy: "Name a file that does not exist, in a directory that does"}
 }
 
 // makeControl mounts the directory through which a container talks to careen:

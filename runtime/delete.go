@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/fault"
 )
 
 // kept are the entries of a run's directory that outlive its container: the
@@ -23,6 +25,8 @@ var kept = map[string]bool{"log": true, "exit.json": true}
 func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 	ctx = e.context(ctx)
 	var errs []error
+	// Absent where an earlier call got this far, or nothing was made.
+	record, recordErr := e.client.ContainerService().Get(ctx, id)
 	if task, err := e.task(ctx, id); err == nil {
 		if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
 			errs = append(errs, err)
@@ -40,7 +44,27 @@ func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 		errs = append(errs, err)
 	}
 	errs = append(errs, clearDir(dir))
+	if recordErr == nil {
+		errs = append(errs, e.deleteWith(ctx, record.Labels))
+	}
 	return runtimeError("remove container", id, errors.Join(errs...))
+}
+
+// deleteWith removes what was to go with the container.
+func (e *Engine) deleteWith(ctx context.Context, labels map[string]string) error {
+	var errs []error
+	if file := labels[labelCIDFile]; file != "" {
+		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if image := labels[labelImage]; image != "" {
+		// Another container may be of the same image; podman's --rmi keeps it then.
+		if err := e.RemoveImage(ctx, image); err != nil && fault.CodeOf(err) != fault.Conflict && fault.CodeOf(err) != fault.NotFound {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // clearDir unmounts everything below a run's directory and removes what is not

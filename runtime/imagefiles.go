@@ -7,6 +7,8 @@ import (
 	"os"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
+
+	"github.com/careen-project/careen/oci"
 )
 
 // imageFiles reads a mounted image. No process of the container runs yet, so a
@@ -59,3 +61,7 @@ func (f imageFiles) Stat(path string) (fs.FileInfo, error) {
 	}
 	return os.Lstat(full)
 }
+
+// ImageFiles reads the files of an image that lies unpacked or mounted in a
+// directory, and never leaves it.
+func ImageFiles(root string) oci.Files { return imageFiles{root} }

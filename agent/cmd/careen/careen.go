@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/careen-project/careen/agent/client"
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs"
+)
+
+// Exit codes of the command line, podman's where it has them (podman-run(1),
+// "Exit Status").
+const (
+	exitOK = 0
+	// exitFailed: the command could not do what it was asked to.
+	exitFailed = 1
+	// exitUsage: careen itself failed before a container ran, or bad options.
+	exitUsage = 125
+	// exitDenied: the command in the image cannot be executed.
+	exitDenied = 126
+	// exitAbsent: the command is not in the image.
+	exitAbsent = 127
+)
+
+// app is what every command works with.
+type app struct {
+	console *console
+	socket  string
+	// output is "text" or "json".
+	output string
+}
+
+// careenMain is the command line.
+func careenMain(args []string) int {
+	a := &app{console: newConsole()}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := a.rootCommand()
+	root.SetArgs(args)
+	return a.exit(root.ExecuteContext(ctx))
+}
+
+// exitCode is an error that has been shown already, if there was anything to
+// show, and only decides the exit code.
+type exitCode int
+
+func (c exitCode) Error() string { return "" }
+
+func (a *app) exit(err error) int {
+	var code exitCode
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &code):
+		return int(code)
+	}
+	a.console.fail(err)
+	var known *fault.Error
+	if !errors.As(err, &known) {
+		return exitUsage // cobra: an unknown command or flag
+	}
+	return exitFailed
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "careen",
+		Short: "Run container steps on bare metal",
+		Long: `careen runs firmware updaters, diagnostics and disk cleaners that are packaged as
+OCI images, on a node that has nothing but a kernel and this file.
+
+Commands talk to the agent on its socket. "careen run" and "careen pull" start
+one for as long as they take where none runs.`,
+		Example: `  careen run --rm --privileged registry.example/fw-updater:2.1 --dry-run
+  careen agent &
+  careen step run generic_container_step --args '{"container_url": "registry.example/diag:1"}'
+  careen logs -f RUN`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	socket := os.Getenv("CAREEN_SOCKET")
+	if socket == "" {
+		socket = rootfs.DefaultRunDir + "/careen.sock"
+	}
+	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "the agent's socket (environment: CAREEN_SOCKET)")
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "look", Title: "Look after runs:"},
+		&cobra.Group{ID: "image", Title: "Images:"}, &cobra.Group{ID: "node", Title: "The node:"},
+	)
+	for group, commands := range map[string][]*cobra.Command{
+		"run":   {a.runCommand(), a.stepCommand(), a.specCommand(), a.explainCommand()},
+		"look":  {a.psCommand(), a.inspectCommand(), a.logsCommand(), a.eventsCommand(), a.waitCommand(), a.abortCommand(), a.rmCommand(), a.collectCommand()},
+		"image": {a.pullCommand(), a.imagesCommand(), a.rmiCommand()},
+		"node":  {a.agentCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(), a.ramdiskCommand()},
+	} {
+		for _, cmd := range commands {
+			cmd.GroupID = group
+			root.AddCommand(cmd)
+		}
+	}
+	return root
+}
+
+// outputFlag adds --output to a command that scripts use.
+func (a *app) outputFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&a.output, "output", "o", "text", `"text" or "json"`)
+	previous := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if a.output != "text" && a.output != "json" {
+			return &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--output=" + a.output,
+				Reason: "it is neither text nor json", Remedy: "For example: --output=json"}
+		}
+		if previous != nil {
+			return previous(cmd, args)
+		}
+		return nil
+	}
+}
+
+// client connects to the agent that runs.
+func (a *app) client() *client.Client { return client.New(a.socket) }

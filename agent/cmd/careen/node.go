@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent"
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/cmd/careen/version"
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/runtime"
+	"github.com/careen-project/careen/runtime/pull"
+	"github.com/careen-project/careen/steps"
+)
+
+// nodeOptions are the flags of "careen agent"; "careen run" uses their defaults.
+type nodeOptions struct {
+	root, runDir, state, socket, config string
+	containerd                          string
+	storeSize, logLimit                 int64
+	noStore                             bool
+	snapshotter                         string
+	stopOnExit, allowReboot             bool
+	grace                               time.Duration
+	queue                               int
+}
+
+func defaultNodeOptions(socket string) nodeOptions {
+	return nodeOptions{
+		root: rootfs.DefaultStoreDir, runDir: rootfs.DefaultRunDir, socket: socket,
+		grace: 10 * time.Second, queue: 16,
+	}
+}
+
+// node is an agent with all that it works with, in this process.
+type node struct {
+	opts     nodeOptions
+	lock     *os.File
+	layout   *rootfs.Layout
+	engine   *runtime.Engine
+	agent    *agent.Agent
+	listener net.Listener
+	served   chan error
+	stop     context.CancelFunc
+}
+
+// startNode makes the node fit for containers, starts containerd and the agent,
+// lets it find what an earlier one left, and listens. On an error nothing runs.
+func startNode(ctx context.Context, opts nodeOptions, log *logrus.Logger) (_ *node, err error) {
+	n := &node{opts: opts, served: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	if err := n.prepare(ctx, log); err != nil {
+		return nil, err
+	}
+	if n.lock, err = lockDir(opts.runDir); err != nil {
+		return nil, err
+	}
+	if n.engine, err = n.openEngine(ctx); err != nil {
+		return nil, err
+	}
+	if n.agent, err = n.newAgent(log); err != nil {
+		return nil, err
+	}
+	if err := n.agent.Recover(ctx); err != nil {
+		return nil, err
+	}
+	if n.listener, err = agent.Listen(opts.socket, os.Geteuid()); err != nil {
+		return nil, err
+	}
+	// Serving ends with stop, not with ctx: a signal drains first.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.stop = stop
+	go func() { n.served <- n.agent.Serve(serving, n.listener) }()
+	return n, nil
+}
+
+func (n *node) prepareOptions() rootfs.PrepareOptions {
+	p := rootfs.PrepareOptions{RunDir: n.opts.runDir, StoreDir: n.opts.root, StoreSize: n.opts.storeSize}
+	if n.opts.noStore || n.opts.containerd != "" {
+		p.Store = rootfs.StoreDirectory
+	}
+	return p
+}
+
+func (n *node) prepare(ctx context.Context, log *logrus.Logger) error {
+	layout, actions, err := rootfs.Prepare(ctx, n.prepareOptions())
+	for _, action := range actions {
+		if action.Err != "" {
+			log.Warn(action.String())
+		} else {
+			log.Info(action.String())
+		}
+	}
+	n.layout = layout
+	return err
+}
+
+func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, &fault.Error{Code: fault.Node, Op: "find careen's own executable", Err: err, Remedy: "Mount /proc"}
+	}
+	cfg := runtime.Config{
+		Root: filepath.Join(n.opts.root, "containerd"), State: filepath.Join(n.opts.runDir, "containerd"),
+		ContainerdAddress: n.opts.containerd, Binary: self, Snapshotter: n.opts.snapshotter,
+		StoreInMemory: n.layout.StoreFS == "tmpfs" || n.layout.StoreFS == "ramfs",
+		Pull:          pull.Config{UserAgent: "careen/" + version.Version},
+	}
+	if cfg.Snapshotter == "" && n.opts.containerd == "" && !n.layout.Overlay {
+		logrus.Warnf("no overlayfs on this node (%s): every layer is a full copy of the one below", n.layout.OverlayError)
+		cfg.Snapshotter = "native"
+	}
+	return runtime.Open(ctx, cfg)
+}
+
+func (n *node) newAgent(log *logrus.Logger) (*agent.Agent, error) {
+	cfg, warnings, err := steps.Load(steps.LoadOptions{
+		File: n.opts.config, Getenv: os.LookupEnv, CanonicalRun: oci.CanonicalRun, CanonicalPull: oci.CanonicalPull,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range append(warnings, cfg.Unclaimed()...) {
+		log.Warn(warning.String())
+	}
+	state := n.opts.state
+	if state == "" {
+		state = filepath.Join(n.opts.runDir, "state")
+	}
+	return agent.New(agent.Config{
+		Runner: &runner{engine: n.engine}, Resolver: agent.NewResolver(cfg, warnings, rootfs.Host()),
+		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
+		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
+		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges,
+	})
+}
+
+// checks are the node's part of GET /v1/health: what can change while the agent
+// runs. The rest is careen doctor's.
+func (n *node) checks() []api.Check {
+	free, size := space(n.opts.root)
+	check := api.Check{Name: "store", Status: rootfs.StatusOK, Detail: bytesText(free) + " of " + bytesText(size) + " free"}
+	if size > 0 && free < size/20 {
+		check.Status, check.Remedy = rootfs.StatusWarning, "Remove images that are not needed (careen rmi), or give --store-size"
+	}
+	return []api.Check{check}
+}
+
+func (n *node) gauges() []agent.Gauge {
+	free, size := space(n.opts.root)
+	return []agent.Gauge{
+		{Name: "careen_store_size_bytes", Help: "Size of the store's file system.", Value: float64(size)},
+		{Name: "careen_store_free_bytes", Help: "Free space in the store.", Value: float64(free)},
+	}
+}
+
+func space(dir string) (free, size int64) {
+	var s unix.Statfs_t
+	if unix.Statfs(dir, &s) != nil {
+		return 0, 0
+	}
+	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize
+}
+
+// lockDir keeps a second agent from the same state.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, "lock")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		if err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return file, nil
+		}
+		_ = file.Close()
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, &fault.Error{Code: fault.Conflict, Op: "start an agent in", Subject: dir,
+			Reason: "another one runs there", Remedy: "Use that one, or give another --run-dir, --root and --socket"}
+	}
+	return nil, &fault.Error{Code: fault.Node, Op: "lock", Subject: path, Err: err, Remedy: "Run careen as root"}
+}
+
+// drain lets runs end or go on without the agent, as configured, and stops.
+func (n *node) drain(ctx context.Context) error {
+	err := n.agent.Drain(ctx)
+	return errors.Join(err, n.close())
+}
+
+func (n *node) close() error {
+	var errs []error
+	if n.stop != nil {
+		n.stop()
+		if err := <-n.served; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if n.agent != nil {
+		errs = append(errs, n.agent.Close())
+	}
+	if n.engine != nil {
+		errs = append(errs, n.engine.Close())
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs"
+)
+
+// podmanVersion is the version that careen gives itself as podman or docker: the
+// podman whose options it takes (docs/options.md).
+const podmanVersion = "4.3.1"
+
+// podmanMain is careen under the name podman or docker: what Ironic's agent calls,
+// with podman's output and exit codes, and nothing else of podman.
+func podmanMain(name string, args []string) int {
+	socket := os.Getenv("CAREEN_SOCKET")
+	if socket == "" {
+		socket = rootfs.DefaultRunDir + "/careen.sock"
+	}
+	a := &app{console: newConsole(), socket: socket}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := a.podman(ctx, name, splitGlued(args))
+	return podmanExit(a, err)
+}
+
+func podmanExit(a *app, err error) int {
+	if code, ok := err.(exitCode); ok { //nolint:errorlint // never wrapped: see attach
+		return int(code)
+	}
+	if err != nil {
+		a.console.fail(err)
+		return exitUsage
+	}
+	return exitOK
+}
+
+func (a *app) podman(ctx context.Context, name string, args []string) error {
+	args, err := skipGlobals(args)
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		return podmanUnknown(name, "")
+	}
+	switch args[0] {
+	case "--version", "-v", "version":
+		_, err := fmt.Fprintf(a.console.out, "%s version %s\n", name, podmanVersion)
+		return err
+	case "pull":
+		return a.pull(ctx, args[1:], true)
+	case "run":
+		if isBootc(args[1:]) {
+			return &fault.Error{Code: fault.Unsupported, Op: "run", Subject: "bootc install",
+				Reason: "it reads the image from podman's own storage, which careen does not have",
+				Remedy: "Use a ramdisk with podman for bootc images, or bootc's --source-imgref with an OCI archive"}
+		}
+		return a.run(ctx, args[1:], runMode{route: "podman", plain: true})
+	default:
+		return podmanUnknown(name, args[0])
+	}
+}
+
+func podmanUnknown(name, verb string) error {
+	return &fault.Error{Code: fault.Unsupported, Op: "run", Subject: strings.TrimSpace(name + " " + verb),
+		Reason: "careen stands in for podman's --version, pull and run only",
+		Remedy: "Use the careen command for the rest: careen --help"}
+}
+
+// globals are podman's options before the verb that have no effect on one step, by
+// whether they take a value.
+var globals = map[string]bool{
+	"--log-level": true, "--cgroup-manager": true, "--events-backend": true, "--conmon": true, "--network-cmd-path": true,
+	"--tmpdir": true, "--noout": false, "--syslog": false, "--trace": false,
+}
+
+// skipGlobals drops podman's own options before the verb. One that would change
+// where images are or how containers run is refused.
+func skipGlobals(args []string) ([]string, error) {
+	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		name, _, glued := strings.Cut(args[0], "=")
+		if name == "--version" || name == "-v" {
+			return args, nil
+		}
+		takesValue, known := globals[name]
+		if !known {
+			return nil, &fault.Error{Code: fault.Unsupported, Op: "use", Subject: args[0],
+				Reason: "careen has no such option before the verb", Remedy: "Leave it out; careen has one store and one runtime"}
+		}
+		args = args[1:]
+		if takesValue && !glued {
+			if len(args) == 0 {
+				return nil, &fault.Error{Code: fault.BadOption, Op: "use", Subject: name, Reason: "its value is missing",
+					Remedy: "For example: " + name + "=info"}
+			}
+			args = args[1:]
+		}
+	}
+	return args, nil
+}
+
+// splitGlued takes apart options that arrive as one argument, as older releases of
+// Ironic's agent pass them ("--rm --network=host"): a word before the image that
+// starts with a dash and holds blanks, where every part does too.
+func splitGlued(args []string) []string {
+	var out []string
+	for i, arg := range args {
+		fields := strings.Fields(arg)
+		if i > 0 && len(fields) > 1 && allOptions(fields) {
+			out = append(out, fields...)
+			continue
+		}
+		out = append(out, arg)
+		if !strings.HasPrefix(arg, "-") && i > 0 && args[i-1] != "" && !strings.HasPrefix(args[i-1], "-") {
+			return append(out, args[i+1:]...) // past the image: the container's own words
+		}
+	}
+	return out
+}
+
+func allOptions(fields []string) bool {
+	for _, field := range fields {
+		if !strings.HasPrefix(field, "-") {
+			return false
+		}
+	}
+	return true
+}
+
+// isBootc recognises the command by which Ironic's agent installs bootc images.
+func isBootc(args []string) bool {
+	for i := range args {
+		if args[i] == "bootc" && i+1 < len(args) && args[i+1] == "install" {
+			return true
+		}
+	}
+	return false
+}

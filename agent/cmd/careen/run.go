@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/client"
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run [podman run options] IMAGE [COMMAND [ARG...]]",
+		Short: "Run a container and wait for its end",
+		Long: `Run a container with podman's options and exit with its exit code; with 125 if
+careen failed, 126 if the command cannot be executed, 127 if it does not exist.
+
+The output comes as the container writes it. Interrupting the command (^C,
+SIGTERM) ends the container: stop signal, grace period, SIGKILL.`,
+		Example: `  careen run --rm registry.example/diag:1
+  careen run --privileged -v /dev:/dev registry.example/fw-updater:2.1 --dry-run
+  careen run --read-only --network=none --memory=512m registry.example/scan:3`,
+		// The options are podman's, read by package oci.
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.run(cmd.Context(), args, runMode{route: "cli"})
+		},
+	}
+}
+
+// runMode is how a run was asked for.
+type runMode struct {
+	route string
+	// plain leaves out what podman does not print: progress and summary.
+	plain bool
+}
+
+// run is careen run and podman run.
+func (a *app) run(ctx context.Context, words []string, mode runMode) error {
+	caller := localCaller()
+	run, err := oci.ParseRun(words, caller)
+	if err != nil {
+		a.console.fail(err)
+		return exitCode(oci.ExitCode(err))
+	}
+	if run.Options.Help {
+		fmt.Fprint(a.console.out, optionsHelp("run [options] IMAGE [COMMAND [ARG...]]", oci.OnRun))
+		return nil
+	}
+	return a.withAgent(ctx, func(c *client.Client) error {
+		req := api.RunRequest{
+			Image: run.Image.Original, Command: run.Command, RunOptions: run.Pull().Words(), ExactOptions: true,
+			Env: caller.Environ, WorkDir: caller.WorkDir, Route: mode.route, Stdin: run.Options.Interactive,
+		}
+		if run.Options.TTY {
+			req.TerminalSize = a.console.terminalSize()
+		}
+		return a.attach(ctx, c, req, attachment{plain: mode.plain, quiet: run.Pull().Quiet || mode.plain, tty: run.Options.TTY})
+	})
+}
+
+// localCaller is this process as options see it.
+func localCaller() oci.Caller {
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	environ := map[string]string{}
+	for _, pair := range os.Environ() {
+		if key, value, ok := strings.Cut(pair, "="); ok {
+			environ[key] = value
+		}
+	}
+	return oci.Caller{Host: rootfs.Host(), Environ: environ, WorkDir: dir}
+}
+
+// withAgent calls f with the agent that runs, or with one that this process is
+// for as long as f takes and others use it.
+func (a *app) withAgent(ctx context.Context, f func(*client.Client) error) error {
+	c := a.client()
+	if alive(a.socket) {
+		return f(c)
+	}
+	if os.Geteuid() != 0 {
+		a.console.fail(&fault.Error{Code: fault.Forbidden, Op: "start an agent for this run",
+			Reason: "none answers on " + a.socket + ", and starting one needs root", Remedy: "Run as root, or start careen agent as root"})
+		return exitCode(exitUsage)
+	}
+	log := logrus.StandardLogger()
+	log.SetLevel(logrus.WarnLevel)
+	log.SetFormatter(&logrus.TextFormatter{DisableTimestamp: true, DisableColors: !a.console.color})
+	opts := defaultNodeOptions(a.socket)
+	n, err := startNode(ctx, opts, log)
+	if err != nil {
+		a.console.fail(err)
+		return exitCode(exitUsage)
+	}
+	ferr := f(c)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainPatience)
+	defer cancel()
+	n.waitIdle(ctx)
+	if err := n.drain(ending); err != nil && ferr == nil {
+		return err
+	}
+	return ferr
+}
+
+// waitIdle waits until nobody's runs are active: others may have found this agent.
+func (n *node) waitIdle(ctx context.Context) {
+	for _, run := range n.agent.Runs() {
+		if !run.State.Final() {
+			_, _ = n.agent.Wait(ctx, run.ID)
+		}
+	}
+}
+
+// alive reports whether an agent listens on socket.
+func alive(socket string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: socket}) == nil
+}
+
+// attachment is how a run's output is shown.
+type attachment struct{ plain, quiet, tty bool }
+
+// attach submits a run, shows it as it goes, and returns its exit code.
+func (a *app) attach(ctx context.Context, c *client.Client, req api.RunRequest, how attachment) error {
+	run, _, err := c.Submit(ctx, req)
+	if err != nil {
+		a.console.fail(err)
+		return exitCode(codeFor(err))
+	}
+	// The run outlives this command's context: it is aborted, and waited for.
+	after := context.WithoutCancel(ctx)
+	stopAbort := context.AfterFunc(ctx, func() {
+		if _, err := c.Abort(after, run.ID, api.AbortRequest{Reason: "interrupted at the command line", Force: true}); err != nil {
+			a.console.fail(err)
+		}
+	})
+	defer stopAbort()
+	if how.tty && isTerminal(a.console.in) {
+		restore := a.rawTerminal(after, c, run.ID)
+		defer restore()
+	}
+	if req.Stdin {
+		go a.feed(after, c, run.ID)
+	}
+	show := &progress{c: a.console, quiet: how.quiet}
+	var wg sync.WaitGroup
+	wg.Go(func() { a.showEvents(after, c, run.ID, show) })
+	if err := a.copyLogs(after, c, run.ID, show); err != nil {
+		a.console.fail(err)
+	}
+	wg.Wait()
+	if run, err = c.Wait(after, run.ID); err != nil {
+		a.console.fail(err)
+		return exitCode(exitUsage)
+	}
+	return a.finish(run, how)
+}
+
+// showEvents shows progress and warnings until the run has ended.
+func (a *app) showEvents(ctx context.Context, c *client.Client, id string, show *progress) {
+	err := c.Events(ctx, id, 0, func(e api.Event) error {
+		switch e.Type {
+		case "pull":
+			show.show(e.Pull)
+		case "warning":
+			if !show.quiet {
+				show.clear()
+				a.console.warn(e.Message)
+			}
+		case "state":
+			if e.State != api.Pulling {
+				show.clear()
+			}
+		}
+		return nil
+	})
+	show.clear()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		a.console.fail(err)
+	}
+}
+
+// copyLogs writes the container's streams to this process's, as they were.
+func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *progress) error {
+	return c.Logs(ctx, id, client.LogOptions{Follow: true}, func(l api.LogLine, text []byte) error {
+		show.clear()
+		out := a.console.out
+		if l.Stream == "stderr" {
+			out = a.console.err
+		}
+		if l.Stream == "careen" {
+			a.console.warn(string(text))
+			return nil
+		}
+		if !l.Partial {
+			text = append(text, '\n')
+		}
+		_, err := out.Write(text)
+		return err
+	})
+}
+
+// finish says how a run ended, where its own output does not, and returns the
+// exit code.
+func (a *app) finish(run api.Run, how attachment) error {
+	o := run.Outcome
+	if o == nil {
+		return exitCode(exitUsage)
+	}
+	if run.State != api.Succeeded && !(how.plain && o.Code == string(fault.Exit)) {
+		text := o.Message
+		if o.Code != string(fault.Exit) || !how.plain {
+			a.console.fail(errors.New(clean(text)))
+		}
+		if o.Remedy != "" {
+			fmt.Fprintf(a.console.err, "  %s\n", clean(o.Remedy))
+		}
+	}
+	if o.RebootRequested && !how.plain {
+		a.console.warn("the container asks for a reboot of the node: " + o.RebootReason)
+	}
+	switch {
+	case o.ExitCode != nil:
+		if *o.ExitCode == 0 && run.State == api.Succeeded {
+			return nil
+		}
+		if *o.ExitCode != 0 {
+			return exitCode(*o.ExitCode)
+		}
+		return exitCode(exitFailed)
+	case run.State == api.Succeeded:
+		return nil
+	default:
+		return exitCode(exitUsage)
+	}
+}
+
+// codeFor is podman's exit code for a failure before a container ran.
+func codeFor(err error) int {
+	switch fault.CodeOf(err) {
+	case fault.CommandAbsent:
+		return exitAbsent
+	case fault.CommandDenied:
+		return exitDenied
+	default:
+		return exitUsage
+	}
+}
+
+// feed sends standard input to the container.
+func (a *app) feed(ctx context.Context, c *client.Client, id string) {
+	// The container's input exists once it runs; before, the agent refuses it.
+	for {
+		run, err := c.Run(ctx, id)
+		if err != nil || run.State.Final() {
+			return
+		}
+		if run.State == api.Running {
+			break
+		}
+		if _, err := c.WaitOnce(ctx, id, 100*time.Millisecond); err != nil {
+			return
+		}
+	}
+	if err := c.Stdin(ctx, id, a.console.in, true); err != nil && fault.CodeOf(err) != fault.Conflict {
+		a.console.fail(err)
+	}
+}
+
+func (c *console) terminalSize() *api.TerminalSize {
+	size, err := unix.IoctlGetWinsize(int(c.out.Fd()), unix.TIOCGWINSZ)
+	if err != nil || size.Col == 0 {
+		return nil
+	}
+	return &api.TerminalSize{Columns: size.Col, Rows: size.Row}
+}

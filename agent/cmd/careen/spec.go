@@ -1,0 +1,177 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/runtime"
+)
+
+// maxImageConfig bounds --image-config in bytes.
+const maxImageConfig = 8 << 20
+
+// specFlags are the flags of careen spec and explain that come before podman's.
+type specFlags struct{ imageConfig, rootfs, cgroup string }
+
+func (a *app) specCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "spec [--image-config FILE] [--rootfs DIR] [--cgroup v1|v2] [podman run options] IMAGE [COMMAND [ARG...]]",
+		Short: "Print the runtime-spec that options make, and touch nothing",
+		Long: `Print the runtime-spec as JSON. There is no agent and no pull: the image's
+configuration is given with --image-config (an OCI image configuration, as JSON),
+its files with --rootfs (for names in /etc/passwd and /etc/group), and the cgroup
+version of the node that the spec is for with --cgroup.`,
+		Example:            "  careen spec --cgroup v2 --read-only --memory=1g registry.example/diag:1 /bin/diag",
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			run, plan, _, err := a.plans(args)
+			if err != nil || run == nil {
+				return err
+			}
+			for _, warning := range plan.Warnings {
+				a.console.warn(warning)
+			}
+			return a.console.json(plan.Spec)
+		},
+	}
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain [--image-config FILE] [--rootfs DIR] [--cgroup v1|v2] [podman run options] IMAGE [COMMAND [ARG...]]",
+		Short: "Say in plain words what options do, and what they weaken",
+		Long: `Say what a set of options is for, what it changes against careen's default for
+the same image, and where it weakens isolation: to review a runbook before it runs.
+Nothing is pulled or touched.`,
+		Example:            "  careen explain --privileged --pid=host -v /:/host registry.example/fw:1",
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			run, plan, base, err := a.plans(args)
+			if err != nil || run == nil {
+				return err
+			}
+			_, err = fmt.Fprint(a.console.out, clean(oci.Explain(run, plan, base).String()))
+			return err
+		},
+	}
+}
+
+// plans reads the words and makes the plan they mean and that of the bare image.
+// run is nil when help was asked for and shown.
+func (a *app) plans(words []string) (run *oci.Run, plan, base *oci.Plan, err error) {
+	flags, words, err := cutSpecFlags(words)
+	if err == nil {
+		run, err = oci.ParseRun(words, localCaller())
+	}
+	if err == nil && run.Options.Help {
+		fmt.Fprint(a.console.out, optionsHelp("spec [--image-config FILE] [--rootfs DIR] [--cgroup v1|v2] [options] IMAGE [COMMAND [ARG...]]", oci.OnRun))
+		return nil, nil, nil, nil
+	}
+	var in oci.BuildInput
+	if err == nil {
+		in, err = flags.input(run)
+	}
+	if err == nil {
+		plan, err = run.Build(in)
+	}
+	if err == nil {
+		base, err = run.Baseline().Build(in)
+	}
+	if err != nil {
+		a.console.fail(err)
+		return nil, nil, nil, exitCode(oci.ExitCode(err))
+	}
+	return run, plan, base, nil
+}
+
+// cutSpecFlags takes careen's own flags from the front of the words.
+func cutSpecFlags(words []string) (f specFlags, rest []string, err error) {
+	known := map[string]*string{"--image-config": &f.imageConfig, "--rootfs": &f.rootfs, "--cgroup": &f.cgroup}
+	for len(words) > 0 {
+		name, value, glued := strings.Cut(words[0], "=")
+		target := known[name]
+		// podman's --rootfs is a switch of another meaning, which careen refuses:
+		// the flag here always has a value and comes first.
+		if target == nil {
+			break
+		}
+		words = words[1:]
+		if !glued {
+			if len(words) == 0 {
+				return f, nil, &fault.Error{Code: fault.BadOption, Op: "use", Subject: name, Reason: "its value is missing",
+					Remedy: "For example: " + name + "=VALUE"}
+			}
+			value, words = words[0], words[1:]
+		}
+		*target = value
+	}
+	if f.cgroup != "" && f.cgroup != "v1" && f.cgroup != "v2" {
+		return f, nil, &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--cgroup=" + f.cgroup,
+			Reason: "it is neither v1 nor v2", Remedy: "For example: --cgroup=v2"}
+	}
+	return f, words, nil
+}
+
+func (f specFlags) input(run *oci.Run) (oci.BuildInput, error) {
+	node, err := rootfs.GatherNode()
+	if err != nil {
+		return oci.BuildInput{}, err
+	}
+	if f.cgroup != "" {
+		node.CgroupV2 = f.cgroup == "v2"
+	}
+	self, err := os.Executable()
+	if err != nil {
+		self = "/usr/bin/careen"
+	}
+	const id = "0000000000000000000000000000000000000000000000000000000000000000"
+	in := oci.BuildInput{
+		ID: id, Node: node, Host: rootfs.Host(), Environ: localCaller().Environ, InitPath: self,
+		Dir: rootfs.DefaultRunDir + "/runs/RUN", ControlDir: rootfs.DefaultRunDir + "/runs/RUN/control", RootFS: "rootfs",
+		Image: oci.Image{Reference: run.Image.Original, Digest: run.Image.Digest, Files: noFiles{}},
+	}
+	in.Image.Config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	if f.rootfs != "" {
+		in.Image.Files = runtime.ImageFiles(f.rootfs)
+	}
+	if f.imageConfig != "" {
+		if in.Image.Config, err = readImageConfig(f.imageConfig); err != nil {
+			return oci.BuildInput{}, err
+		}
+	} else if len(run.Command) == 0 && run.Options.Entrypoint == nil {
+		in.Image.Config.Config.Cmd = []string{"/bin/sh"}
+	}
+	return in, nil
+}
+
+func readImageConfig(path string) (cfg ocispec.Image, err error) {
+	data, err := rootfs.Host().ReadFile(path, maxImageConfig)
+	if err == nil {
+		err = json.Unmarshal(data, &cfg)
+	}
+	if err != nil {
+		return cfg, &fault.Error{Code: fault.BadOption, Op: "read", Subject: "--image-config=" + path, Err: err,
+			Remedy: "Give an OCI image configuration, such as skopeo inspect --config prints"}
+	}
+	return cfg, nil
+}
+
+// noFiles is an image whose files are not known.
+type noFiles struct{}
+
+func (noFiles) ReadFile(path string, _ int64) ([]byte, error) {
+	return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+}
+func (noFiles) Resolve(path string) (string, error) { return path, nil }
+func (noFiles) Stat(path string) (fs.FileInfo, error) {
+	return nil, &fs.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
+}
