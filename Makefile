@@ -66,6 +66,12 @@ root-test: ## tests that need root and a real containerd
 integration: build ## black-box tests of the binary, on the host and in a VM
 	CAREEN_BINARY=$(CURDIR)/bin/careen $(GOTEST) -timeout 30m ./integration/...
 
+.PHONY: bench
+bench: ## pull against podman and the floor, and how pulls grow (ROUNDS=5)
+	@integration/install.sh $(DEB_BENCH)
+	$(GOBUILD) -o bin/bench ./integration/bench
+	bin/bench run -rounds $(or $(ROUNDS),5)
+
 .PHONY: lint
 lint: ## gofmt, vet and golangci-lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
