@@ -44,6 +44,8 @@ type Agent struct {
 	pulls   pulls
 	// rebootBy is the run that asked for a reboot, "" for none.
 	rebootBy string
+	// lit is the run that the beacon names.
+	lit string
 	// unremoved are containers of earlier runs that do not go, with their run's id.
 	unremoved map[string]string
 	recovered bool

@@ -26,6 +26,10 @@ type Config struct {
 	// memory and says so in its health.
 	Persistent bool
 
+	// Beacon, if not nil, tells after a reboot which container was being run where
+	// StateDir does not survive it.
+	Beacon Beacon
+
 	// AllowedUIDs may use the socket, beside root and the agent's own user.
 	AllowedUIDs []uint32
 	// Slots is how many runs execute at once (1).

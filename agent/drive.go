@@ -277,6 +277,9 @@ func (a *Agent) start(r *run) error {
 			rec.ProcessBegan = a.cfg.Clock()
 		})
 	}
+	if err == nil {
+		a.light(r)
+	}
 	c := r.rec.container(a.cfg)
 	a.mu.Unlock()
 	if err != nil {

@@ -145,6 +145,7 @@ func (a *Agent) ended(r *run) {
 	if !r.stuck {
 		delete(a.active, r)
 	}
+	a.dim(r)
 	a.writeAudit(r)
 	a.metrics.ended(r.rec)
 	if r.rec.RebootClaim {

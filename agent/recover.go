@@ -41,6 +41,7 @@ func (a *Agent) Recover(ctx context.Context) error {
 			a.resume(r, found[r.rec.ContainerID])
 		}
 	}
+	a.findBeacon()
 	a.sweep()
 	a.recovered = true
 	a.schedule()
@@ -182,19 +183,12 @@ func (a *Agent) resume(r *run, found *Existing) {
 // lostInReboot ends a run that was under way when the node went down.
 func (a *Agent) lostInReboot(r *run) {
 	rec := r.rec
-	reason := "the node was rebooted while the container was at work"
-	if !rec.Starting {
-		reason = "the node was rebooted before the container was started"
-	}
 	if rec.Exit != nil {
 		// It ended before the reboot and its end is on record: nothing is lost.
 		a.concludeNow(r, judge(rec, nil))
 		return
 	}
-	a.concludeNow(r, judge(rec, &fault.Error{Code: fault.Lost, Op: "complete " + rec.subject(), Reason: reason,
-		Remedy: "Look at the node before you run the step again: nobody can know what was done",
-		Attrs: map[string]any{"reason": "interrupted_by_reboot", "boot_id_then": rec.Run.BootID,
-			"boot_id_now": a.cfg.BootID, "started": rec.Starting}}))
+	a.concludeNow(r, judge(rec, a.interrupted(rec)))
 }
 
 // concludeNow ends a run without a driver, and puts its files in order.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/beacon"
 	"github.com/careen-project/careen/agent/fault"
 )
 
@@ -356,6 +358,36 @@ func TestAStuckContainerKeepsNewRunsAwayOverARestart(t *testing.T) {
 		rg.runner.End("a", agent.Exit{Code: 137}) // the disk answered after all
 		require.Equal(t, api.Succeeded, rg.end(t, "next").State)
 		require.True(t, rg.Health().Ready)
+		require.NoError(t, rg.Close())
+	})
+}
+
+func TestTheBeaconTellsOfARebootWithoutAJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "esp")
+		light, err := beacon.Open("file:" + path)
+		require.NoError(t, err)
+		cfg := newConfig(t)
+		cfg.Beacon = light
+		rg := start(t, cfg)
+		rg.submit(t, api.RunRequest{ID: "fine", Image: "run=1s"})
+		rg.end(t, "fine")
+		require.NoFileExists(t, path)
+		rg.submit(t, api.RunRequest{ID: "flash", Image: "run=forever", Phase: "clean"})
+		time.Sleep(time.Second)
+		rg = rg.again(t, nil) // a restart is no reboot
+		require.Equal(t, api.Running, rg.waitFor(t, "flash", api.Running).State)
+		require.FileExists(t, path)
+
+		rg = rg.again(t, func(cfg *agent.Config) {
+			cfg.BootID, cfg.Runner, cfg.RunDir, cfg.StateDir = "boot-2", agenttest.NewRunner(), t.TempDir(), t.TempDir()
+		})
+		v := rg.end(t, "flash")
+		require.Equal(t, api.Lost, v.State)
+		require.Equal(t, "clean", v.Phase)
+		require.Equal(t, "interrupted_by_reboot", v.Outcome.Attrs["reason"])
+		require.Equal(t, "boot-1", v.Outcome.Attrs["boot_id_then"])
+		require.NoFileExists(t, path, "it is told once")
 		require.NoError(t, rg.Close())
 	})
 }

@@ -317,7 +317,15 @@ func writeEvent(w io.Writer, e api.Event) error {
 
 // postStdin feeds a container's standard input from the body, as it comes, for as
 // long as container and client want.
-func (a *Agent) postStdin(w http.ResponseWriter, r *http.Request) error {
+func (a *Agent) postStdin(w http.ResponseWriter, r *http.Request) (err error) {
+	ctl := http.NewResponseController(w)
+	defer func() {
+		if err != nil {
+			// The server would wait for the rest of the body before it answers, and a
+			// terminal's input has no end.
+			_ = ctl.SetReadDeadline(time.Now())
+		}
+	}()
 	id := r.PathValue("id")
 	closing, err := strconv.ParseBool(orDefault(r.URL.Query().Get("close"), "false"))
 	if err != nil {
@@ -331,7 +339,6 @@ func (a *Agent) postStdin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctl := http.NewResponseController(w)
 	_ = ctl.SetReadDeadline(time.Time{})
 	err = a.feed(ctl, r, in, id)
 	if closing {
