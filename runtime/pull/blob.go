@@ -148,6 +148,13 @@ func (b *blobReader) connect() error {
 // position makes the body's next byte the one that is wanted. A server that
 // ignored Range is read from the start up to there.
 func (b *blobReader) position(resp *http.Response) error {
+	total := resp.ContentLength
+	if resp.StatusCode == http.StatusPartialContent && total >= 0 {
+		total += b.at
+	}
+	if total >= 0 && total != b.desc.Size {
+		return badImage("blob "+b.desc.Digest.String(), "it has %d bytes in the registry, and %d by the manifest", total, b.desc.Size)
+	}
 	if resp.StatusCode == http.StatusPartialContent {
 		want := "bytes " + strconv.FormatInt(b.at, 10) + "-"
 		if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, want) {

@@ -26,7 +26,6 @@ type budget struct {
 type room struct {
 	known    bool
 	bytes    int64
-	inodes   int64 // 0 is unlimited
 	inMemory bool
 }
 
@@ -44,7 +43,7 @@ func (p *Puller) room() room {
 	if p.cfg.StoreDir == "" || unix.Statfs(p.cfg.StoreDir, &st) != nil {
 		return room{}
 	}
-	return room{known: true, bytes: int64(st.Bavail) * st.Bsize, inodes: int64(st.Ffree),
+	return room{known: true, bytes: int64(st.Bavail) * st.Bsize,
 		inMemory: st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC}
 }
 

@@ -117,6 +117,19 @@ func faultCases() []faultCase {
 			l.DiffID = digest.FromString("other")
 			return registry.NewImage(t, []registry.Layer{l})
 		}, want: fault.Digest},
+		{name: "manifest that says too much of a layer", want: fault.BadImage, has: "by the manifest", image: func(t testing.TB) *registry.Image {
+			l := registry.NewLayer(t, registry.Tar(t, registry.File("a", "b")), registry.Gzip)
+			return registry.NewImage(t, []registry.Layer{l}, registry.WithManifest(func(m *ocispec.Manifest) { m.Layers[0].Size += 1000 }))
+		}},
+		{name: "manifest that says too little of a layer", want: fault.BadImage, has: "by the manifest", image: func(t testing.TB) *registry.Image {
+			l := registry.NewLayer(t, registry.Tar(t, registry.File("a", "b")), registry.Gzip)
+			return registry.NewImage(t, []registry.Layer{l}, registry.WithManifest(func(m *ocispec.Manifest) { m.Layers[0].Size = 50 }))
+		}},
+		{name: "manifest with an impossible size", want: fault.BadImage, image: func(t testing.TB) *registry.Image {
+			l := registry.NewLayer(t, registry.Tar(t, registry.File("a", "b")), registry.Gzip)
+			return registry.NewImage(t, []registry.Layer{l}, registry.WithManifest(func(m *ocispec.Manifest) { m.Layers[0].Size = -1 }))
+		}},
+		{name: "too many layers", want: fault.BadImage, image: simple, setup: func(_ reg, _ img, _ req, c cfg) { c.Limits.MaxLayers = 1 }},
 		{name: "401", image: simple, want: fault.Auth, opts: []registry.Option{registry.WithBasicAuth("u", "p")}},
 		{name: "401 with wrong credentials", image: simple, want: fault.Auth, opts: []registry.Option{registry.WithBasicAuth("u", "p")},
 			setup: func(_ reg, _ img, q req, _ cfg) { q.Creds = "u:wrong" }},

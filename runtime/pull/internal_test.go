@@ -48,7 +48,7 @@ func FuzzManifest(f *testing.F) {
 		}
 		require.NotEqual(t, doc.index == nil, doc.manifest == nil)
 		if doc.index != nil {
-			want, _, err := platformOf(Platform{Arch: "amd64"})
+			want, err := platformOf(Platform{Arch: "amd64"})
 			require.NoError(t, err)
 			if m, err := choose(doc.index, want, "x"); err == nil {
 				_ = checkDescriptor(m, "manifest", 1<<20)

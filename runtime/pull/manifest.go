@@ -195,11 +195,10 @@ func parseConfig(body []byte, m *ocispec.Manifest) (*ocispec.Image, error) {
 }
 
 // platformOf completes what the request leaves open with the node's.
-func platformOf(p Platform) (ocispec.Platform, bool, error) {
+func platformOf(p Platform) (ocispec.Platform, error) {
 	node := platforms.DefaultSpec()
-	asked := p != (Platform{})
-	if !asked {
-		return node, false, nil
+	if p == (Platform{}) {
+		return node, nil
 	}
 	want := ocispec.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant}
 	setDefault(&want.OS, "linux")
@@ -209,9 +208,10 @@ func platformOf(p Platform) (ocispec.Platform, bool, error) {
 	}
 	want = platforms.Normalize(want)
 	if want.OS != "linux" {
-		return want, asked, &fault.Error{Code: fault.Platform, Op: "use", Subject: "--platform", Reason: "only linux images can run here, not " + oneLine(want.OS, 40)}
+		return want, &fault.Error{Code: fault.Platform, Op: "use", Subject: "--platform",
+			Reason: "only linux images can run here, not " + oneLine(want.OS, 40), Remedy: "Name a platform such as linux/amd64"}
 	}
-	return want, asked, nil
+	return want, nil
 }
 
 // choose finds the manifest for the platform in an index: the closest match, and

@@ -62,7 +62,6 @@ type job struct {
 	req      *Request
 	progress *reporter
 	want     ocispec.Platform
-	asked    bool // the platform was asked for explicitly
 }
 
 // source is where an image's parts come from.
@@ -82,7 +81,7 @@ type source interface {
 
 func (j *job) run(ctx context.Context) (*Image, error) {
 	var err error
-	if j.want, j.asked, err = platformOf(j.req.Platform); err != nil {
+	if j.want, err = platformOf(j.req.Platform); err != nil {
 		return nil, err
 	}
 	setDefault(&j.req.Policy, Missing)
@@ -117,7 +116,7 @@ func (j *job) fromRegistry(ctx context.Context) (*Image, error) {
 		return nil, err
 	}
 	for _, name := range names {
-		local, err := j.p.find(ctx, name.String(), j.platformIfAsked())
+		local, err := j.p.find(ctx, name.String(), &j.want)
 		if err != nil {
 			return nil, err
 		}
@@ -149,13 +148,10 @@ func (j *job) fromRegistry(ctx context.Context) (*Image, error) {
 	return nil, notPresent(j.req)
 }
 
-// platformIfAsked is what a present image has to be for.
-func (j *job) platformIfAsked() *ocispec.Platform { return &j.want }
-
 // refresh asks the registry what the name means now, and pulls only if that is
 // not what is present.
 func (j *job) refresh(ctx context.Context, src *registry, name string) (*Image, error) {
-	local, err := j.p.find(ctx, name, j.platformIfAsked())
+	local, err := j.p.find(ctx, name, &j.want)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +183,7 @@ func (j *job) refresh(ctx context.Context, src *registry, name string) (*Image, 
 }
 
 func (j *job) fromFile(ctx context.Context) (*Image, error) {
-	local, err := j.p.find(ctx, j.req.Original, j.platformIfAsked())
+	local, err := j.p.find(ctx, j.req.Original, &j.want)
 	if err != nil {
 		return nil, err
 	}
