@@ -40,8 +40,12 @@ func ParseRunOptions(words []string, image string, command []string, caller Call
 	return run.finish()
 }
 
-// refuseRest reports words that are not options where only options may be.
+// refuseRest reports words that are not options where only options may be, and
+// --help, with which podman would print its help, run nothing and report success.
 func refuseRest(s *scanned) {
+	if s.bool("help", false) {
+		s.fail(unsupported(s.written("help"), "it runs nothing", "Leave it out; docs/options.md has the options"))
+	}
 	if len(s.rest) == 0 || len(s.errs) > 0 {
 		return
 	}

@@ -89,6 +89,8 @@ func TestRunOptionsRefusePositionalWords(t *testing.T) {
 	_, err := oci.ParseRunOptions([]string{"--device-cgroup-rule", "'c", "1:3", "rwm'"}, "image", nil, oci.Caller{})
 	require.Error(t, err)
 	require.Contains(t, err.Error(), "1:3")
+	_, err = oci.ParseRunOptions([]string{"--help"}, "image", nil, oci.Caller{})
+	require.Error(t, err)
 	run, err := oci.ParseRunOptions([]string{"--rm"}, "image", []string{"-x"}, oci.Caller{})
 	require.NoError(t, err)
 	require.Equal(t, []string{"-x"}, run.Command)
