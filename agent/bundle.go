@@ -33,18 +33,18 @@ func (a *Agent) getBundle(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	run, err := a.reader(id)
+	run, dir, err := a.reader(id)
 	if err == nil {
 		defer a.readerGone(run)
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	w.Header().Set("Content-Disposition", `attachment; filename="careen-`+id+`.tar"`)
-	return stream(w, func(out io.Writer) error { return a.writeBundle(out, v, run) })
+	return stream(w, func(out io.Writer) error { return a.writeBundle(out, v, run, dir) })
 }
 
 // writeBundle writes all that is known of a run as one tar. run is nil when its
 // output was removed already.
-func (a *Agent) writeBundle(out io.Writer, v api.Run, run *run) error {
+func (a *Agent) writeBundle(out io.Writer, v api.Run, run *run, dir string) error {
 	b := &bundle{tar: tar.NewWriter(out), prefix: "careen-" + v.ID + "/", now: time.Now()}
 	b.json("run.json", v)
 	b.json("version.json", a.cfg.Version)
@@ -54,7 +54,7 @@ func (a *Agent) writeBundle(out io.Writer, v api.Run, run *run) error {
 		a.loadEvents(run)
 		events, _, _ := run.events.after(0)
 		b.json("events.json", events)
-		b.dir("log", a.logDir(v.ID))
+		b.dir("log", dir)
 	}
 	b.file("spec.json", filepath.Join(a.cfg.keptDir(v.ID), specName))
 	b.file("events.jsonl", filepath.Join(a.cfg.keptDir(v.ID), eventsName))

@@ -88,32 +88,36 @@ func redactSpec(data []byte) ([]byte, error) {
 	return json.MarshalIndent(spec, "", "  ")
 }
 
-// keepLog copies the output of a run that has ended to where it outlives the
-// boot, if that is elsewhere. Who reads the old copy goes on reading it.
+// keepLog brings the output of a run that has ended to where it outlives the
+// boot. Who reads it meanwhile goes on with the old copy, which stays until then.
 func (a *Agent) keepLog(r *run) {
-	id := r.id
-	from, to := filepath.Join(a.cfg.runDir(id), logName), filepath.Join(a.cfg.keptDir(id), logName)
+	from, to := filepath.Join(a.cfg.runDir(r.id), logName), filepath.Join(a.cfg.keptDir(r.id), logName)
 	if _, err := os.Stat(from); err != nil {
 		return
 	}
-	if err := moveDir(from, to); err != nil {
-		a.cfg.Log.WithField("run", id).WithError(err).Warn("the output stays where it does not survive a reboot")
+	err := os.MkdirAll(filepath.Dir(to), 0o700)
+	if err == nil && !a.renameLog(r, from, to) {
+		err = copyDir(from, to)
+	}
+	if err != nil {
+		a.cfg.Log.WithField("run", r.id).WithError(err).Warn("the output stays where it does not survive a reboot")
 	}
 }
 
-// moveDir copies a directory of plain files, or renames it where that does.
-func moveDir(from, to string) error {
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-		return err
-	}
+// renameLog moves the output if nobody reads it and both places are on one file
+// system. Under the lock no reader can come to the old place meanwhile.
+func (a *Agent) renameLog(r *run, from, to string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return r.readers == 0 && os.Rename(from, to) == nil
+}
+
+// copyDir copies a directory of plain files, whole or not at all.
+func copyDir(from, to string) error {
 	temp := to + ".new"
 	if err := os.RemoveAll(temp); err != nil {
 		return err
 	}
-	if os.Rename(from, to) == nil {
-		return nil
-	}
-	// CopyFS reads plain files only, which is all that is there.
 	if err := os.CopyFS(temp, os.DirFS(from)); err != nil {
 		return errors.Join(err, os.RemoveAll(temp))
 	}

@@ -193,7 +193,6 @@ func (a *Agent) lostInReboot(r *run) {
 
 // concludeNow ends a run without a driver, and puts its files in order.
 func (a *Agent) concludeNow(r *run, v verdict) {
-	a.keepLog(r)
 	if v.outcome.LogTail == nil {
 		v.outcome.LogTail = tail(a.logDir(r.id), a.cfg.TailLines)
 	}
@@ -201,6 +200,7 @@ func (a *Agent) concludeNow(r *run, v verdict) {
 	a.work.Add(1)
 	go func() {
 		defer a.work.Done()
+		a.keepLog(r)
 		a.tidy(r)
 	}()
 }

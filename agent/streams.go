@@ -75,7 +75,7 @@ func (a *Agent) getLogs(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := r.PathValue("id")
-	run, err := a.reader(id)
+	run, dir, err := a.reader(id)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (a *Agent) getLogs(w http.ResponseWriter, r *http.Request) error {
 	opts.Done = run.done
 	if r.URL.Query().Get("tail") == "0" && opts.After == (logs.Cursor{}) {
 		// None of what there is; told by its place, since the clock may jump.
-		if opts.After, err = logs.End(a.logDir(id)); err != nil {
+		if opts.After, err = logs.End(dir); err != nil {
 			return &fault.Error{Code: fault.Node, Op: "read the output of run", Subject: id, Err: err}
 		}
 	}
@@ -94,7 +94,7 @@ func (a *Agent) getLogs(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 	}
 	return stream(w, func(out io.Writer) error {
-		return copyLog(r.Context(), out.(*streamWriter), a.logDir(id), opts, ndjson)
+		return copyLog(r.Context(), out.(*streamWriter), dir, opts, ndjson)
 	})
 }
 
@@ -208,20 +208,21 @@ func accepts(r *http.Request, want string) bool {
 	return false
 }
 
-// reader notes that somebody reads a run's log, so that it stays in place.
-func (a *Agent) reader(id string) (*run, error) {
+// reader notes that somebody reads a run's log, so that it stays in the place that
+// is returned, until readerGone.
+func (a *Agent) reader(id string) (*run, string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r, err := a.find(id)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if r.rec.Dropped {
-		return nil, &fault.Error{Code: fault.NotFound, Op: "read the output of run", Subject: id,
+		return nil, "", &fault.Error{Code: fault.NotFound, Op: "read the output of run", Subject: id,
 			Reason: "it was removed to make room for that of later runs"}
 	}
 	r.readers++
-	return r, nil
+	return r, a.logDir(id), nil
 }
 
 func (a *Agent) readerGone(r *run) {
