@@ -62,7 +62,9 @@ func registerBridge() {
 // openEmbedded starts containerd with its stores in root and state and returns
 // a client of it. No socket is opened but those of the shims.
 func openEmbedded(ctx context.Context, cfg Config) (*embedded, *containerd.Client, error) {
-	ctx = log.WithLogger(ctx, logrus.NewEntry(containerdLogger()))
+	// Some of containerd logs without a context.
+	log.L = logrus.NewEntry(containerdLogger())
+	ctx = log.WithLogger(ctx, log.L)
 	config := &srvconfig.Config{
 		Version: version.ConfigVersion,
 		Root:    cfg.Root,

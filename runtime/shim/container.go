@@ -365,11 +365,12 @@ func (c *container) oomKills() uint64 {
 	if err != nil {
 		return 0
 	}
-	if dir := state.CgroupPaths[""]; dir != "" {
-		return counter(filepath.Join(dir, "memory.events"), "oom_kill")
-	}
+	// The hybrid layout has both; its v2 side has no controllers.
 	if dir := state.CgroupPaths["memory"]; dir != "" {
 		return counter(filepath.Join(dir, "memory.oom_control"), "oom_kill")
+	}
+	if dir := state.CgroupPaths[""]; dir != "" {
+		return counter(filepath.Join(dir, "memory.events"), "oom_kill")
 	}
 	return 0
 }

@@ -326,3 +326,15 @@ func TestTarget(t *testing.T) {
 		assert.Error(t, err, bad)
 	}
 }
+
+func TestTheKernelsOOMKillIsOnRecord(t *testing.T) {
+	b := newBox(t, func(s *specs.Spec) {
+		script("busybox dd if=/dev/zero of=/dev/null bs=200M count=1")(s)
+		limit := int64(32 << 20)
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}
+	})
+	b.mustStart()
+	exit := b.wait()
+	assert.Equal(t, 137, exit.Code)
+	assert.NotZero(t, exit.OOMKills)
+}

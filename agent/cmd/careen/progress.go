@@ -31,7 +31,8 @@ func (p *progress) show(pull *api.PullProgress) {
 		p.drawn = true
 		return
 	}
-	if pull.Status == p.status && time.Since(p.last) < plainInterval {
+	// What is present or still being looked up is not worth a line.
+	if pull.Total <= 0 || pull.Status == p.status && time.Since(p.last) < plainInterval {
 		return
 	}
 	p.status, p.last = pull.Status, time.Now()
@@ -47,9 +48,6 @@ func (p *progress) clear() {
 }
 
 func plain(pull *api.PullProgress) string {
-	if pull.Total <= 0 {
-		return "pull: " + pull.Status
-	}
 	return fmt.Sprintf("pull: %s %s of %s%s, %s", pull.Status, bytesText(pull.Done), bytesText(pull.Total), rateText(pull), layersText(pull))
 }
 
@@ -72,10 +70,10 @@ func layersText(pull *api.PullProgress) string {
 
 // bar draws "pulling [=====>    ] 12.3 MB of 40.0 MB at 8.1 MB/s, 1/3 layers".
 func bar(pull *api.PullProgress, columns int) string {
-	text := " " + strings.TrimPrefix(plain(pull), "pull: "+pull.Status+" ")
 	if pull.Total <= 0 {
 		return "pulling: " + pull.Status
 	}
+	text := " " + strings.TrimPrefix(plain(pull), "pull: "+pull.Status+" ")
 	width := columns - len("pulling []") - len(text)
 	if width < 10 {
 		return cut("pulling"+text, columns)
