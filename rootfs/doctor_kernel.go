@@ -15,7 +15,7 @@ import (
 func (d *doctor) privileges() {
 	bound, err := boundingSet()
 	if err != nil {
-		d.warn("privileges", "Mount /proc", "cannot read the capabilities: %s", oneLine(err))
+		d.warn("privileges", "Run careen doctor as root", "cannot read the capabilities: %s", oneLine(err))
 		return
 	}
 	var missing []string
@@ -72,8 +72,9 @@ func hasNamespace(kind string) bool {
 		err := onThread(func() error { return unix.Unshare(flag) })
 		return !errors.Is(err, unix.EINVAL)
 	}
-	// A thread cannot have a user namespace of its own.
-	return unix.Access("/proc/self/ns/"+kind, unix.F_OK) == nil
+	// A thread cannot have a user namespace of its own, so there is only the file to
+	// look at; without /proc there is nothing, and nothing that depends on it.
+	return !hasType(unix.PROC_SUPER_MAGIC)("/proc") || unix.Access("/proc/self/ns/"+kind, unix.F_OK) == nil
 }
 
 func (d *doctor) seccomp() {
@@ -182,7 +183,19 @@ func (d *doctor) modulesDir() {
 	d.ok("modules", "%s", base)
 }
 
+// noDevices notes that /dev has still to be mounted, with whatever is in it then.
+func (d *doctor) noDevices(check string) bool {
+	if hasDevices("/dev") {
+		return false
+	}
+	d.ok(check, "not known before careen agent has mounted /dev")
+	return true
+}
+
 func (d *doctor) devMem() {
+	if d.noDevices("dev_mem") {
+		return
+	}
 	if unix.Access("/dev/mem", unix.F_OK) != nil {
 		d.warn("dev_mem", "Use a kernel with CONFIG_DEVMEM for tools that read the firmware's tables", "no /dev/mem")
 		return
@@ -191,6 +204,9 @@ func (d *doctor) devMem() {
 }
 
 func (d *doctor) ipmi() {
+	if d.noDevices("ipmi") {
+		return
+	}
 	for _, pattern := range []string{"/dev/ipmi[0-9]*", "/dev/ipmidev/[0-9]*", "/dev/ipmi/[0-9]*"} {
 		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
 			d.ok("ipmi", "%s", strings.Join(found, ", "))

@@ -39,7 +39,7 @@ func GatherNode() (oci.Node, error) {
 		Seccomp:  hasSeccomp(),
 	}
 	if n.Capabilities, err = boundingSet(); err != nil {
-		return oci.Node{}, nodeError("read", "the agent's capabilities", err, "Mount /proc")
+		return oci.Node{}, nodeError("read", "the agent's capabilities", err, "")
 	}
 	if n.ResolvConf, err = readOptional("/etc/resolv.conf"); err != nil {
 		return oci.Node{}, nodeError("read", "/etc/resolv.conf", err, "")
@@ -59,18 +59,15 @@ func GatherNode() (oci.Node, error) {
 	return n, nil
 }
 
-// boundingSet returns what any process of the agent's can ever have.
+// boundingSet returns what any process of the agent's can ever have. The kernel
+// refuses numbers that it has no capability for.
 func boundingSet() ([]string, error) {
-	last, err := capability.LastCap()
-	if err != nil {
-		return nil, err
-	}
 	var names []string
 	for _, c := range capability.ListKnown() {
-		if c > last {
+		bound, err := capability.GetBound(c)
+		if errors.Is(err, unix.EINVAL) {
 			continue
 		}
-		bound, err := capability.GetBound(c)
 		if err != nil {
 			return nil, err
 		}

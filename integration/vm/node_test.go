@@ -251,6 +251,9 @@ func TestDoctorInABareInitramfs(t *testing.T) {
 	require.Contains(t, before["overlay"].Detail, "will load the module")
 	require.Contains(t, before["pivot_root"].Detail, "in careen's own mount namespace")
 	require.Contains(t, before["dns"].Detail, "no such file")
+	for _, name := range []string{"privileges", "namespaces", "dev_mem", "ipmi", "memory"} {
+		require.Equal(t, rootfs.StatusOK, before[name].Status, "what is not mounted yet is no finding: %+v", before[name])
+	}
 	require.Equal(t, rootfs.StatusOK, before["registry http://10.0.2.2:"+port].Status)
 	require.Empty(t, guest.MustRun("ls /proc /sys /run 2>/dev/null | grep -v : || true"), "looking has to change nothing")
 
