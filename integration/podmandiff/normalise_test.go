@@ -129,6 +129,13 @@ func (s side) dropPodman(run *oci.Run) {
 		}
 	}
 	linux := s.spec["linux"].(object)
+	var masked []any
+	for _, path := range list(linux["maskedPaths"]) {
+		if path != "" { // of mask= without a path, which hides nothing
+			masked = append(masked, path)
+		}
+	}
+	linux["maskedPaths"] = masked
 	if path, ok := linux["cgroupsPath"].(string); ok {
 		linux["cgroupsPath"] = strings.Replace(strings.Replace(path, "/libpod_parent", "/careen", 1), "libpod-", "careen-", 1)
 	}
