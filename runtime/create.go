@@ -128,7 +128,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 			Config: spec.Image.Config, Files: imageFiles{root},
 		},
 		Node: spec.Node, Host: spec.Host, Environ: spec.Environ,
-		Dir: spec.Dir, ControlDir: control, InitPath: e.cfg.Binary, RootFS: "rootfs",
+		Dir: spec.Dir, ControlDir: control, VolumeDir: e.volumeDir(), InitPath: e.cfg.Binary, RootFS: "rootfs",
 	})
 	if err != nil {
 		return nil, err
@@ -137,6 +137,14 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 		p.ConsoleSize = consoleSize(spec.Columns, spec.Rows)
 	}
 	return plan, materialise(plan, root)
+}
+
+// volumeDir holds named volumes: they live as long as the store.
+func (e *Engine) volumeDir() string {
+	if e.cfg.ContainerdAddress != "" {
+		return filepath.Join(e.cfg.State, "volumes")
+	}
+	return filepath.Join(e.cfg.Root, "volumes")
 }
 
 func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan) (containerd.Task, error) {

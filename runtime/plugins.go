@@ -23,9 +23,8 @@ import (
 	// The event exchange, which the stores and the shim manager publish to.
 	_ "github.com/containerd/containerd/v2/plugins/events"
 
-	// Tasks: the shim manager and the mount manager that it asks for.
+	// Tasks: the shim manager. For the mount manager that it asks for see noMounts.
 	_ "github.com/containerd/containerd/v2/core/runtime/v2"
-	_ "github.com/containerd/containerd/v2/plugins/mount"
 
 	// Diff applies a layer the slow way: for snapshotters other than overlayfs.
 	_ "github.com/containerd/containerd/v2/plugins/diff/walking/plugin"

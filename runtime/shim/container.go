@@ -99,6 +99,10 @@ func (c *container) create(spec *specs.Spec, terminal bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("the runtime refuses the spec: %w", err)
 	}
+	if config.OomScoreAdj == nil {
+		// Not the shim's own: the step shall die before what keeps it.
+		config.OomScoreAdj = new(int)
+	}
 	if err := os.MkdirAll(c.target.stateRoot(), 0o700); err != nil {
 		return err
 	}
@@ -417,9 +421,27 @@ func newProcess(p *specs.Process) (*libcontainer.Process, error) {
 		if !ok {
 			return nil, fmt.Errorf("unknown resource limit %q: %w", limit.Type, errdefs.ErrInvalidArgument)
 		}
-		proc.Rlimits = append(proc.Rlimits, configs.Rlimit{Type: number, Hard: limit.Hard, Soft: limit.Soft})
+		proc.Rlimits = append(proc.Rlimits, attainable(configs.Rlimit{Type: number, Hard: limit.Hard, Soft: limit.Soft}))
 	}
 	return proc, nil
+}
+
+// attainable lowers a limit to what the shim may set: without CAP_SYS_RESOURCE a
+// hard limit cannot be raised (setrlimit(2)), and a step that asks for more open
+// files than it gets is better run than refused. podman clamps too.
+func attainable(limit configs.Rlimit) configs.Rlimit {
+	var have unix.Rlimit
+	if unix.Getrlimit(limit.Type, &have) != nil || limit.Hard <= have.Max {
+		return limit
+	}
+	raised := unix.Rlimit{Cur: have.Cur, Max: limit.Hard}
+	if unix.Setrlimit(limit.Type, &raised) == nil {
+		_ = unix.Setrlimit(limit.Type, &have)
+		return limit
+	}
+	limit.Hard = have.Max
+	limit.Soft = min(limit.Soft, have.Max)
+	return limit
 }
 
 // rlimits are the resource limits of getrlimit(2) by their names in the spec.

@@ -338,3 +338,22 @@ func TestTheKernelsOOMKillIsOnRecord(t *testing.T) {
 	assert.Equal(t, 137, exit.Code)
 	assert.NotZero(t, exit.OOMKills)
 }
+
+func TestTheStepDiesBeforeItsShim(t *testing.T) {
+	b := newBox(t, command("cat", "/proc/self/oom_score_adj"))
+	b.mustStart()
+	b.wait()
+	assert.Equal(t, "0\n", b.output("stdout"))
+}
+
+func TestALimitThatCannotBeRaisedIsLowered(t *testing.T) {
+	var have unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &have))
+	b := newBox(t, func(s *specs.Spec) {
+		script("ulimit -Hn")(s)
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: have.Max + 1000, Soft: have.Max + 1000}}
+	})
+	b.mustStart()
+	assert.Equal(t, 0, b.wait().Code)
+	assert.Contains(t, []string{fmt.Sprintf("%d\n", have.Max), fmt.Sprintf("%d\n", have.Max+1000)}, b.output("stdout"))
+}

@@ -141,7 +141,7 @@ func (n *node) newAgent(log *logrus.Logger) (*agent.Agent, error) {
 		state = filepath.Join(n.opts.runDir, "state")
 	}
 	return agent.New(agent.Config{
-		Runner: &runner{engine: n.engine}, Resolver: agent.NewResolver(cfg, warnings, rootfs.Host()),
+		Runner: &runner{engine: n.engine}, Resolver: checkedResolver{agent.NewResolver(cfg, warnings, rootfs.Host())},
 		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
 		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges,

@@ -185,3 +185,24 @@ func pullRequest(p *oci.Pull) *pull.Request {
 		Retry: retry, RetryDelay: delay, Platform: pull.Platform(p.Platform),
 	}
 }
+
+// checkedResolver also holds options against this node, before anything is pulled:
+// limits that its cgroups do not have, profiles that its kernel does not know.
+type checkedResolver struct{ agent.Resolver }
+
+func (r checkedResolver) Resolve(req *api.RunRequest, local bool) (*agent.Resolved, error) {
+	resolved, err := r.Resolver.Resolve(req, local)
+	if err != nil {
+		return nil, err
+	}
+	node, err := rootfs.GatherNode()
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range resolved.Parts {
+		if err := part.Run.Check(node); err != nil {
+			return nil, err
+		}
+	}
+	return resolved, nil
+}
