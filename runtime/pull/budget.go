@@ -40,7 +40,7 @@ func newBudget(p *Puller) *budget { return &budget{p: p, room: p.room()} }
 
 func (p *Puller) room() room {
 	var st unix.Statfs_t
-	if p.cfg.StoreDir == "" || unix.Statfs(p.cfg.StoreDir, &st) != nil {
+	if dir := p.storeDir(); dir == "" || unix.Statfs(dir, &st) != nil {
 		return room{}
 	}
 	return room{known: true, bytes: int64(st.Bavail) * st.Bsize,

@@ -73,7 +73,7 @@ func TestWithoutDirectAccess(t *testing.T) {
 			s := newStore(t, "128m")
 			reg := registry.Start(t)
 			ref, _ := reg.Push(t, "team/tool:1", simple(t))
-			p := newPuller(t, s, func(c *pull.Config) { c.DirectApply, c.Snapshotter = snapshotter == "native", snapshotter })
+			p := newPuller(t, s, func(c *pull.Config) { c.Indirect, c.Snapshotter = true, snapshotter })
 			img, err := p.Pull(s.ctx, insecure(request(ref)), nil)
 			require.NoError(t, err)
 			s.view(t, snapshotter, img.ChainID, func(root string) {

@@ -18,13 +18,17 @@ type Config struct {
 	// Snapshotter is the name of containerd's snapshotter; "overlayfs" if empty.
 	Snapshotter string
 	// StoreDir is a directory on the file system that holds snapshots. Its free
-	// space bounds what is accepted. Empty means that the space is not known.
+	// space bounds what is accepted. If it is empty, that is known only when layers
+	// are unpacked directly.
 	StoreDir string
 	// DirectApply says that the snapshotter's directories can be reached from
-	// this process under the names that containerd gives them. Without it, or
-	// with another snapshotter than overlayfs, layers pass through containerd's
-	// content store and diff service, one after another.
+	// this process under the names that containerd gives them, as they can with an
+	// embedded containerd. Without it that is tried out, once. Layers that cannot
+	// be unpacked directly, for this or because the snapshotter is not overlayfs,
+	// pass through containerd's content store and diff service, one after another.
 	DirectApply bool
+	// Indirect leaves unpacking to containerd in any case.
+	Indirect bool
 	// Limits bound what an image and a registry may cost.
 	Limits Limits
 

@@ -30,11 +30,11 @@ func TestExternalContainerd(t *testing.T) {
 		t.Skip("needs root")
 	}
 	s := startContainerd(t, binary)
-	for _, direct := range []bool{true, false} {
-		t.Run(fmt.Sprintf("direct=%v", direct), func(t *testing.T) {
+	for _, indirect := range []bool{true, false} {
+		t.Run(fmt.Sprintf("indirect=%v", indirect), func(t *testing.T) {
 			reg := registry.Start(t)
 			ref, _ := reg.Push(t, "team/tool:1", simple(t))
-			p := newPuller(t, s, func(c *pull.Config) { c.DirectApply = direct })
+			p := newPuller(t, s, func(c *pull.Config) { c.DirectApply, c.Indirect = false, indirect })
 			img, err := p.Pull(s.ctx, insecure(request(ref)), nil)
 			require.NoError(t, err)
 			s.view(t, "overlayfs", img.ChainID, func(root string) {

@@ -25,6 +25,7 @@ type Puller struct {
 	client  *containerd.Client
 	cfg     Config
 	flights flights
+	reach   reach
 }
 
 // New returns a puller that stores images through client. It makes no call.

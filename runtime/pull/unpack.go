@@ -36,10 +36,11 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	if first == len(layers) {
 		return false, nil
 	}
+	direct := p.direct(ctx)
 	if err := p.admit(ctx, src, layers[first:]); err != nil {
 		return false, err
 	}
-	u := &unpacker{p: p, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p), slots: make(chan struct{}, p.parallel(j.req))}
+	u := &unpacker{p: p, direct: direct, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p), slots: make(chan struct{}, p.parallel(j.req, direct))}
 	group, inner := errgroup.WithContext(ctx)
 	below := make(chan struct{})
 	close(below)
@@ -65,15 +66,12 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	return true, context.Cause(ctx)
 }
 
-func (p *Puller) parallel(req *Request) int {
-	if req.Background || !p.direct() {
+func (p *Puller) parallel(req *Request, direct bool) int {
+	if req.Background || !direct {
 		return 1
 	}
 	return p.cfg.Limits.Parallel
 }
-
-// direct reports whether layers are unpacked by this process.
-func (p *Puller) direct() bool { return p.cfg.DirectApply && p.cfg.Snapshotter == "overlayfs" }
 
 // present returns how many of the lowest layers are there, and holds them.
 func (p *Puller) present(ctx context.Context, layers []layer, lease leases.Lease) (int, error) {
@@ -119,6 +117,7 @@ type unpacker struct {
 	lease  leases.Lease
 	slots  chan struct{}
 	budget *budget
+	direct bool
 }
 
 func (u *unpacker) acquire(ctx context.Context) bool {
@@ -140,7 +139,7 @@ func (u *unpacker) layer(ctx context.Context, i int, below <-chan struct{}) erro
 	l := u.layers[i]
 	for {
 		shared, err := u.p.flights.do(ctx, u.p.cfg.Snapshotter+"/"+l.chain.String(), func() error {
-			if !u.p.direct() {
+			if !u.direct {
 				return u.apply(ctx, i, below)
 			}
 			return u.unpack(ctx, i, below, release)
