@@ -73,7 +73,7 @@ func (a *Agent) waitFor(r *run) <-chan waited {
 				return
 			case a.ctx.Err() != nil:
 				return
-			case once:
+			case once, fault.CodeOf(err) == fault.Lost: // the Runner is sure
 				ended <- waited{err: err}
 				return
 			case failing == 0:

@@ -28,7 +28,8 @@ type Runner interface {
 	// starts at most once, however often Start is called.
 	Start(ctx context.Context, c Container) (pid int, err error)
 	// Wait returns how the container ended, also when it did before the call. An
-	// error says that it cannot be known, not that the container failed.
+	// error says that it cannot be known, not that the container failed: with code
+	// lost nobody ever will, with any other it may be asked again.
 	Wait(ctx context.Context, c Container) (Exit, error)
 	// Signal sends sig to the first process, or to every process of the container.
 	Signal(ctx context.Context, c Container, sig syscall.Signal, all bool) error
