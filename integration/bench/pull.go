@@ -78,9 +78,15 @@ func pullOnce(args []string) error {
 	}
 	no := false
 	ref := flags.Arg(0)
-	cut := strings.LastIndex(ref, ":")
+	req := func() *pull.Request {
+		if dir, ok := strings.CutPrefix(ref, "oci:"); ok {
+			return &pull.Request{Original: ref, Transport: pull.OCI, Path: dir}
+		}
+		cut := strings.LastIndex(ref, ":")
+		return &pull.Request{Original: ref, Name: ref[:cut], Tag: ref[cut+1:], TLSVerify: &no}
+	}
 	took, err := pullAll(*times, func(int) error {
-		_, err := engine.Images().Pull(ctx, &pull.Request{Original: ref, Name: ref[:cut], Tag: ref[cut+1:], TLSVerify: &no}, nil)
+		_, err := engine.Images().Pull(ctx, req(), nil)
 		return err
 	})
 	if err != nil {
