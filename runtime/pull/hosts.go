@@ -138,7 +138,8 @@ func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Re
 		if !host.Capabilities.Has(docker.HostCapabilityPull) {
 			continue
 		}
-		e := &endpoint{RegistryHost: host, repository: reference.Path(ref), transports: transports, resolve: host.Capabilities.Has(docker.HostCapabilityResolve)}
+		e := &endpoint{RegistryHost: host, repository: reference.Path(ref), transports: transports}
+		e.resolve = host.Capabilities.Has(docker.HostCapabilityResolve)
 		if host.Host != domain && (domain != "docker.io" || host.Host != "registry-1.docker.io") {
 			e.namespace = domain
 		}

@@ -40,7 +40,8 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	if err := p.admit(ctx, src, layers[first:]); err != nil {
 		return false, err
 	}
-	u := &unpacker{p: p, direct: direct, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p), slots: make(chan struct{}, p.parallel(j.req, direct))}
+	u := &unpacker{p: p, direct: direct, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p),
+		slots: make(chan struct{}, p.parallel(j.req, direct))}
 	group, inner := errgroup.WithContext(ctx)
 	below := make(chan struct{})
 	close(below)

@@ -7,6 +7,8 @@ package inflate
 // Refilling takes eight bytes and counts as many of them as fit; the bits above
 // those that count are the input's next bits already, so that the next refill
 // finds the same there and may simply be or'ed.
+//
+//nolint:funlen,gocyclo // one loop, whose parts would each cost a call per symbol
 func (z *Reader) fast() (done bool, err error) {
 	in, pos := z.in, z.pos
 	buf, n := z.bits, z.n
