@@ -47,6 +47,9 @@ func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 	if recordErr == nil {
 		errs = append(errs, e.deleteWith(ctx, record.Labels))
 	}
+	if e.embedded != nil {
+		e.embedded.collect(ctx)
+	}
 	return runtimeError("remove container", id, errors.Join(errs...))
 }
 

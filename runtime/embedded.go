@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/containerd/v2/plugins/services"
 	"github.com/containerd/containerd/v2/version"
@@ -34,7 +35,15 @@ import (
 const socketDirLimit = 42
 
 // embedded is a containerd that lives in this process.
-type embedded struct{ server *server.Server }
+type embedded struct {
+	server *server.Server
+	gc     collector
+}
+
+// collector is containerd's garbage collector.
+type collector interface {
+	ScheduleAndWait(ctx context.Context) (gc.Stats, error)
+}
 
 // bridge is the one plugin of careen's own: containerd gives the instances of
 // all others to a plugin only, so this one makes the client.
@@ -42,6 +51,7 @@ var bridge struct {
 	once   sync.Once
 	mu     sync.Mutex
 	client *containerd.Client
+	gc     collector
 }
 
 func registerBridge() {
@@ -49,11 +59,15 @@ func registerBridge() {
 		Type: "io.careen.client.v1",
 		ID:   "in-process",
 		Requires: []plugin.Type{
-			plugins.EventPlugin, plugins.LeasePlugin, plugins.ServicePlugin,
+			plugins.EventPlugin, plugins.LeasePlugin, plugins.ServicePlugin, plugins.GCPlugin,
 		},
 		InitFn: func(ic *plugin.InitContext) (any, error) {
+			scheduler, err := ic.GetSingle(plugins.GCPlugin)
+			if err != nil {
+				return nil, err
+			}
 			client, err := inProcessClient(ic)
-			bridge.client = client
+			bridge.client, bridge.gc = client, scheduler.(collector)
 			return client, err
 		},
 	})
@@ -78,7 +92,8 @@ func openEmbedded(ctx context.Context, cfg Config) (*embedded, *containerd.Clien
 			// In RAM there is nothing to sync, and on a disk a store that a crash
 			// tore is only a cache: the next pull fills it again.
 			"io.containerd.metadata.v1.bolt": map[string]any{"no_sync": cfg.StoreInMemory},
-			// Layers that nothing needs give their memory back before the next step.
+			// What an earlier agent left is collected once this one has settled; what a
+			// container leaves, when it is deleted: see [embedded.collect].
 			"io.containerd.gc.v1.scheduler": map[string]any{"startup_delay": "10s", "schedule_delay": "0s"},
 		},
 		RequiredPlugins: []string{"io.careen.client.v1.in-process"},
@@ -89,7 +104,7 @@ func openEmbedded(ctx context.Context, cfg Config) (*embedded, *containerd.Clien
 	bridge.once.Do(registerBridge)
 	bridge.mu.Lock()
 	defer bridge.mu.Unlock()
-	bridge.client = nil
+	bridge.client, bridge.gc = nil, nil
 	srv, err := server.New(ctx, config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot start the embedded containerd: %w", err)
@@ -99,7 +114,16 @@ func openEmbedded(ctx context.Context, cfg Config) (*embedded, *containerd.Clien
 		return nil, nil, err
 	}
 	srv.Wait()
-	return &embedded{server: srv}, bridge.client, nil
+	return &embedded{server: srv, gc: bridge.gc}, bridge.client, nil
+}
+
+// collect frees what nothing refers to any more. containerd would do so at a time
+// of its own: too late for the memory that the next step needs, and never in an
+// agent that ends with its run.
+func (e *embedded) collect(ctx context.Context) {
+	if _, err := e.gc.ScheduleAndWait(ctx); err != nil {
+		log.G(ctx).WithError(err).Warn("space in the store is given back later")
+	}
 }
 
 func (e *embedded) close() { e.server.Stop() }
