@@ -17,7 +17,7 @@ var layers = map[string][]string{
 	"agent/api":        {},
 	"agent/journal":    {"agent/fault"},
 	"agent/client":     {"agent/api", "agent/fault"},
-	"agent":            {"agent/api", "agent/fault", "agent/journal", "steps", "oci", "runtime/logs"},
+	"agent":            {"agent/api", "agent/fault", "agent/journal", "agent/beacon", "steps", "oci", "runtime/logs"},
 	"steps":            {"agent/api", "agent/fault"},
 	"oci":              {"agent/fault"},
 	"rootfs":           {"agent/fault", "agent/api", "oci", "rootfs/"},
@@ -25,7 +25,7 @@ var layers = map[string][]string{
 	"runtime/initproc": {},
 	"runtime/reexec":   {},
 	"runtime/shim":     {"runtime/logs"},
-	"runtime/pull":     {"agent/fault", "agent/api", "oci"},
+	"runtime/pull":     {"agent/fault", "agent/api", "oci", "runtime/pull/"},
 	"runtime":          {"agent/fault", "oci", "rootfs", "runtime/"},
 }
 

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -71,6 +72,10 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	}
 	cfg.Pull.Snapshotter = cfg.Snapshotter
 	e.puller = pull.New(e.client, cfg.Pull)
+	// Before the first pull: what those of a killed agent left in the store.
+	if err := e.puller.Recover(e.context(ctx)); err != nil {
+		return nil, errors.Join(nodeError("tidy the store in", cfg.Root, err), e.Close())
+	}
 	return e, nil
 }
 

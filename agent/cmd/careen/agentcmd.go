@@ -23,6 +23,7 @@ const drainPatience = 60 * time.Second
 func (a *app) agentCommand() *cobra.Command {
 	opts := defaultNodeOptions("")
 	var storeSize, logLimit, logLevel, logFormat string
+	var uids []uint
 	cmd := &cobra.Command{
 		Use:   "agent [flags]",
 		Short: "Run the agent: containerd, the socket and the steps",
@@ -40,6 +41,9 @@ a unix socket that only root may use. Containers go on when it ends, unless
 			opts.socket = a.socket
 			if !cmd.Flags().Changed("socket") && os.Getenv("CAREEN_SOCKET") == "" {
 				opts.socket = opts.runDir + "/careen.sock"
+			}
+			for _, uid := range uids {
+				opts.allowedUIDs = append(opts.allowedUIDs, uint32(uid))
 			}
 			var err error
 			if opts.storeSize, err = sizeFlag("--store-size", storeSize); err != nil {
@@ -69,6 +73,8 @@ a unix socket that only root may use. Containers go on when it ends, unless
 	f.IntVar(&opts.queue, "queue", opts.queue, "runs that may wait for their turn; -1 for none")
 	f.BoolVar(&opts.stopOnExit, "stop-on-exit", false, "end containers when the agent is told to end")
 	f.BoolVar(&opts.allowReboot, "allow-reboot", false, "reboot the node when a container asks for it, after its run has ended")
+	f.StringVar(&opts.beacon, "beacon", "", "small record over a reboot where there is no --state: file:/PATH, efivar or pstore")
+	f.UintSliceVar(&uids, "allow-uid", nil, "users that may use the socket beside root; they can become root by it")
 	f.StringVar(&logLevel, "log-level", "info", "error, warning, info or debug")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
 	return cmd

@@ -34,7 +34,7 @@ func (a *app) pull(ctx context.Context, words []string, plainOutput bool) error 
 		return exitCode(oci.ExitCode(err))
 	}
 	if parsed.Help {
-		fmt.Fprint(a.console.out, optionsHelp("pull [options] IMAGE", oci.OnPull))
+		fmt.Fprint(a.console.out, optionsHelp("pull [options] IMAGE", oci.HelpText(oci.OnPull)))
 		return nil
 	}
 	return a.withAgent(ctx, func(c *client.Client) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/beacon"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
@@ -32,6 +33,8 @@ type nodeOptions struct {
 	stopOnExit, allowReboot             bool
 	grace                               time.Duration
 	queue                               int
+	beacon                              string
+	allowedUIDs                         []uint32
 }
 
 func defaultNodeOptions(socket string) nodeOptions {
@@ -140,12 +143,54 @@ func (n *node) newAgent(log *logrus.Logger) (*agent.Agent, error) {
 	if state == "" {
 		state = filepath.Join(n.opts.runDir, "state")
 	}
+	record, err := openBeacon(n.opts.beacon)
+	if err != nil {
+		return nil, err
+	}
 	return agent.New(agent.Config{
-		Runner: &runner{engine: n.engine}, Resolver: checkedResolver{agent.NewResolver(cfg, warnings, rootfs.Host())},
+		Runner: newRunner(n.engine, n.opts.root, n.opts.runDir, state), Resolver: checkedResolver{agent.NewResolver(cfg, warnings, rootfs.Host())},
 		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
-		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges,
+		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges, NodeState: nodeState,
+		Beacon: record, AllowedUIDs: n.opts.allowedUIDs, Failpoint: failpoint(),
 	})
+}
+
+// openBeacon opens the record that outlives a reboot, nil for none.
+func openBeacon(spec string) (agent.Beacon, error) {
+	if spec == "" {
+		return nil, nil //nolint:nilnil // no beacon is a choice
+	}
+	return beacon.Open(spec)
+}
+
+// nodeState is what a bundle says of the node beside the agent's own.
+func nodeState() map[string][]byte {
+	files := map[string][]byte{}
+	for name, path := range map[string]string{
+		"mountinfo": "/proc/self/mountinfo", "meminfo": "/proc/meminfo", "cmdline": "/proc/cmdline",
+		"modules": "/proc/modules", "partitions": "/proc/partitions", "resolv.conf": "/etc/resolv.conf",
+		"cpuinfo": "/proc/cpuinfo", "routes": "/proc/net/route",
+	} {
+		if data, err := rootfs.Host().ReadFile(path, 1<<20); err == nil {
+			files[name] = data
+		}
+	}
+	return files
+}
+
+// failpoint ends the process at the point that a test names in the environment,
+// as SIGKILL would.
+func failpoint() func(string) {
+	want := os.Getenv("CAREEN_FAILPOINT")
+	if want == "" {
+		return nil
+	}
+	return func(name string) {
+		if name == want {
+			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		}
+	}
 }
 
 // checks are the node's part of GET /v1/health: what can change while the agent

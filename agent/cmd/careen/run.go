@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,7 @@ func (a *app) run(ctx context.Context, words []string, mode runMode) error {
 		return exitCode(oci.ExitCode(err))
 	}
 	if run.Options.Help {
-		fmt.Fprint(a.console.out, optionsHelp("run [options] IMAGE [COMMAND [ARG...]]", oci.OnRun))
+		fmt.Fprint(a.console.out, optionsHelp("run [options] IMAGE [COMMAND [ARG...]]", oci.HelpText(oci.OnRun)))
 		return nil
 	}
 	return a.withAgent(ctx, func(c *client.Client) error {
@@ -67,7 +68,10 @@ func (a *app) run(ctx context.Context, words []string, mode runMode) error {
 		if run.Options.TTY {
 			req.TerminalSize = a.console.terminalSize()
 		}
-		return a.attach(ctx, c, req, attachment{plain: mode.plain, quiet: run.Pull().Quiet || mode.plain, tty: run.Options.TTY})
+		return a.attach(ctx, c, req, attachment{
+			plain: mode.plain, quiet: run.Pull().Quiet || mode.plain, tty: run.Options.TTY,
+			streams: run.Options.Attach, deaf: !run.Options.SigProxy,
+		})
 	})
 }
 
@@ -137,7 +141,17 @@ func alive(socket string) bool {
 }
 
 // attachment is how a run's output is shown.
-type attachment struct{ plain, quiet, tty bool }
+type attachment struct {
+	plain, quiet, tty bool
+	// streams are those of --attach; empty means all.
+	streams []string
+	// deaf is --sig-proxy=false: a signal ends this command and not the container.
+	deaf bool
+}
+
+func (how attachment) shows(stream string) bool {
+	return len(how.streams) == 0 || slices.Contains(how.streams, stream)
+}
 
 // attach submits a run, shows it as it goes, and returns its exit code.
 func (a *app) attach(ctx context.Context, c *client.Client, req api.RunRequest, how attachment) error {
@@ -148,7 +162,13 @@ func (a *app) attach(ctx context.Context, c *client.Client, req api.RunRequest, 
 	}
 	// The run outlives this command's context: it is aborted, and waited for.
 	after := context.WithoutCancel(ctx)
+	if how.deaf {
+		after = ctx
+	}
 	stopAbort := context.AfterFunc(ctx, func() {
+		if how.deaf {
+			return
+		}
 		if _, err := c.Abort(after, run.ID, api.AbortRequest{Reason: "interrupted at the command line", Force: true}); err != nil {
 			a.console.fail(err)
 		}
@@ -164,7 +184,7 @@ func (a *app) attach(ctx context.Context, c *client.Client, req api.RunRequest, 
 	show := &progress{c: a.console, quiet: how.quiet}
 	var wg sync.WaitGroup
 	wg.Go(func() { a.showEvents(after, c, run.ID, show) })
-	if err := a.copyLogs(after, c, run.ID, show); err != nil {
+	if err := a.copyLogs(after, c, run.ID, show, how); err != nil && ctx.Err() == nil {
 		a.console.fail(err)
 	}
 	wg.Wait()
@@ -200,7 +220,7 @@ func (a *app) showEvents(ctx context.Context, c *client.Client, id string, show 
 }
 
 // copyLogs writes the container's streams to this process's, as they were.
-func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *progress) error {
+func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *progress, how attachment) error {
 	return c.Logs(ctx, id, client.LogOptions{Follow: true}, func(l api.LogLine, text []byte) error {
 		show.clear()
 		out := a.console.out
@@ -209,6 +229,9 @@ func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *p
 		}
 		if l.Stream == "careen" {
 			a.console.warn(string(text))
+			return nil
+		}
+		if !how.shows(l.Stream) {
 			return nil
 		}
 		if !l.Partial {

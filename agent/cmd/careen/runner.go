@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,7 +24,19 @@ import (
 
 // runner is package runtime as package agent wants it. It translates, nothing
 // else: what happens when is the agent's, how is the engine's.
-type runner struct{ engine *runtime.Engine }
+type runner struct {
+	engine *runtime.Engine
+	// own are directories whose mounts are careen's.
+	own []string
+
+	mu sync.Mutex
+	// before is what was on the node when each container was made.
+	before map[string]rootfs.Inventory
+}
+
+func newRunner(engine *runtime.Engine, own ...string) *runner {
+	return &runner{engine: engine, own: own, before: map[string]rootfs.Inventory{}}
+}
 
 var _ agent.Runner = (*runner)(nil)
 
@@ -54,6 +67,9 @@ func (r *runner) Create(ctx context.Context, spec agent.CreateSpec) (agent.Creat
 	if spec.TerminalSize != nil {
 		in.Columns, in.Rows = spec.TerminalSize.Columns, spec.TerminalSize.Rows
 	}
+	r.mu.Lock()
+	r.before[spec.ID] = rootfs.TakeInventory(r.own...)
+	r.mu.Unlock()
 	created, err := r.engine.Create(ctx, in)
 	if err != nil {
 		return agent.Created{}, err
@@ -102,7 +118,15 @@ func (r *runner) Signal(ctx context.Context, c agent.Container, sig syscall.Sign
 }
 
 func (r *runner) Delete(ctx context.Context, c agent.Container) (agent.Leftovers, error) {
-	return agent.Leftovers{}, r.engine.Delete(ctx, c.ID, c.Dir)
+	err := r.engine.Delete(ctx, c.ID, c.Dir)
+	r.mu.Lock()
+	before, known := r.before[c.ID]
+	delete(r.before, c.ID)
+	r.mu.Unlock()
+	if err != nil || !known {
+		return agent.Leftovers{}, err
+	}
+	return agent.Leftovers{Left: rootfs.TakeInventory(r.own...).Since(before)}, nil
 }
 
 func (r *runner) Existing(ctx context.Context) ([]agent.Existing, error) {

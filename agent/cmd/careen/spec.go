@@ -73,7 +73,7 @@ func (a *app) plans(words []string) (run *oci.Run, plan, base *oci.Plan, err err
 		run, err = oci.ParseRun(words, localCaller())
 	}
 	if err == nil && run.Options.Help {
-		fmt.Fprint(a.console.out, optionsHelp("spec [--image-config FILE] [--rootfs DIR] [--cgroup v1|v2] [options] IMAGE [COMMAND [ARG...]]", oci.OnRun))
+		fmt.Fprint(a.console.out, optionsHelp("spec [--image-config FILE] [--rootfs DIR] [--cgroup v1|v2] [options] IMAGE [COMMAND [ARG...]]", oci.HelpText(oci.OnRun)))
 		return nil, nil, nil, nil
 	}
 	var in oci.BuildInput
