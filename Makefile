@@ -86,6 +86,11 @@ lint: ## gofmt, vet and staticcheck
 	GOBIN=$(CURDIR)/.cache/tools $(GO) install $(STATICCHECK)
 	.cache/tools/staticcheck -tags '$(shell echo $(TAGS) | tr ' ' ,)' ./...
 
+.PHONY: bench
+bench: build ## pull speed, memory and size against podman and the floor
+	@integration/install.sh $(DEB_BENCH)
+	$(GO) run -tags '$(TAGS)' ./integration/bench run
+
 FUZZTIME ?= 20s
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME
