@@ -57,6 +57,9 @@ type Config struct {
 	Load []string
 	// Network is the guest's network.
 	Network Network
+	// Forward are the guest's TCP ports that are reached on the host's loopback, by
+	// the host's port.
+	Forward map[int]int
 	// QEMU holds further arguments for QEMU.
 	QEMU []string
 	// Reboot lets the guest boot again when it asks to; else it ends.
@@ -172,7 +175,11 @@ func (c *Config) options(image, socket string, out *console) []qemu.Fn {
 		"-device", "virtio-rng-pci",
 	}
 	if c.Network != NetworkNone {
-		args = append(args, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=")
+		netdev := "user,id=net"
+		for host, guest := range c.Forward {
+			netdev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, guest)
+		}
+		args = append(args, "-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile=")
 	}
 	cmdline := append([]string{"console=ttyS0", "rdinit=/.vm/init", "panic=-1"}, c.Cmdline...)
 	if !c.Reboot {

@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--uuid", default="", help="the node's")
     parser.add_argument("--token", default="", help="a token that the ramdisk has already (ipa-agent-token)")
     parser.add_argument("--logs", metavar="FILE", help="collect logs after a failure into FILE (tar.gz)")
+    parser.add_argument(
+        "--heartbeat-timeout",
+        type=int,
+        default=60,
+        metavar="SECONDS",
+        help="told to the agent at lookup, which heartbeats two or three times as often (%(default)s)",
+    )
+    parser.add_argument(
+        "--reboot-command",
+        metavar="COMMAND",
+        help="for the shell: reboots the node, after a step with reboot_requested",
+    )
     parser.add_argument("--timeout", type=float, default=600, help="seconds (%(default)s)")
     return parser.parse_args(argv)
 
@@ -56,10 +69,16 @@ def main(argv: list[str]) -> int:
         node.uuid = options.uuid
     if options.token:
         node.token, node.token_pregenerated = options.token, True
+    node.heartbeat_timeout = options.heartbeat_timeout
+
+    def reboot() -> None:
+        subprocess.run(options.reboot_command, shell=True, check=True)  # noqa: S602  what it is for
+
     flow = Flow(
         node,
         [{"interface": "deploy", "priority": 0, **step} for step in steps],
         agent_url=options.agent_url,
+        reboot=reboot if options.reboot_command else None,
         collect_logs=bool(options.logs),
     )
     host, _, port = options.listen.rpartition(":")

@@ -39,6 +39,7 @@ class Node:
     containers: Json = field(default_factory=dict)
     info: Json = field(default_factory=dict)
     waiting: bool = True
+    heartbeat_timeout: int = 60
 
     @property
     def index(self) -> int | None:
@@ -89,7 +90,7 @@ class Node:
         token = "******" if self.token_given else self.token
         self.token_given = True
         config: Json = {
-            "heartbeat_timeout": 60,
+            "heartbeat_timeout": self.heartbeat_timeout,
             "agent_token": "******" if self.token_pregenerated else token,
             "agent_token_required": True,
             "metrics": {},

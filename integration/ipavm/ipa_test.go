@@ -1,0 +1,203 @@
+package ipavm_test
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestIPA drives a node through what a conductor may want of it, both ways in. The
+// subtests follow one another on one node, as phases do that a conductor starts on
+// a running ramdisk ("fast track"); IPA is started anew where a test says so.
+func TestIPA(t *testing.T) {
+	if os.Getenv("CAREEN_IPA_VM_TEST") == "" {
+		t.Skip("builds a whole Debian and emulates a processor for minutes: set CAREEN_IPA_VM_TEST=1")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("debootstrap needs root")
+	}
+	n := boot(t)
+	for _, w := range ways {
+		n.startIPA(w)
+		for _, tt := range []struct {
+			name string
+			test func(*node, way)
+		}{
+			{"containers in a row", inARow},
+			{"failure and log collection", failure},
+			{"image not permitted", notPermitted},
+			{"bad options", badOptions},
+			{"registry down", registryDown},
+			{"IPA restarted in the middle", restarted},
+			{"reboot requested", rebooted},
+		} {
+			ok := t.Run(w.name+"/"+tt.name, func(t *testing.T) {
+				inner := *n
+				inner.t = t
+				tt.test(&inner, w)
+			})
+			if !ok {
+				t.Logf("IPA's log:\n%s", n.log())
+				t.FailNow() // the next would find a node in no known state
+			}
+		}
+		n.manager = w.manager
+		n.killIPA()
+	}
+}
+
+func inARow(n *node, w way) {
+	o := n.run("clean", n.generic("ok"), n.generic("ok"), step{Step: "flash"})
+	require.Empty(n.t, o.Error)
+	require.Equal(n.t, []string{"SUCCEEDED", "SUCCEEDED", "SUCCEEDED"}, o.statuses())
+	var names []string
+	for _, s := range o.Advertised[w.manager] {
+		names = append(names, s["step"].(string))
+	}
+	require.Equal(n.t, []string{
+		"generic_container_step", "container_clean_step", "flash", "flash_and_reboot", "bad_options", "no_registry", "long",
+	}, names)
+	if w.name == "plugin" {
+		value := o.Ended[0].Result.(map[string]any)
+		require.Equal(n.t, map[string]any{"firmware": "2.1"}, value["result"])
+		require.NotContains(n.t, o.Advertised, "ContainerHardwareManager", "careen's manager is above it")
+	}
+}
+
+func failure(n *node, w way) {
+	o := n.run("service", n.generic("fail"), n.generic("ok"))
+	require.Equal(n.t, []string{"FAILED"}, o.statuses())
+	require.Contains(n.t, o.Error, "cannot find controller")
+	names := collected(n.t, o.Logs)
+	if w.name == "plugin" {
+		lines := strings.Split(o.Error, "\n")
+		require.Contains(n.t, lines[0], "exited with code 3", "the conductor shows the first line")
+		require.Equal(n.t, "cannot find controller", lines[len(lines)-1])
+		require.Contains(n.t, names, "careen/runs.json")
+	}
+}
+
+// collected returns the names of the files in what IPA's log collection sent.
+func collected(t *testing.T, path string) []string {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	require.NoError(t, err)
+	var names []string
+	for files := tar.NewReader(z); ; {
+		header, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			require.NotEmpty(t, names)
+			return names
+		}
+		require.NoError(t, err)
+		names = append(names, header.Name)
+	}
+}
+
+func notPermitted(n *node, _ way) {
+	o := n.run("deploy", n.generic("other"))
+	require.Contains(n.t, o.Error, "Container image "+n.image("other")+" is not in [container]allowed_containers")
+}
+
+func badOptions(n *node, w way) {
+	o := n.run("deploy", step{Step: "bad_options"})
+	require.Equal(n.t, []string{"FAILED"}, o.statuses())
+	require.Contains(n.t, o.Error, "--memory=plenty")
+	if w.name == "plugin" {
+		require.Contains(n.t, strings.Split(o.Error, "\n")[0], "--memory=plenty")
+	}
+}
+
+func registryDown(n *node, w way) {
+	o := n.run("service", step{Step: "no_registry"})
+	require.Equal(n.t, []string{"FAILED"}, o.statuses())
+	require.Contains(n.t, o.Error, "connection refused")
+	if w.name == "plugin" {
+		require.Contains(n.t, strings.Split(o.Error, "\n")[0], "connection refused")
+	}
+}
+
+// restarted kills IPA while a container works. With the plugin the step goes on.
+// IPA's own manager knows nothing of it, and the conductor counts it as done; yet
+// careen lets no container begin before the one that works has ended.
+func restarted(n *node, w way) {
+	n.guest.MustRun("mkdir -p /run/gate; rm -f /run/gate/open")
+	c := n.conduct("clean", "", step{Step: "long"}, n.generic("ok"))
+	n.until("careen ps -o json | grep -q '\"running\"'")
+	n.killIPA()
+	before := len(n.runs())
+	n.guest.MustRun(": >/run/ipa.log")
+	n.startIPA(w)
+	if w.name == "plugin" {
+		n.until("grep -q 'the command goes on' /run/ipa.log")
+	} else {
+		n.until("careen ps -o json | grep -q '\"queued\"'")
+	}
+	require.LessOrEqual(n.t, before, len(n.runs()))
+	n.guest.MustRun(": >/run/gate/open")
+	o := c.end()
+	require.Empty(n.t, o.Error)
+	if w.name == "plugin" {
+		require.Equal(n.t, []string{"SUCCEEDED", "SUCCEEDED"}, o.statuses())
+	} else {
+		require.Equal(n.t, []string{"SKIPPED", "SUCCEEDED"}, o.statuses())
+	}
+	runs := n.runs()
+	last, long := runs[0], runs[1]
+	if last.CreatedAt.Before(long.CreatedAt) {
+		last, long = long, last
+	}
+	require.False(n.t, last.StartedAt.Before(long.EndedAt), "%+v", runs[:2])
+}
+
+// run is what matters here of a run.
+type run struct {
+	State     string    `json:"state"`
+	CreatedAt time.Time `json:"created_at"`
+	StartedAt time.Time `json:"started_at"`
+	EndedAt   time.Time `json:"ended_at"`
+}
+
+// runs returns the node's runs, the newest first.
+func (n *node) runs() []run {
+	n.t.Helper()
+	var all []run
+	out := n.guest.MustRun("careen ps -a -o json")
+	require.NoError(n.t, json.Unmarshal([]byte(out), &all), out)
+	return all
+}
+
+// rebooted has a step that asks for a reboot, and one after it.
+func rebooted(n *node, w way) {
+	command, asked := onReboot(n.t)
+	c := n.conduct("clean", command, step{Step: "flash_and_reboot", Reboot: true}, n.generic("ok"))
+	select {
+	case err := <-asked:
+		require.NoError(n.t, err)
+	case <-time.After(patience):
+		n.t.Fatalf("no reboot is asked for: %s", n.log())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	// As a BMC does it. The node is gone before it answers.
+	_, _, _ = n.guest.RunContext(ctx, "echo b >/proc/sysrq-trigger")
+	require.NoError(n.t, n.guest.WaitReady(ctx))
+	n.ready()
+	n.startIPA(w)
+	o := c.end()
+	require.Empty(n.t, o.Error)
+	require.Equal(n.t, []string{"SUCCEEDED", "SUCCEEDED"}, o.statuses())
+	require.Len(n.t, n.runs(), 1, "the state of the boot before is gone, and nothing runs twice")
+}
