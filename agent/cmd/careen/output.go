@@ -120,7 +120,7 @@ func table(w io.Writer, columns int, header []string, rows [][]string) {
 	all := append([][]string{header}, rows...)
 	for _, row := range all {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], utf8.RuneCountInString(clean(cell)))
 		}
 	}
 	for _, row := range all {
@@ -130,7 +130,7 @@ func table(w io.Writer, columns int, header []string, rows [][]string) {
 				b.WriteString(cut(cell, columns-utf8.RuneCountInString(b.String())))
 				break
 			}
-			fmt.Fprintf(&b, "%-*s  ", widths[i], cell)
+			fmt.Fprintf(&b, "%-*s  ", widths[i], clean(cell))
 		}
 		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
 	}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
+)
+
+func TestOptionsThatArriveAsOneArgument(t *testing.T) {
+	for _, c := range []struct{ in, want []string }{
+		{[]string{"run", "--rm --network=host", "image"}, []string{"run", "--rm", "--network=host", "image"}},
+		{[]string{"run", "-e", "A=b c", "image"}, []string{"run", "-e", "A=b c", "image"}},
+		{[]string{"run", "--rm", "image", "sh", "-c", "-x -y"}, []string{"run", "--rm", "image", "sh", "-c", "-x -y"}},
+		{[]string{"pull", "--tls-verify=false", "image"}, []string{"pull", "--tls-verify=false", "image"}},
+		{[]string{"run", "--label=a b", "image"}, []string{"run", "--label=a b", "image"}},
+	} {
+		assert.Equal(t, c.want, splitGlued(c.in))
+	}
+}
+
+func TestOptionsBeforeTheVerb(t *testing.T) {
+	rest, err := skipGlobals([]string{"--log-level=debug", "--cgroup-manager", "cgroupfs", "run", "--rm", "x"})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"run", "--rm", "x"}, rest)
+
+	_, err = skipGlobals([]string{"--root", "/x", "run"})
+	assert.Equal(t, fault.Unsupported, fault.CodeOf(err))
+	assert.ErrorContains(t, err, "--root")
+	_, err = skipGlobals([]string{"--log-level"})
+	assert.Equal(t, fault.BadOption, fault.CodeOf(err))
+}
+
+func TestWhoStartsContainersItself(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: others never start an agent")
+	}
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	listener, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	defer listener.Close()
+	dead := filepath.Join(dir, "none")
+	t.Setenv("CAREEN_SOCKET", dead)
+	for _, c := range []struct {
+		name string
+		args []string
+		want bool
+	}{
+		{"careen", []string{"agent"}, true},
+		{"careen", []string{"agent", "--help"}, true},
+		{"careen", []string{"run", "image", "--help"}, true},
+		{"careen", []string{"--socket", socket, "run", "image"}, false},
+		{"careen", []string{"--socket=" + socket, "pull", "image"}, false},
+		{"careen", []string{"step", "run", "x"}, true},
+		{"careen", []string{"step", "list"}, false},
+		{"careen", []string{"ps"}, false},
+		{"careen", []string{"--help"}, false},
+		{"podman", []string{"--log-level", "debug", "run", "image"}, true},
+		{"podman", []string{"--version"}, false},
+		{"podman", []string{"--frob", "run"}, false},
+	} {
+		assert.Equal(t, c.want, needsNode(c.name, c.args), "%s %v", c.name, c.args)
+	}
+}
+
+func TestTextOfOthersIsHarmless(t *testing.T) {
+	assert.Equal(t, "a\\x1b[31mb", clean("a\x1b[31mb"))
+	assert.Equal(t, "ü\tx\n", clean("ü\tx\n"))
+	assert.NotContains(t, clean("gnp.\u202exe"), "\u202e")
+	assert.True(t, utf8.ValidString(clean("a\xffb")))
+}
+
+func TestProgressFitsTheTerminal(t *testing.T) {
+	for _, columns := range []int{20, 40, 79, 200} {
+		for _, done := range []int64{0, 1, 500, 999, 1000} {
+			line := bar(&api.PullProgress{
+				Status: "downloading", Done: done * 1e6, Total: 1000 * 1e6, Rate: 12_345_678,
+				Layers: []api.LayerProgress{{Status: "done"}, {Status: "downloading"}},
+			}, columns)
+			assert.LessOrEqual(t, utf8.RuneCountInString(line), columns)
+			assert.True(t, strings.HasPrefix(line, "pulling"))
+		}
+	}
+	assert.Equal(t, "pulling: resolving", bar(&api.PullProgress{Status: "resolving"}, 79))
+}
+
+func TestTablesFitEightyColumns(t *testing.T) {
+	var out bytes.Buffer
+	table(&out, 80, []string{"RUN", "IMAGE"}, [][]string{{"abc", strings.Repeat("x", 200)}, {"a\x1b[2J", "y"}})
+	assert.NotContains(t, out.String(), "\x1b")
+	for line := range strings.Lines(out.String()) {
+		assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 80)
+	}
+}
+
+func TestSpecFlagsComeFirst(t *testing.T) {
+	f, rest, err := cutSpecFlags([]string{"--cgroup", "v2", "--image-config=c.json", "--rm", "--cgroup-parent=/x", "image"})
+	require.NoError(t, err)
+	assert.Equal(t, specFlags{imageConfig: "c.json", cgroup: "v2"}, f)
+	assert.Equal(t, []string{"--rm", "--cgroup-parent=/x", "image"}, rest)
+	_, _, err = cutSpecFlags([]string{"--cgroup=v3", "image"})
+	assert.ErrorContains(t, err, "v3")
+	_, _, err = cutSpecFlags([]string{"--rootfs"})
+	assert.ErrorContains(t, err, "--rootfs")
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{"": 0, "8g": 8 << 30, "512M": 512 << 20, "1024": 1024} {
+		got, err := sizeFlag("--store-size", text)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for _, text := range []string{"x", "-1", "0", "1x"} {
+		_, err := sizeFlag("--store-size", text)
+		assert.ErrorContains(t, err, "--store-size="+text)
+	}
+}
