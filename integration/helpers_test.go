@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/careen-project/careen/agent/fault"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -46,3 +48,5 @@ func diskUsage(t *testing.T, dir string) (total int64) {
 	}))
 	return total
 }
+
+func faultCode(err error) fault.Code { return fault.CodeOf(err) }
