@@ -73,6 +73,7 @@ unit: deps-test ## tests of the packages
 
 .PHONY: integration
 integration: deps-test build ## black-box tests of the binary, on the host and in a VM
+	@integration/ipadiff/setup.sh >/dev/null
 	CAREEN_IPADIFF=required $(GOTEST) -timeout 30m ./integration/...
 
 .PHONY: test-ipa
