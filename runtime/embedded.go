@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	"github.com/containerd/containerd/api/services/diff/v1"
@@ -34,10 +35,15 @@ import (
 // slash) in the 107 bytes of a unix socket's path.
 const socketDirLimit = 42
 
+// collectTimeout bounds the wait for space, not its return.
+const collectTimeout = 20 * time.Second
+
 // embedded is a containerd that lives in this process.
 type embedded struct {
 	server *server.Server
 	gc     collector
+	// end ends what containerd does in the background.
+	end context.CancelFunc
 }
 
 // collector is containerd's garbage collector.
@@ -74,8 +80,16 @@ func registerBridge() {
 }
 
 // openEmbedded starts containerd with its stores in root and state and returns
-// a client of it. No socket is opened but those of the shims.
-func openEmbedded(ctx context.Context, cfg Config) (*embedded, *containerd.Client, error) {
+// a client of it. No socket is opened but those of the shims. It goes on when ctx
+// has ended, until close: an agent that is told to end still deletes containers,
+// which waits for the garbage collector.
+func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.Client, err error) {
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			end()
+		}
+	}()
 	// Some of containerd logs without a context.
 	log.L = logrus.NewEntry(containerdLogger())
 	ctx = log.WithLogger(ctx, log.L)
@@ -114,19 +128,24 @@ func openEmbedded(ctx context.Context, cfg Config) (*embedded, *containerd.Clien
 		return nil, nil, err
 	}
 	srv.Wait()
-	return &embedded{server: srv, gc: bridge.gc}, bridge.client, nil
+	return &embedded{server: srv, gc: bridge.gc, end: end}, bridge.client, nil
 }
 
 // collect frees what nothing refers to any more. containerd would do so at a time
 // of its own: too late for the memory that the next step needs, and never in an
 // agent that ends with its run.
 func (e *embedded) collect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
+	defer cancel()
 	if _, err := e.gc.ScheduleAndWait(ctx); err != nil {
 		log.G(ctx).WithError(err).Warn("space in the store is given back later")
 	}
 }
 
-func (e *embedded) close() { e.server.Stop() }
+func (e *embedded) close() {
+	e.server.Stop()
+	e.end()
+}
 
 // containerdLogger passes on what containerd finds wrong; what it finds
 // noteworthy is a line per plugin and per call.
