@@ -80,6 +80,11 @@ integration: deps-test build ## black-box tests of the binary, on the host and i
 test-ipa: deps-test build ## the IPA plugin against the real ironic-python-agent
 	CAREEN_BINARY=$(CURDIR)/bin/careen integration/ipa/run-tests.sh
 
+.PHONY: test-ipa-vm
+test-ipa-vm: deps-test build ## the real IPA with careen in a Debian ramdisk in QEMU, ten minutes
+	@integration/install.sh cpio debootstrap python3-venv
+	CAREEN_IPA_VM_TEST=1 CAREEN_BINARY=$(CURDIR)/bin/careen $(GOTEST) -v -timeout 40m -run TestIPA ./integration/ipavm
+
 .PHONY: lint
 lint: ## gofmt, vet and staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
