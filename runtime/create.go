@@ -34,6 +34,10 @@ const (
 // cleanUpTimeout bounds what is undone after a failure or an abort.
 const cleanUpTimeout = 30 * time.Second
 
+// createTimeout bounds what an abort may have to wait for. It is shorter than the
+// time after which a shim that was started for nothing ends.
+const createTimeout = 25 * time.Second
+
 // CreateSpec is what a container is made from.
 type CreateSpec struct {
 	// ID is the container's id, 64 hexadecimal digits; RunID the agent's.
@@ -81,7 +85,14 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 	if err != nil {
 		return nil, err
 	}
-	task, err := e.newTask(ctx, spec, plan)
+	// Not to be cut short: a shim that is killed while it starts leaves a socket, or
+	// a process that nobody knows.
+	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+	defer cancel()
+	task, err := e.newTask(creating, spec, plan)
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return nil, err
 	}

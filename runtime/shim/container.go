@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -295,17 +296,37 @@ func cleanUp(bundle, id string) (Exit, error) {
 		// The shim died before it was asked to create anything.
 		return lost, unmountAll(rootfs)
 	}
-	if ctr, err := libcontainer.Load(target.stateRoot(), id); err == nil {
-		stray := &container{id: id, ctr: ctr}
-		stray.killLeftover()
-		if err := ctr.Destroy(); err != nil {
-			return lost, fmt.Errorf("cannot remove container %s: %w", id, err)
-		}
+	if err := RemoveStray(target.Dir, id); err != nil {
+		return lost, err
 	}
 	if exit, err := ReadExit(target.Dir); err == nil {
 		return exit, unmountAll(rootfs)
 	}
-	return lost, errors.Join(target.writeExit(lost), unmountAll(rootfs))
+	err = target.writeExit(lost)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // the run is forgotten already: nobody asks how it ended
+	}
+	return lost, errors.Join(err, unmountAll(rootfs))
+}
+
+// RemoveStray kills what still runs of a container that has no shim any more, and
+// removes its cgroups. runDir is the run's directory. It may be called for a
+// container that was removed already, and by several processes at once: the state
+// that it starts from is removed last.
+func RemoveStray(runDir, id string) error {
+	ctr, err := libcontainer.Load(Target{Dir: runDir}.stateRoot(), id)
+	if err != nil {
+		return nil //nolint:nilerr // no state: removed, or never made
+	}
+	stray := &container{id: id, ctr: ctr}
+	stray.killLeftover()
+	if err := ctr.Destroy(); err != nil {
+		if _, lerr := libcontainer.Load(Target{Dir: runDir}.stateRoot(), id); lerr != nil {
+			return nil // another process was first
+		}
+		return fmt.Errorf("cannot remove container %s: %w", id, err)
+	}
+	return nil
 }
 
 func readSpec(bundle string) (*specs.Spec, error) {

@@ -190,8 +190,9 @@ func (inv invocation) delete() error {
 			return err
 		}
 	}
+	socket := SocketOf(bundle)
 	exit, err := cleanUp(filepath.Clean(bundle), inv.id)
-	if err != nil {
+	if err = errors.Join(err, RemoveDeadSocket(socket)); err != nil {
 		return err
 	}
 	data, err := proto.Marshal(&shimapi.DeleteResponse{

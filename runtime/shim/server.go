@@ -2,12 +2,17 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	ctrdshim "github.com/containerd/containerd/v2/pkg/shim"
@@ -17,6 +22,38 @@ import (
 
 // listenerFD is the descriptor on which start hands over the socket.
 const listenerFD = 3
+
+// idleLimit ends a shim that is never asked for a container: whoever started it
+// died before it could say what for. Creating follows starting within
+// milliseconds, or seconds where the node is emulated.
+const idleLimit = 30 * time.Second
+
+// SocketOf returns the path of the socket on which the shim of a bundle listens, as
+// containerd has it on record there; "" where there is no record.
+func SocketOf(bundle string) string {
+	address := ""
+	if data, err := os.ReadFile(filepath.Join(bundle, "bootstrap.json")); err == nil {
+		var record struct{ Address string }
+		if json.Unmarshal(data, &record) == nil {
+			address = record.Address
+		}
+	} else if data, err := os.ReadFile(filepath.Join(bundle, "address")); err == nil {
+		address = string(data) // of containerd 1.7
+	}
+	return strings.TrimPrefix(strings.TrimSpace(address), "unix://")
+}
+
+// RemoveDeadSocket removes a socket that a killed shim left. One that a shim
+// listens on stays.
+func RemoveDeadSocket(path string) error {
+	if path == "" || ctrdshim.CanConnect("unix://"+path) {
+		return nil
+	}
+	if err := ctrdshim.RemoveSocket("unix://" + path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // serve answers the task service until containerd says shutdown.
 func (inv invocation) serve(ctx context.Context) error {
@@ -47,7 +84,10 @@ func (inv invocation) serve(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	reaper := startReaper(ctx)
-	taskapi.RegisterTTRPCTaskService(server, newService(inv.id, reaper, publisher, stop))
+	service := newService(inv.id, reaper, publisher, stop)
+	taskapi.RegisterTTRPCTaskService(server, service)
+	idle := time.AfterFunc(idleLimit, service.endIdle)
+	defer idle.Stop()
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()

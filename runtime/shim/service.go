@@ -31,7 +31,7 @@ type service struct {
 	deleted bool
 }
 
-func newService(id string, r *reaper, events *publisher, stop context.CancelFunc) taskapi.TTRPCTaskService {
+func newService(id string, r *reaper, events *publisher, stop context.CancelFunc) *service {
 	return &service{id: id, reaper: r, events: events, stop: stop}
 }
 
@@ -159,6 +159,15 @@ func (s *service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.
 		s.stop()
 	}
 	return &emptypb.Empty{}, nil
+}
+
+// endIdle ends a shim that keeps nothing.
+func (s *service) endIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctr == nil {
+		s.stop()
+	}
 }
 
 // Connect tells the process ids of shim and container.
