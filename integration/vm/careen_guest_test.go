@@ -157,11 +157,19 @@ func (g *careenGuest) agentReady() {
 func (g *careenGuest) agentPid() string {
 	g.t.Helper()
 	return g.MustRun(`for p in /proc/[0-9]*; do
-		case "$(cat $p/cmdline 2>/dev/null | tr '\0' ' ')" in */careen' agent '*) echo ${p#/proc/};; esac
+		case "$(cat $p/cmdline 2>/dev/null | tr '\0' ' ')" in careen' agent '*|*/careen' agent '*) echo ${p#/proc/};; esac
 	done | head -n 1`)
 }
 
-func (g *careenGuest) agentLog() string { return string(g.ReadFile("/agent.log")) }
+// agentLog is what all agents have logged. Under careen as the init that is on the
+// console.
+func (g *careenGuest) agentLog() string {
+	out, code := g.Run("cat /agent.log")
+	if code != 0 {
+		return g.Console()
+	}
+	return out
+}
 
 // endAgent sends the agent a signal and waits until it has gone.
 func (g *careenGuest) endAgent(signal string) {
