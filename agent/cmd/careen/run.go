@@ -188,7 +188,8 @@ func (a *app) attach(ctx context.Context, c *client.Client, req api.RunRequest, 
 		a.console.fail(err)
 	}
 	wg.Wait()
-	if run, err = c.Wait(after, run.ID); err != nil {
+	id := run.ID
+	if err := a.patiently(after, func() (err error) { run, err = c.Wait(after, id); return err }); err != nil {
 		a.console.fail(err)
 		return exitCode(exitUsage)
 	}
@@ -214,14 +215,19 @@ func (a *app) showEvents(ctx context.Context, c *client.Client, id string, show 
 		return nil
 	})
 	show.clear()
-	if err != nil && !errors.Is(err, context.Canceled) {
+	// An agent that is away is waited for with the output: see copyLogs.
+	if err != nil && !errors.Is(err, context.Canceled) && fault.CodeOf(err) != fault.Unreachable {
 		a.console.fail(err)
 	}
 }
 
 // copyLogs writes the container's streams to this process's, as they were.
 func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *progress, how attachment) error {
-	return c.Logs(ctx, id, client.LogOptions{Follow: true}, func(l api.LogLine, text []byte) error {
+	opts := client.LogOptions{Follow: true}
+	line := func(l api.LogLine, text []byte) error {
+		if l.Cursor != "" {
+			opts.After = l.Cursor
+		}
 		show.clear()
 		out := a.console.out
 		if l.Stream == "stderr" {
@@ -238,6 +244,18 @@ func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *p
 			text = append(text, '\n')
 		}
 		_, err := out.Write(text)
+		return err
+	}
+	return a.patiently(ctx, func() error {
+		if err := c.Logs(ctx, id, opts, line); err != nil {
+			return err
+		}
+		// An agent that is told to end closes what it serves in good order, too.
+		run, err := c.Run(ctx, id)
+		if err == nil && !run.State.Final() {
+			return &fault.Error{Code: fault.Unreachable, Op: "read the output of run", Subject: id,
+				Reason: "the agent has ended it before the run ended", Remedy: "Start careen agent again"}
+		}
 		return err
 	})
 }
