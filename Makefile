@@ -83,7 +83,7 @@ test-ipa: deps-test build ## the IPA plugin against the real ironic-python-agent
 .PHONY: test-ipa-vm
 test-ipa-vm: deps-test build ## the real IPA with careen in a Debian ramdisk in QEMU, ten minutes
 	@integration/install.sh cpio debootstrap python3-venv
-	CAREEN_IPA_VM_TEST=1 CAREEN_BINARY=$(CURDIR)/bin/careen $(GOTEST) -v -timeout 40m -run TestIPA ./integration/ipavm
+	CAREEN_IPA_VM_TEST=1 $(GOTEST) -v -timeout 40m -run TestIPA ./integration/ipavm
 
 .PHONY: lint
 lint: ## gofmt, vet and staticcheck
