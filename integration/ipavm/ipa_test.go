@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -26,6 +28,9 @@ func TestIPA(t *testing.T) {
 		t.Skip("debootstrap needs root")
 	}
 	n := boot(t)
+	require.Equal(t, "/usr/bin/careen", n.guest.MustRun("readlink -f /usr/bin/podman"))
+	_, code := n.guest.Run("for p in docker conmon crun runc containerd nerdctl; do command -v $p && exit 0; done; exit 1")
+	require.NotZero(t, code, "careen is the only thing there that runs containers")
 	for _, w := range ways {
 		n.startIPA(w)
 		for _, tt := range []struct {
@@ -33,11 +38,13 @@ func TestIPA(t *testing.T) {
 			test func(*node, way)
 		}{
 			{"containers in a row", inARow},
+			{"wrong token", wrongToken},
 			{"failure and log collection", failure},
 			{"image not permitted", notPermitted},
 			{"bad options", badOptions},
 			{"registry down", registryDown},
 			{"IPA restarted in the middle", restarted},
+			{"agent killed in the middle", agentKilled},
 			{"reboot requested", rebooted},
 		} {
 			ok := t.Run(w.name+"/"+tt.name, func(t *testing.T) {
@@ -50,9 +57,9 @@ func TestIPA(t *testing.T) {
 				t.FailNow() // the next would find a node in no known state
 			}
 		}
-		n.manager = w.manager
 		n.killIPA()
 	}
+	t.Logf("at the end: %s", n.guest.MustRun("grep VmRSS /proc/$(pidof -s careen)/status || true; grep -E 'MemTotal|MemAvailable' /proc/meminfo; uname -r"))
 }
 
 func inARow(n *node, w way) {
@@ -71,6 +78,19 @@ func inARow(n *node, w way) {
 		require.Equal(n.t, map[string]any{"firmware": "2.1"}, value["result"])
 		require.NotContains(n.t, o.Advertised, "ContainerHardwareManager", "careen's manager is above it")
 	}
+}
+
+// wrongToken asks past the conductor: what IPA answers is its real API.
+func wrongToken(n *node, _ way) {
+	body := strings.NewReader(`{"name": "clean.get_clean_steps", "params": {"node": {}, "ports": []}}`)
+	request, err := http.NewRequestWithContext(n.t.Context(), http.MethodPost,
+		fmt.Sprintf("http://127.0.0.1:%d/v1/commands/?wait=true&agent_token=%s", n.agent, strings.Repeat("x", len(token))), body)
+	require.NoError(n.t, err)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(n.t, err)
+	require.NoError(n.t, response.Body.Close())
+	require.Equal(n.t, http.StatusUnauthorized, response.StatusCode)
 }
 
 func failure(n *node, w way) {
@@ -160,6 +180,21 @@ func restarted(n *node, w way) {
 		last, long = long, last
 	}
 	require.False(n.t, last.StartedAt.Before(long.EndedAt), "%+v", runs[:2])
+}
+
+// agentKilled kills careen while a container works; the ramdisk's init starts it
+// again. To IPA nothing happens, whichever way in.
+func agentKilled(n *node, _ way) {
+	n.guest.MustRun("mkdir -p /run/gate; rm -f /run/gate/open")
+	c := n.conduct("service", "", step{Step: "long"}, n.generic("ok"))
+	n.until("careen ps -o json | grep -q '\"running\"'")
+	const pid = "pgrep -o -x -f '(/usr/bin/)?careen agent'"
+	n.guest.MustRun(pid + " >/run/agent.pid; kill -9 $(cat /run/agent.pid)")
+	n.until("now=$(" + pid + ") && [ $now != $(cat /run/agent.pid) ] && careen ps -o json | grep -q '\"running\"'")
+	n.guest.MustRun(": >/run/gate/open")
+	o := c.end()
+	require.Empty(n.t, o.Error)
+	require.Equal(n.t, []string{"SUCCEEDED", "SUCCEEDED"}, o.statuses())
 }
 
 // run is what matters here of a run.

@@ -54,7 +54,6 @@ type node struct {
 	registry string
 	// api and agent are the host's ports of the conductor and of IPA.
 	api, agent int
-	manager    string
 }
 
 // boot makes the ramdisk, starts the registry and boots.
@@ -75,7 +74,7 @@ func boot(t *testing.T) *node {
 		},
 	})
 	n.ready()
-	t.Logf("the node is up %.1f s after the start of QEMU", time.Since(started).Seconds())
+	t.Logf("careen is ready %.1f s after the start of QEMU", time.Since(started).Seconds())
 	return n
 }
 
@@ -162,7 +161,6 @@ func (n *node) log() string {
 // startIPA starts ironic-python-agent.
 func (n *node) startIPA(w way) {
 	n.t.Helper()
-	n.manager = w.manager
 	n.guest.MustRun("PYTHONPATH=" + w.path + ` setsid sh -c 'echo $$ >/run/ipa.pid
 		exec python3 -c "from ironic_python_agent.cmd.agent import run; run()" "$@"' sh ` +
 		"--config-dir=/etc/ironic-python-agent.d --api_url=http://10.0.2.2:" + strconv.Itoa(n.api) +

@@ -73,6 +73,12 @@ class Careen:
         except ClientError:
             return False
 
+    def kill(self) -> None:
+        """End the agent as a crash does: containers go on."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
@@ -240,3 +246,18 @@ def test_ipa_is_restarted_in_the_middle(ipa: Ipa, careen: Careen) -> None:
     runs = sorted(careen.client.runs(), key=lambda run: str(run["created_at"]))
     assert [run["state"] for run in runs] == ["succeeded", "succeeded"]
     assert runs[1]["started_at"] >= runs[0]["ended_at"]
+
+
+def test_the_agent_is_restarted_in_the_middle(ipa: Ipa, careen: Careen) -> None:
+    """The container goes on, and to IPA nothing has happened."""
+    ipa.bake({"name": "long", "image": ipa.image("wait"), "run_options": f"--rm -v {ipa.gate}:/gate"})
+    ipa.conduct("service", {"step": "long"}, ipa.generic("ok"), **ipa.policy)
+    ipa.boot()
+    until(lambda: [run for run in careen.client.runs() if run["state"] == "running"])
+    careen.kill()
+    careen.start()
+    assert [run["state"] for run in careen.client.runs()] == ["running"]
+    (ipa.gate / "open").touch()
+    outcome = ipa.end()
+    assert outcome["error"] == "", json.dumps(outcome)
+    assert [step["status"] for step in outcome["ended"]] == ["SUCCEEDED", "SUCCEEDED"]
