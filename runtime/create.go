@@ -10,6 +10,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -37,6 +38,10 @@ const cleanUpTimeout = 30 * time.Second
 // createTimeout bounds what an abort may have to wait for. It is shorter than the
 // time after which a shim that was started for nothing ends.
 const createTimeout = 25 * time.Second
+
+// leaseTime is how long what a container is made from is kept if this process is
+// killed while it makes one.
+const leaseTime = 10 * time.Minute
 
 // CreateSpec is what a container is made from.
 type CreateSpec struct {
@@ -75,7 +80,7 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 			err = errors.Join(err, e.Delete(undo, spec.ID, spec.Dir))
 		}
 	}()
-	ctx, release, err := e.client.WithLease(ctx)
+	ctx, release, err := e.client.WithLease(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
 	if err != nil {
 		return nil, runtimeError("create container", spec.RunID, err)
 	}

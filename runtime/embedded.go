@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,9 +21,11 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/containerd/v2/plugins/services"
 	"github.com/containerd/containerd/v2/version"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
@@ -58,6 +61,7 @@ var bridge struct {
 	mu     sync.Mutex
 	client *containerd.Client
 	gc     collector
+	stores []snapshots.Cleaner
 }
 
 func registerBridge() {
@@ -66,11 +70,22 @@ func registerBridge() {
 		ID:   "in-process",
 		Requires: []plugin.Type{
 			plugins.EventPlugin, plugins.LeasePlugin, plugins.ServicePlugin, plugins.GCPlugin,
+			plugins.SnapshotPlugin,
 		},
 		InitFn: func(ic *plugin.InitContext) (any, error) {
 			scheduler, err := ic.GetSingle(plugins.GCPlugin)
 			if err != nil {
 				return nil, err
+			}
+			// One that the node cannot have is missing here, which is no failure.
+			snapshotters, err := ic.GetByType(plugins.SnapshotPlugin)
+			if err != nil {
+				return nil, err
+			}
+			for _, snapshotter := range snapshotters {
+				if cleaner, ok := snapshotter.(snapshots.Cleaner); ok {
+					bridge.stores = append(bridge.stores, cleaner)
+				}
 			}
 			client, err := inProcessClient(ic)
 			bridge.client, bridge.gc = client, scheduler.(collector)
@@ -118,7 +133,7 @@ func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.C
 	bridge.once.Do(registerBridge)
 	bridge.mu.Lock()
 	defer bridge.mu.Unlock()
-	bridge.client, bridge.gc = nil, nil
+	bridge.client, bridge.gc, bridge.stores = nil, nil, nil
 	srv, err := server.New(ctx, config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot start the embedded containerd: %w", err)
@@ -128,7 +143,42 @@ func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.C
 		return nil, nil, err
 	}
 	srv.Wait()
-	return &embedded{server: srv, gc: bridge.gc, end: end}, bridge.client, nil
+	e := &embedded{server: srv, gc: bridge.gc, end: end}
+	if err := e.recover(ctx, bridge.client, bridge.stores, cfg.State); err != nil {
+		e.server.Stop()
+		return nil, nil, err
+	}
+	return e, bridge.client, nil
+}
+
+// recover removes what a killed agent left half done. A directory of a snapshot
+// that got no record would make the next one fail, which takes the same number; a
+// lease would keep what nobody needs for a day.
+func (e *embedded) recover(ctx context.Context, client *containerd.Client, stores []snapshots.Cleaner, state string) error {
+	ctx = namespaces.WithNamespace(ctx, Namespace)
+	for _, store := range stores {
+		// Not found is how a store answers that never held anything.
+		if err := store.Cleanup(ctx); err != nil && !errdefs.IsNotImplemented(err) && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("cannot clean up the store: %w", err)
+		}
+	}
+	left, err := client.LeasesService().List(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot list leases: %w", err)
+	}
+	for _, lease := range left {
+		if err := client.LeasesService().Delete(ctx, lease); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("cannot remove lease %s: %w", lease.ID, err)
+		}
+	}
+	if len(left) > 0 {
+		e.collect(ctx)
+	}
+	sockets, err := filepath.Glob(filepath.Join(state, "s", "*"))
+	for _, socket := range sockets {
+		err = errors.Join(err, shim.RemoveDeadSocket(socket))
+	}
+	return err
 }
 
 // collect frees what nothing refers to any more. containerd would do so at a time
