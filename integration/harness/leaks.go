@@ -42,10 +42,14 @@ func (a *Agent) checkStopped() {
 	a.eventually("after the agent has ended", func() []string { return append(a.onNode(), a.inStore()...) })
 }
 
+// leakPatience is what clean-ups in the background may take: the longest is that
+// of a shim whose agent was killed before it could ask it for anything.
+const leakPatience = 40 * time.Second
+
 // eventually reports what find still finds after a while.
 func (a *Agent) eventually(when string, find func() []string) {
 	a.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(leakPatience)
 	for {
 		left := find()
 		if len(left) == 0 {
