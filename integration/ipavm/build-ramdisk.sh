@@ -31,20 +31,19 @@ debian() {
 	local mirror tree
 	mirror=$(apt-get indextargets --format '$(URI)' 'Created-By: Packages' | sed -n "s,/dists/$suite/.*,,p" | head -n 1)
 	[ -n "$mirror" ] || fail "this machine's apt knows no mirror of $suite"
-	tree=$(mktemp -d "$cache/base.XXXXXX")
-	debootstrap --variant=minbase --include="$packages" "$suite" "$tree" "$mirror" >"$cache/debootstrap.log" 2>&1 ||
-		fail "debootstrap: $(tail -n 3 "$cache/debootstrap.log")"
+	tree=$work/base
+	debootstrap --variant=minbase --include="$packages" "$suite" "$tree" "$mirror" >"$work/log" 2>&1 ||
+		fail "debootstrap: $(tail -n 3 "$work/log")"
 	rm -rf "$tree"/var/cache/apt/* "$tree"/var/lib/apt/lists/* "$tree"/usr/share/{doc,man,locale,info}
-	tar -C "$tree" -cf "$1.part" .
-	mv "$1.part" "$1"
-	rm -rf "$tree"
+	tar -C "$tree" -cf "$work/base.tar" .
+	mv "$work/base.tar" "$1"
 }
 
 # ramdisk makes the initramfs $2 from the base $1.
 ramdisk() {
-	local tree
-	tree=$(mktemp -d "$cache/tree.XXXXXX")
-	tar -C "$tree" -xf "$1"
+	local tree=$work/tree
+	mkdir "$tree" # its mode becomes that of the root directory
+	tar -C "$tree" -xf "$1" --no-overwrite-dir
 	local pip="$cache/venv/bin/python -m pip --disable-pip-version-check -q install"
 	[ -x "$cache/venv/bin/python" ] || python3 -m venv "$cache/venv" >&2
 	$pip "setuptools>=61" wheel >&2
@@ -54,13 +53,14 @@ ramdisk() {
 	find "$tree/opt" -type d -name tests -prune -exec rm -rf {} +
 	install -m 755 "$here/guest/init" "$tree/init"
 	mkdir -p "$tree/etc/ironic-python-agent.d"
-	(cd "$tree" && find . -print0 | LC_ALL=C sort -z | cpio --null --quiet -o -H newc -R 0:0) | gzip -1 >"$2.part"
-	mv "$2.part" "$2"
-	rm -rf "$tree"
+	(cd "$tree" && find . -print0 | LC_ALL=C sort -z | cpio --null --quiet -o -H newc -R 0:0) | gzip -1 >"$work/initramfs"
+	mv "$work/initramfs" "$2"
 }
 
 [ "$(id -u)" -eq 0 ] || fail "debootstrap needs root"
 mkdir -p "$cache"
+work=$(mktemp -d "$cache/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
 [ -e "$root/.cache/.gitignore" ] || echo '*' >"$root/.cache/.gitignore"
 base=$cache/$suite-$(echo "$packages" "$(declare -f debian)" | sum).tar
 image=$cache/ipa-$({

@@ -59,7 +59,8 @@ func TestIPA(t *testing.T) {
 		}
 		n.killIPA()
 	}
-	t.Logf("at the end: %s", n.guest.MustRun("grep VmRSS /proc/$(pidof -s careen)/status || true; grep -E 'MemTotal|MemAvailable' /proc/meminfo; uname -r"))
+	t.Logf("at the end: %s", n.guest.MustRun("grep VmRSS /proc/$("+agentPid+")/status; "+
+		"grep -E 'MemTotal|MemAvailable' /proc/meminfo; uname -r"))
 }
 
 func inARow(n *node, w way) {
@@ -182,15 +183,17 @@ func restarted(n *node, w way) {
 	require.False(n.t, last.StartedAt.Before(long.EndedAt), "%+v", runs[:2])
 }
 
+// agentPid prints the agent's process id, in the guest.
+const agentPid = "pgrep -o -x -f '(/usr/bin/)?careen agent'"
+
 // agentKilled kills careen while a container works; the ramdisk's init starts it
 // again. To IPA nothing happens, whichever way in.
 func agentKilled(n *node, _ way) {
 	n.guest.MustRun("mkdir -p /run/gate; rm -f /run/gate/open")
 	c := n.conduct("service", "", step{Step: "long"}, n.generic("ok"))
 	n.until("careen ps -o json | grep -q '\"running\"'")
-	const pid = "pgrep -o -x -f '(/usr/bin/)?careen agent'"
-	n.guest.MustRun(pid + " >/run/agent.pid; kill -9 $(cat /run/agent.pid)")
-	n.until("now=$(" + pid + ") && [ $now != $(cat /run/agent.pid) ] && careen ps -o json | grep -q '\"running\"'")
+	n.guest.MustRun(agentPid + " >/run/agent.pid; kill -9 $(cat /run/agent.pid)")
+	n.until("now=$(" + agentPid + ") && [ $now != $(cat /run/agent.pid) ] && careen ps -o json | grep -q '\"running\"'")
 	n.guest.MustRun(": >/run/gate/open")
 	o := c.end()
 	require.Empty(n.t, o.Error)
