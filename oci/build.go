@@ -73,7 +73,6 @@ type builder struct {
 	account  execUser
 	systemd  bool
 	hostname string
-	files    int
 }
 
 func (b *builder) warnf(format string, args ...any) {

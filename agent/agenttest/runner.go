@@ -47,7 +47,6 @@ type Container struct {
 	size   api.TerminalSize
 	unseen bool
 	log    *logs.Writer
-	stderr io.WriteCloser
 }
 
 // NewRunner returns a runner with no containers.

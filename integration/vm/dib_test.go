@@ -97,13 +97,11 @@ func command(t *testing.T, env []string, name string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Env = append(os.Environ(), env...)
-	if env != nil {
-		for _, pair := range env {
-			if path, ok := strings.CutPrefix(pair, "PATH="); ok {
-				// The name is looked for in the new path, not in this process's.
-				if found, err := exec.LookPath(filepath.Join(strings.Split(path, ":")[0], name)); err == nil {
-					cmd.Path, cmd.Err = found, nil
-				}
+	for _, pair := range env {
+		if path, ok := strings.CutPrefix(pair, "PATH="); ok {
+			// The name is looked for in the new path, not in this process's.
+			if found, err := exec.LookPath(filepath.Join(strings.Split(path, ":")[0], name)); err == nil {
+				cmd.Path, cmd.Err = found, nil
 			}
 		}
 	}

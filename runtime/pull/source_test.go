@@ -226,7 +226,7 @@ func TestProxy(t *testing.T) {
 	reg := registry.Start(t)
 	ref, _ := reg.Push(t, "team/tool:1", simple(t))
 	through := 0
-	proxy := httptest.NewServer(&httputil.ReverseProxy{Director: func(*http.Request) { through++ }})
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(*httputil.ProxyRequest) { through++ }})
 	t.Cleanup(proxy.Close)
 	at, err := url.Parse(proxy.URL)
 	require.NoError(t, err)

@@ -102,7 +102,7 @@ func (s *stdio) openPipes(proc *libcontainer.Process, stdin bool) error {
 // attach starts the copying, after the container has got its ends.
 func (s *stdio) attach() error {
 	if s.consoleSocket != nil {
-		master, err := utils.RecvFile(s.consoleSocket)
+		master, err := receiveFile(s.consoleSocket)
 		if err != nil {
 			return fmt.Errorf("cannot receive the terminal: %w", err)
 		}
@@ -131,6 +131,27 @@ func (s *stdio) attach() error {
 		go s.feedInput()
 	}
 	return nil
+}
+
+// receiveFile takes the one descriptor that comes over a unix socket.
+func receiveFile(socket *os.File) (*os.File, error) {
+	name, rights := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := unix.Recvmsg(int(socket.Fd()), name, rights, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("recvmsg", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:oobn])
+	if err != nil {
+		return nil, err
+	}
+	if len(messages) != 1 {
+		return nil, fmt.Errorf("%d control messages came, not one", len(messages))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), string(name[:n])), nil
 }
 
 // pollable returns a file for the same terminal that the Go runtime's poller

@@ -182,7 +182,7 @@ func sizeFlag(name, text string) (int64, error) {
 func enterNode(args []string) error {
 	opts := rootfs.EnterOptions{}
 	set := pflag.NewFlagSet("enter", pflag.ContinueOnError)
-	set.ParseErrorsWhitelist.UnknownFlags = true //nolint:staticcheck // the name that this version has
+	set.ParseErrorsAllowlist.UnknownFlags = true
 	set.Usage = func() {}
 	set.StringVar(&opts.RunDir, "run-dir", "", "")
 	// Whatever is wrong with the arguments is said by the command itself.
