@@ -175,7 +175,7 @@ func (g *careenGuest) agentLog() string {
 func (g *careenGuest) endAgent(signal string) {
 	g.t.Helper()
 	out, code := g.Run("pid=" + g.agentPid() + "; kill -" + signal + " $pid; n=0; " +
-		"while [ -e /proc/$pid ] && ! grep -q 'State:.Z' /proc/$pid/status; do n=$((n+1)); [ $n -lt 300 ] || { kill -QUIT $pid; sleep 1; exit 1; }; usleep 100000; done")
+		"while [ -e /proc/$pid ] && ! grep -q 'State:.Z' /proc/$pid/status; do n=$((n+1)); [ $n -lt 900 ] || { kill -QUIT $pid; sleep 1; exit 1; }; usleep 100000; done")
 	if code != 0 {
 		g.t.Fatalf("the agent does not end: %s\n%s", out, g.agentLog())
 	}
