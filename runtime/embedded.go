@@ -144,7 +144,7 @@ func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.C
 	}
 	srv.Wait()
 	e := &embedded{server: srv, gc: bridge.gc, end: end}
-	if err := e.recover(ctx, bridge.client, bridge.stores, cfg.State); err != nil {
+	if err := e.recover(ctx, bridge.client, bridge.stores, cfg); err != nil {
 		e.server.Stop()
 		return nil, nil, err
 	}
@@ -154,7 +154,7 @@ func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.C
 // recover removes what a killed agent left half done. A directory of a snapshot
 // that got no record would make the next one fail, which takes the same number; a
 // lease would keep what nobody needs for a day.
-func (e *embedded) recover(ctx context.Context, client *containerd.Client, stores []snapshots.Cleaner, state string) error {
+func (e *embedded) recover(ctx context.Context, client *containerd.Client, stores []snapshots.Cleaner, cfg Config) error {
 	ctx = namespaces.WithNamespace(ctx, Namespace)
 	for _, store := range stores {
 		// Not found is how a store answers that never held anything.
@@ -174,9 +174,21 @@ func (e *embedded) recover(ctx context.Context, client *containerd.Client, store
 	if len(left) > 0 {
 		e.collect(ctx)
 	}
-	sockets, err := filepath.Glob(filepath.Join(state, "s", "*"))
+	sockets, err := filepath.Glob(filepath.Join(cfg.State, "s", "*"))
 	for _, socket := range sockets {
 		err = errors.Join(err, shim.RemoveDeadSocket(socket))
+	}
+	// What containerd is about to remove it hides first, and does not find again.
+	for _, dir := range []string{cfg.State, cfg.Root} {
+		hidden, gerr := filepath.Glob(filepath.Join(dir, "io.containerd.runtime.v2.task", Namespace, ".*"))
+		err = errors.Join(err, gerr)
+		for _, path := range hidden {
+			if uerr := unmountBelow(path); uerr != nil {
+				err = errors.Join(err, uerr)
+				continue
+			}
+			err = errors.Join(err, os.RemoveAll(path))
+		}
 	}
 	return err
 }
