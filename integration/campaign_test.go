@@ -90,6 +90,10 @@ func TestCrashCampaign(t *testing.T) {
 		require.True(t, run.State.Final(), "run %s is %s", id, run.State)
 		require.NotNil(t, run.Outcome, id)
 		outcomes[string(run.State)+" "+run.Outcome.Code]++
+		if run.Outcome.Code == string(fault.Signalled) {
+			// Nobody sends signals here but careen, which knows why it does.
+			t.Errorf("run %s: %s (stop reason %q)", id, run.Outcome.Message, run.StopReason)
+		}
 		data, err := os.ReadFile(filepath.Join(effects, id))
 		had := strings.Count(string(data), "x")
 		assert.LessOrEqual(t, had, 1, "run %s ran twice", id)
