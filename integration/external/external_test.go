@@ -2,6 +2,7 @@ package external
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,11 +47,18 @@ func build(t *testing.T, pkg, version string) string {
 		return binary
 	}
 	began := time.Now()
-	// Not from careen's module, whose dependencies are its own.
-	cmd := exec.Command("go", "install", "-trimpath", "-ldflags", "-s -w", "-tags", buildTags, pkg+"@"+version)
-	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+dir, "GOFLAGS=")
-	out, err := cmd.CombinedOutput()
+	// In its own module: careen's dependencies are careen's, and "go install" takes
+	// no module that excludes versions, as that of 1.7 does.
+	module, _, _ := strings.Cut(pkg, "/cmd/")
+	out, err := exec.Command("go", "mod", "download", "-json", module+"@"+version).Output()
+	require.NoError(t, err)
+	var downloaded struct{ Dir string }
+	require.NoError(t, json.Unmarshal(out, &downloaded))
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags",
+		"-s -w -X "+module+"/version.Version="+version, "-tags", buildTags, "-o", binary, "./cmd/containerd")
+	cmd.Dir = downloaded.Dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false -mod=readonly", "GOWORK=off")
+	out, err = cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
 	t.Logf("built containerd %s in %s", version, time.Since(began).Round(time.Second))
 	return binary
