@@ -85,6 +85,10 @@ test-ipa-vm: deps-test build ## the real IPA with careen in a Debian ramdisk in 
 	@integration/install.sh cpio debootstrap python3-venv
 	CAREEN_IPA_VM_TEST=1 $(GOTEST) -v -timeout 40m -run TestIPA ./integration/ipavm
 
+.PHONY: test-external
+test-external: build ## the same scenarios on containerd 1.7 and 2.x of another process
+	CAREEN_EXTERNAL=all $(GOTEST) -timeout 20m ./integration/external
+
 .PHONY: lint
 lint: ## gofmt, vet and staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
