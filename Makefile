@@ -25,7 +25,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 DEB_BUILD := gcc libc6-dev libseccomp-dev pkg-config git
 DEB_TEST  := $(DEB_BUILD) $(shell cat integration/vm/packages.txt) cpio kmod podman runc umoci \
-	python3 python3-venv ca-certificates iproute2 util-linux procps
+	python3 python3-venv ca-certificates iproute2 util-linux procps e2fsprogs tzdata
 DEB_BENCH := $(DEB_TEST) isal
 
 # The largest that careen may add to a ramdisk, gzipped: 0.30 of what Debian's
