@@ -112,7 +112,7 @@ func printInfo() error {
 // start makes the socket, spawns the serving process with it and prints where
 // it listens, as JSON: containerd 1.7 and every 2.x read that.
 func (inv invocation) start(ctx context.Context) error {
-	address, err := inv.socketAddress(ctx)
+	address, version, err := inv.bootstrap(ctx)
 	if err != nil {
 		return err
 	}
@@ -139,22 +139,30 @@ func (inv invocation) start(ctx context.Context) error {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{
-		"version": 3, "address": address, "protocol": "ttrpc",
+		"version": version, "address": address, "protocol": "ttrpc",
 	})
 }
 
-// socketAddress is where the shim of this task listens: in the directory that
-// containerd names, or beside its other sockets with an older containerd.
-func (inv invocation) socketAddress(ctx context.Context) (string, error) {
+// bootstrap decides where the shim of this task listens, and by which version of
+// the task service containerd shall talk to it. One that sends bootstrap parameters
+// (2.3 and later) names the directory and knows version 3; older ones get a socket
+// beside their others, and version 2, which each of them knows.
+func (inv invocation) bootstrap(ctx context.Context) (address string, version int, err error) {
 	input, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	var params bootapi.BootstrapParams
-	if err := proto.Unmarshal(input, &params); err == nil && params.GetSocketDir() != "" {
-		return ctrdshim.CreateSocketAddress(ctx, params.GetSocketDir(), inv.address, inv.id, false)
+	if err := proto.Unmarshal(input, &params); err != nil || params.GetInstanceID() != inv.id {
+		address, err := ctrdshim.SocketAddress(ctx, inv.address, inv.id, false)
+		return address, 2, err
 	}
-	return ctrdshim.SocketAddress(ctx, inv.address, inv.id, false)
+	if params.GetSocketDir() == "" {
+		address, err = ctrdshim.SocketAddress(ctx, inv.address, inv.id, false)
+	} else {
+		address, err = ctrdshim.CreateSocketAddress(ctx, params.GetSocketDir(), inv.address, inv.id, false)
+	}
+	return address, 3, err
 }
 
 // spawn starts the serving process in a session of its own, so that signals

@@ -86,6 +86,7 @@ func (inv invocation) serve(ctx context.Context) error {
 	reaper := startReaper(ctx)
 	service := newService(inv.id, reaper, publisher, stop)
 	taskapi.RegisterTTRPCTaskService(server, service)
+	registerV2(server, service)
 	idle := time.AfterFunc(idleLimit, service.endIdle)
 	defer idle.Stop()
 
