@@ -18,7 +18,7 @@ LDFLAGS := -s -w -buildid= -linkmode external -extldflags -static \
 	-X github.com/careen-project/careen/agent/cmd/careen/version.Commit=$(COMMIT)
 GOBUILD := CGO_ENABLED=1 GOTOOLCHAIN=local $(GO) build -trimpath -buildvcs=false -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 # One package at a time: many of them mount, boot or measure.
-GOTEST  := CAREEN_BINARY=$(CURDIR)/bin/careen $(GO) test -tags '$(TAGS)' -p 1
+GOTEST  := CAREEN_BINARY=$(CURDIR)/bin/careen integration/gotest.sh $(GO) test -tags '$(TAGS)' -p 1
 
 # The tool that checks the code, installed into .cache.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -10,4 +10,4 @@ cd "$here"
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
-exec "$venv/bin/python" -m pytest "$@"
+exec "$venv/bin/python" -m pytest -rs "$@"
