@@ -146,7 +146,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 		ID: spec.ID,
 		Image: oci.Image{
 			Reference: spec.Image.Name, Digest: spec.Image.Digest,
-			Config: spec.Image.Config, Files: imageFiles{root},
+			Config: spec.Image.Config, Annotations: spec.Image.Annotations, Files: imageFiles{root},
 		},
 		Node: spec.Node, Host: spec.Host, Environ: spec.Environ,
 		Dir: spec.Dir, ControlDir: control, VolumeDir: e.volumeDir(), InitPath: e.cfg.Binary, RootFS: "rootfs",

@@ -134,7 +134,7 @@ func (p *Puller) describe(ctx context.Context, record images.Image) (*Image, err
 	}
 	img := &Image{
 		Name: record.Name, Digest: record.Target.Digest.String(), IndexDigest: record.Labels[labelIndex],
-		ID: manifest.Config.Digest.String(), Config: *config, PulledAt: record.UpdatedAt,
+		ID: manifest.Config.Digest.String(), Config: *config, Annotations: manifest.Annotations, PulledAt: record.UpdatedAt,
 		Platform: platforms.Format(platforms.Normalize(config.Platform)), FromCache: true,
 	}
 	if at, err := time.Parse(time.RFC3339Nano, record.Labels[labelPulledAt]); err == nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/integration/registry"
@@ -84,4 +85,21 @@ func TestPullFromRegistry(t *testing.T) {
 	require.Len(t, all, 1)
 	require.NoError(t, p.Delete(s.ctx, ref))
 	require.Empty(t, s.contents(t))
+}
+
+func TestTheManifestsAnnotationsAreKept(t *testing.T) {
+	s := newStore(t, "64m")
+	reg := registry.Start(t)
+	layer := registry.NewLayer(t, registry.Tar(t, registry.File("a", "one")), registry.Gzip)
+	want := map[string]string{"org.example.module": "ipmi_si"}
+	ref, _ := reg.Push(t, "team/tool:1", registry.NewImage(t, []registry.Layer{layer},
+		registry.WithManifest(func(m *ocispec.Manifest) { m.Annotations = want })))
+	p := newPuller(t, s)
+	fresh, err := p.Pull(s.ctx, insecure(request(ref)), nil)
+	require.NoError(t, err)
+	require.Equal(t, want, fresh.Annotations)
+	cached, err := p.Pull(s.ctx, insecure(request(ref)), nil)
+	require.NoError(t, err)
+	require.True(t, cached.FromCache)
+	require.Equal(t, want, cached.Annotations)
 }

@@ -92,6 +92,8 @@ type Image struct {
 	ID string
 	// Config is the image's configuration.
 	Config ocispec.Image
+	// Annotations are the manifest's.
+	Annotations map[string]string
 	// ChainID is the snapshot that a container's root starts from, "" for an
 	// image without layers.
 	ChainID string

@@ -95,7 +95,8 @@ func (p *Puller) record(ctx context.Context, pic *picture, layers []layer, cache
 	img := &Image{
 		Name: pic.name, Digest: pic.manifest.desc.Digest.String(), IndexDigest: pic.index.String(),
 		ID: pic.manifest.manifest.Config.Digest.String(), Config: *pic.config, PulledAt: p.cfg.Now(),
-		Platform: platforms.Format(platforms.Normalize(pic.config.Platform)), FromCache: cached,
+		Annotations: pic.manifest.manifest.Annotations,
+		Platform:    platforms.Format(platforms.Normalize(pic.config.Platform)), FromCache: cached,
 	}
 	refs := map[string]string{}
 	for _, l := range layers {
