@@ -3,50 +3,15 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/careen-project/careen/integration/registry"
 )
-
-// stage stands in for a test, whose helpers make the registry and its images.
-type stage struct {
-	testing.TB
-	cleanups []func()
-}
-
-func (s *stage) Helper()                  {}
-func (s *stage) Cleanup(f func())         { s.cleanups = append(s.cleanups, f) }
-func (s *stage) Context() context.Context { return context.Background() }
-func (s *stage) Errorf(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, format+"\n", args...)
-}
-func (s *stage) FailNow() { s.end(); os.Exit(1) }
-func (s *stage) Fatalf(format string, args ...any) {
-	s.Errorf(format, args...)
-	s.FailNow()
-}
-
-func (s *stage) TempDir() string {
-	dir, err := os.MkdirTemp("", "careen-demo-registry-")
-	if err != nil {
-		s.Fatalf("%v", err)
-	}
-	s.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-func (s *stage) end() {
-	for i := len(s.cleanups) - 1; i >= 0; i-- {
-		s.cleanups[i]()
-	}
-}
 
 // step is what the demo's image does: a disk check that reports as steps do.
 const step = `#!/bin/sh
@@ -59,8 +24,8 @@ echo done
 `
 
 func main() {
-	s := &stage{}
-	defer s.end()
+	s := &registry.Stage{}
+	defer s.End()
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		s.Fatalf("busybox is not installed: %v", err)
