@@ -8,13 +8,16 @@ cd "$(dirname "$0")/.."
 [ "$(id -u)" -eq 0 ] || { echo "the demo needs root: containers need mounts and cgroups" >&2; exit 1; }
 careen=$PWD/bin/careen
 dir=$(mktemp -d /tmp/careen-demo.XXXXXX)
-pids=()
+agent='' server=''
 cleanup() {
-	exec 3>&- || true
-	for pid in "${pids[@]}"; do
-		kill "$pid" 2>/dev/null || true
-		wait "$pid" 2>/dev/null || true
-	done
+	if [ -n "$agent" ]; then
+		kill "$agent" 2>/dev/null || true
+		wait "$agent" 2>/dev/null || true
+	fi
+	if [ -n "$server" ]; then
+		exec 3>&- # the end of its input ends it, and it tidies up
+		wait "$server" 2>/dev/null || true
+	fi
 	rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -33,7 +36,7 @@ await() {
 go build -o "$dir/registry" ./integration/demo
 mkfifo "$dir/stop"
 "$dir/registry" <"$dir/stop" >"$dir/address" &
-pids+=($!)
+server=$!
 exec 3>"$dir/stop"
 await test -s "$dir/address"
 registry=$(cat "$dir/address")
@@ -58,8 +61,8 @@ echo "ipa_config = [\"$dir/ipa.conf\"]" >"$dir/careen.toml"
 export CAREEN_SOCKET=$dir/careen.sock
 say careen agent
 "$careen" agent --root "$dir/store" --run-dir "$dir/run" --socket "$CAREEN_SOCKET" --config "$dir/careen.toml" \
-	--log-level error &
-pids+=($!)
+	--log-level error 3>&- &
+agent=$!
 await "$careen" ps
 "$careen" version | head -n 5
 
