@@ -40,7 +40,10 @@ type Config struct {
 	Links map[string]string
 	// Memory is the guest's in MiB; 0 is 1024.
 	Memory int
-	// CPUs is the number of processors; 0 is 2.
+	// CPUs is the number of processors; 0 is 1. With several, a kernel that patches
+	// its own code while another processor runs it may hang for ever: QEMU's
+	// multi-threaded emulation then goes on executing the breakpoint that stood
+	// there in between (soft lockups in asm_exc_int3 on Debian's 6.1).
 	CPUs int
 	// Kernel to boot; the zero value is that of [FindKernel].
 	Kernel Kernel
@@ -75,7 +78,7 @@ func (c *Config) setDefaults() error {
 		c.Memory = 1024
 	}
 	if c.CPUs == 0 {
-		c.CPUs = 2
+		c.CPUs = 1
 	}
 	if c.Init == "" {
 		c.Init = "/init"
