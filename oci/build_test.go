@@ -185,6 +185,38 @@ func TestHostUserHasDecimalIDs(t *testing.T) {
 	require.Contains(t, plan.Spec.Process.Env, "HOME=/")
 }
 
+// TestGroupAddTwice has the rule of podman 4.3.1: a name is refused whose group has
+// been added already, a number is not.
+func TestGroupAddTwice(t *testing.T) {
+	groups := func(in *oci.BuildInput) {
+		root := newFakeHost()
+		root.file("/etc/group", "root:x:0:\ndisk:x:6:\nsix:x:6:\nvideo:x:44:\ntwo:x:7:\ntwo:x:8:\nbig:x:4294967296:\n")
+		in.Image.Files = fakeFiles{root}
+	}
+	for line, want := range map[string][]uint32{
+		"--group-add disk,video":              {6, 44},
+		"--group-add disk --group-add 6":      {6},
+		"--group-add 6,6,06":                  {6},
+		"--group-add two --group-add two":     {7, 8},
+		"--group-add 7,two":                   {7, 8},
+		"--group-add 4711,4711 --user 0:disk": {6, 4711},
+		"--group-add disk --user 0:disk":      {6},
+	} {
+		plan, err := build(t, line, groups)
+		require.NoError(t, err, line)
+		require.ElementsMatch(t, want, plan.Spec.Process.User.AdditionalGids, line)
+	}
+	for _, line := range []string{
+		"--group-add disk,video,disk", "--group-add 6 --group-add disk", "--group-add disk,six", "--group-add two,two,two",
+		"--group-add none", "--group-add -1", "--group-add 2147483648", "--group-add big",
+	} {
+		_, err := build(t, line, groups)
+		require.Error(t, err, line)
+		require.Equal(t, oci.ExitDenied, oci.ExitCode(err), line)
+		require.Contains(t, err.Error(), "--group-add", line)
+	}
+}
+
 func TestImageOwnWorkDirIsMade(t *testing.T) {
 	plan, err := build(t, "", func(in *oci.BuildInput) { in.Image.Config.Config.WorkingDir = "work" })
 	require.NoError(t, err)

@@ -107,10 +107,10 @@ func (b *builder) lookupUser() error {
 // groups adds --group-add, then the user's own groups unless a group was named.
 func (b *builder) groups(group []byte) error {
 	if len(b.o.GroupAdd) > 0 {
-		gids, err := user.GetAdditionalGroups(b.o.GroupAdd, reader(group))
+		gids, err := addedGroups(b.o.GroupAdd, group)
 		if err != nil {
 			return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference, "--group-add: "+err.Error(),
-				"Name a group of the image, or use a number", err)
+				"Name each group of the image once, or use numbers such as --group-add=6", err)
 		}
 		for _, gid := range gids {
 			b.addGroup(gid)
@@ -123,6 +123,52 @@ func (b *builder) groups(group []byte) error {
 		b.addGroup(gid)
 	}
 	return nil
+}
+
+// maxID is the largest user or group id: kernels and files of 32 bits have no other.
+const maxID = 1<<31 - 1
+
+// addedGroups returns the numbers of the groups that --group-add names. As in podman
+// 4.3.1, each name takes the first line of the file whose group no earlier one took,
+// so that a name given twice is not found the second time; a number is found always.
+func addedGroups(names []string, file []byte) ([]int, error) {
+	lines, err := user.ParseGroup(bytes.NewReader(file))
+	if err != nil {
+		return nil, err
+	}
+	var gids []int
+	taken := make(map[int]bool)
+	take := func(gid int) {
+		if !taken[gid] {
+			taken[gid] = true
+			gids = append(gids, gid)
+		}
+	}
+	for _, name := range names {
+		gid, repeated := -1, false
+		for _, line := range lines {
+			if line.Name != name && strconv.Itoa(line.Gid) != name {
+				continue
+			}
+			if !taken[line.Gid] {
+				gid = line.Gid
+				break
+			}
+			repeated = true
+		}
+		if gid < 0 {
+			if gid, err = strconv.Atoi(name); err != nil && repeated {
+				return nil, fmt.Errorf("the group %s is added twice, which podman 4.3.1 refuses", quote(name))
+			} else if err != nil {
+				return nil, fmt.Errorf("the image's /etc/group has no group %s", quote(name))
+			}
+		}
+		if gid < 0 || gid > maxID {
+			return nil, fmt.Errorf("%s is no group id from 0 to %d", quote(name), maxID)
+		}
+		take(gid)
+	}
+	return gids, nil
 }
 
 func (b *builder) addGroup(gid int) {

@@ -85,10 +85,6 @@ var differences = []Difference{
 		Reason: "podman 4.3.1 takes them for octal",
 	},
 	{
-		What:   "--group-add takes a group twice, by name and by number",
-		Reason: "podman 4.3.1 says that it cannot find the second; newer podman does not",
-	},
-	{
 		What:   "No AppArmor profile is applied unless --security-opt=apparmor= names one that is loaded",
 		Reason: "podman loads its own profile with a program that a ramdisk does not have",
 	},
