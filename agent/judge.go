@@ -120,10 +120,10 @@ func exited(rec *record) verdict {
 	case e.Signal != 0:
 		return failure(rec, &fault.Error{Code: fault.Signalled, Op: op,
 			Reason: fmt.Sprintf("the container was ended by signal %d (%s)", e.Signal, signalName(e.Signal)),
-			Remedy: "Look at its output and at the node's kernel log"})
+			Remedy: "Read its output and the node's kernel log (dmesg)"})
 	default:
 		return failure(rec, &fault.Error{Code: fault.Exit, Op: op,
-			Reason: fmt.Sprintf("the container exited with code %d", e.Code), Remedy: "Look at its output"})
+			Reason: fmt.Sprintf("the container exited with code %d", e.Code), Remedy: "Read its output for the reason; what the code means is the program's own"})
 	}
 }
 

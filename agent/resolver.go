@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"reflect"
 	"slices"
 	"sync"
 
@@ -14,33 +15,60 @@ import (
 type resolver struct {
 	host oci.Host
 
-	mu       sync.Mutex
-	base     *steps.Config // without the conductor's override
-	cfg      *steps.Config
-	warnings []string
-	// reserved are the names that the last caller of Steps said are taken.
-	reserved []string
+	// keep is the path of what an agent that is restarted has to know; "" is none.
+	keep string
+
+	mu   sync.Mutex
+	base *steps.Config // without the conductor's override
+	cfg  *steps.Config
+	// warnings are those of loading base, overridden those of the override.
+	warnings, overridden []string
+	// told is what came from outside: the conductor's override, and the names that
+	// the last caller of Steps said are taken.
+	told told
+	// unknown is why nobody can know the policy, nil where it is known.
+	unknown error
 }
 
 // NewResolver returns the resolver that applies cfg's policy and reads options
 // with the node as host shows it. Warnings are what loading cfg brought up; they
 // are shown with the configuration.
-func NewResolver(cfg *steps.Config, warnings []steps.Warning, host oci.Host) Resolver {
-	r := &resolver{host: host, base: cfg, cfg: cfg}
-	for _, w := range warnings {
-		r.warnings = append(r.warnings, w.String())
+//
+// The conductor's settings are kept in the file keep, which must not be readable
+// for others than root, and hold again for a resolver that is made with it in the
+// same boot. If there is a file and it cannot be read, what is held to the policy
+// is refused until the settings are sent again: what was baked into the ramdisk
+// may be laxer. With keep "" the settings last as long as the resolver.
+func NewResolver(cfg *steps.Config, warnings []steps.Warning, host oci.Host, keep string) Resolver {
+	r := &resolver{host: host, keep: keep, base: cfg, cfg: cfg, warnings: texts(warnings)}
+	if keep == "" {
+		return r
+	}
+	if r.told, r.unknown = readTold(keep); r.told.Options != nil {
+		r.override(r.told.Options)
 	}
 	return r
 }
 
-// catalogue reads the steps file anew: the conductor may name another one, and an
-// operator mend it, at any time.
-func (r *resolver) catalogue() (*steps.Config, *steps.Catalogue, error) {
+// override puts the conductor's settings over base. The lock is held.
+func (r *resolver) override(options map[string]any) {
+	cfg, warnings := r.base.WithConductor(options)
+	r.cfg, r.overridden = cfg, texts(warnings)
+}
+
+func texts(warnings []steps.Warning) []string {
+	var lines []string
+	for _, w := range warnings {
+		lines = append(lines, w.String())
+	}
+	return lines
+}
+
+// inForce returns the configuration and the names that are taken.
+func (r *resolver) inForce() (cfg *steps.Config, reserved []string, unknown error) {
 	r.mu.Lock()
-	cfg, reserved := r.cfg, r.reserved
-	r.mu.Unlock()
-	cat, err := steps.LoadSteps(cfg.StepsFile, reserved)
-	return cfg, cat, err
+	defer r.mu.Unlock()
+	return r.cfg, r.told.Reserved, r.unknown
 }
 
 // Resolve applies the policy, then reads the options: nothing is pulled before
@@ -69,7 +97,13 @@ func (r *resolver) Resolve(req *api.RunRequest, local bool) (*Resolved, error) {
 }
 
 func (r *resolver) decide(req steps.Request) ([]*steps.Decision, error) {
-	cfg, cat, err := r.catalogue()
+	cfg, reserved, unknown := r.inForce()
+	if unknown != nil && cfg.Held(req) {
+		return nil, unknown
+	}
+	// Read anew each time: the conductor may name another file, and an operator mend
+	// it, at any time.
+	cat, err := cfg.LoadSteps(reserved)
 	if err != nil {
 		// A broken steps file is no reason to refuse an image that needs no step.
 		if req.Step != "" {
@@ -137,23 +171,48 @@ func (r *resolver) Steps(phase string, reserved []string) ([]api.Step, error) {
 	if !slices.Contains([]string{"clean", "deploy", "service"}, phase) {
 		return nil, badField("phase", "it is none of clean, deploy and service")
 	}
-	r.mu.Lock()
-	if reserved != nil {
-		r.reserved = reserved
+	if err := r.reserve(reserved); err != nil {
+		return nil, err
 	}
-	r.mu.Unlock()
-	_, cat, err := r.catalogue()
+	cfg, taken, unknown := r.inForce()
+	if unknown != nil {
+		return nil, unknown
+	}
+	cat, err := cfg.LoadSteps(taken)
 	if err != nil {
 		return nil, err
 	}
 	return cat.List(phase), nil
 }
 
+// reserve notes the names that steps must not have; nil changes nothing.
+func (r *resolver) reserve(names []string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if names == nil || slices.Equal(names, r.told.Reserved) {
+		return nil
+	}
+	next := r.told
+	next.Reserved = names
+	// A file that cannot be read is left for SetConductor to replace: without the
+	// conductor's settings a new one would pass for the whole.
+	if r.unknown == nil {
+		if err := next.write(r.keep); err != nil {
+			return err
+		}
+	}
+	r.told = next
+	return nil
+}
+
 // Config shows the settings in force.
 func (r *resolver) Config() api.Config {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := api.Config{Settings: []api.Setting{}, Warnings: slices.Clone(r.warnings)}
+	out := api.Config{Settings: []api.Setting{}, Warnings: slices.Concat(r.warnings, r.overridden)}
+	if r.unknown != nil {
+		out.Warnings = append(out.Warnings, fault.Line(r.unknown))
+	}
 	for _, s := range r.cfg.InForce() {
 		out.Settings = append(out.Settings, api.Setting{Key: s.Key, Value: s.Value, From: s.From})
 	}
@@ -161,15 +220,29 @@ func (r *resolver) Config() api.Config {
 }
 
 // SetConductor takes over what the conductor sent at lookup, in place of what it
-// sent before.
+// sent before. On an error nothing has changed.
 func (r *resolver) SetConductor(options map[string]any) (api.Config, error) {
-	next, warnings := r.base.WithConductor(options)
-	r.mu.Lock()
-	r.cfg = next
-	r.mu.Unlock()
-	out := r.Config()
-	for _, w := range warnings {
-		out.Warnings = append(out.Warnings, w.String())
+	if err := r.setConductor(options); err != nil {
+		return api.Config{}, err
 	}
-	return out, nil
+	return r.Config(), nil
+}
+
+func (r *resolver) setConductor(options map[string]any) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if options == nil {
+		options = map[string]any{}
+	}
+	next := told{Options: options, Reserved: r.told.Reserved}
+	// First the file: settings that an agent which is restarted would not know must
+	// not be taken for granted by the one who sent them.
+	if r.unknown != nil || !reflect.DeepEqual(next, r.told) {
+		if err := next.write(r.keep); err != nil {
+			return err
+		}
+	}
+	r.told, r.unknown = next, nil
+	r.override(options)
+	return nil
 }

@@ -75,7 +75,7 @@ func Example() {
 	// stdout: wiping
 	// stdout: done
 	// failed 3 [wiping done]
-	// exit Look at its output
+	// exit Read its output for the reason; what the code means is the program's own
 }
 
 // What the agent refuses is a *fault.Error with a stable code.

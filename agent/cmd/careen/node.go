@@ -148,7 +148,9 @@ func (n *node) newAgent(log *logrus.Logger) (*agent.Agent, error) {
 		return nil, err
 	}
 	return agent.New(agent.Config{
-		Runner: newRunner(n.engine, n.opts.root, n.opts.runDir, state), Resolver: checkedResolver{agent.NewResolver(cfg, warnings, rootfs.Host())},
+		Runner: newRunner(n.engine, n.opts.root, n.opts.runDir, state), Resolver: checkedResolver{
+			agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(n.opts.runDir, "conductor.json")),
+		},
 		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
 		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges, NodeState: nodeState,

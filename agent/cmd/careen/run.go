@@ -103,7 +103,7 @@ func (a *app) withAgent(ctx context.Context, f func(*client.Client) error) error
 		return exitCode(exitUsage)
 	}
 	log := logrus.StandardLogger()
-	log.SetLevel(logrus.WarnLevel)
+	log.SetLevel(logrus.ErrorLevel) // the command itself says how its run ended
 	log.SetFormatter(&logrus.TextFormatter{DisableTimestamp: true, DisableColors: !a.console.color})
 	opts := defaultNodeOptions(a.socket)
 	n, err := startNode(ctx, opts, log)

@@ -140,7 +140,7 @@ def test_failure(ipa: Ipa, real: RealAgent) -> None:
     details = failure(ipa.execute("clean", make_node(), "generic_container_step", container_url=TOOL)).split(
         "\n"
     )
-    assert details[0].endswith("the container exited with code 3. Look at its output.")
+    assert details[0].endswith("the container exited with code 3. Read its output for the reason; what the code means is the program's own.")
     assert details[-1] == "no controller"
 
 
