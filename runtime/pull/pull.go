@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"io"
 	"time"
 
@@ -51,10 +52,19 @@ func (p *Puller) Pull(ctx context.Context, req *Request, progress func(api.PullP
 			err = &fault.Error{Code: fault.Timeout, Op: "pull image", Subject: req.Original, Err: err,
 				Reason: fmt.Sprintf("it took longer than %s", p.cfg.Limits.Total), Remedy: "Check the speed of the registry"}
 		}
-		return nil, classify(err, "pull image", req.Original)
+		return nil, naming(classify(err, "pull image", req.Original), req.Original)
 	}
 	j.progress.done()
 	return img, nil
+}
+
+// naming gives err, which may be about one layer of many, the image it is about.
+func naming(err error, image string) error {
+	var f *fault.Error
+	if !errors.As(err, &f) || f.Code == fault.BadOption || strings.Contains(err.Error(), image) {
+		return err
+	}
+	return &fault.Error{Code: f.Code, Op: "pull image", Subject: image, Err: err, Attrs: f.Attrs}
 }
 
 // job is one pull.
