@@ -59,7 +59,7 @@ func Decode(data []byte, into any) error {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return badField("body", "there is something after the JSON")
 	}
-	err := json.Unmarshal(data, into)
+	err := decodeNumbers(data, into)
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
 		field := wrong.Field
@@ -72,6 +72,14 @@ func Decode(data []byte, into any) error {
 		return badField("body", err.Error())
 	}
 	return nil
+}
+
+// decodeNumbers is json.Unmarshal, but where any value is taken numbers stay as they
+// are written: Ironic's agent makes an option of 1.0 another word than of 1.
+func decodeNumbers(data []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	return dec.Decode(into)
 }
 
 // walk goes through one JSON value and refuses members that t does not have, or

@@ -17,14 +17,19 @@ import (
 // newResolver returns the real resolver over an IPA configuration and a steps file.
 func newResolver(t *testing.T, conf, stepsFile string) agent.Resolver {
 	t.Helper()
-	dir := t.TempDir()
+	return keptResolver(t, t.TempDir(), conf, stepsFile)
+}
+
+// keptResolver is one whose settings last: a second one in dir has those of the first.
+func keptResolver(t *testing.T, dir, conf, stepsFile string) agent.Resolver {
+	t.Helper()
 	yaml, ipa, toml := filepath.Join(dir, "steps.yaml"), filepath.Join(dir, "ipa.conf"), filepath.Join(dir, "careen.toml")
 	require.NoError(t, os.WriteFile(yaml, []byte(stepsFile), 0o600))
 	require.NoError(t, os.WriteFile(ipa, []byte("[container]\ncontainer_steps_file = "+yaml+"\n"+conf), 0o600))
 	require.NoError(t, os.WriteFile(toml, nil, 0o600))
 	cfg, warnings, err := steps.Load(steps.LoadOptions{IPA: []string{ipa}, File: toml})
 	require.NoError(t, err)
-	return agent.NewResolver(cfg, warnings, nil)
+	return agent.NewResolver(cfg, warnings, nil, filepath.Join(dir, "conductor.json"))
 }
 
 const firmware = `
@@ -122,4 +127,110 @@ func TestABrokenStepsFileStopsStepsOnly(t *testing.T) {
 	require.Equal(t, fault.BadSteps, fault.CodeOf(err))
 	_, err = r.Resolve(&api.RunRequest{Image: "x"}, true)
 	require.NoError(t, err)
+}
+
+func TestTheConductorsSettingsOutliveTheAgent(t *testing.T) {
+	dir := t.TempDir()
+	baked := "allow_arbitrary_containers = true\n"
+	_, err := keptResolver(t, dir, baked, "").SetConductor(map[string]any{
+		"allow_arbitrary_containers": false, "allowed_containers": []any{"good"}, "colour": "red",
+	})
+	require.NoError(t, err)
+
+	r := keptResolver(t, dir, baked, "")
+	_, err = r.Resolve(generic("evil"), true)
+	require.Equal(t, fault.Policy, fault.CodeOf(err), "what was baked is laxer: %v", err)
+	_, err = r.Resolve(generic("good"), true)
+	require.NoError(t, err)
+	require.Contains(t, r.Config().Warnings[0], "colour", "what is shown is the same, too")
+
+	// Sent again, they take the place of those before; nothing sent is the ramdisk's own.
+	_, err = r.SetConductor(map[string]any{})
+	require.NoError(t, err)
+	_, err = keptResolver(t, dir, baked, "").Resolve(generic("evil"), true)
+	require.NoError(t, err)
+}
+
+func TestSettingsOfAnotherBootDoNotHold(t *testing.T) {
+	dir := t.TempDir()
+	before := `{"boot_id": "another", "options": {"allow_arbitrary_containers": true}}`
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "conductor.json"), []byte(before), 0o600))
+	_, err := keptResolver(t, dir, "", "").Resolve(generic("evil"), true)
+	require.Equal(t, fault.Policy, fault.CodeOf(err))
+}
+
+// TestSettingsThatCannotBeReadCloseTheDoor has the conductor's word lost: whatever the
+// policy decides on is refused until it comes again, and nothing else is.
+func TestSettingsThatCannotBeReadCloseTheDoor(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty": "", "half": `{"boot_id": "x", "opt`, "no boot": `{"options": {}}`, "other types": `{"boot_id": 1}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "conductor.json")
+			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+			r := keptResolver(t, dir, "allow_arbitrary_containers = true\n", firmware)
+			for _, req := range []*api.RunRequest{generic("x"), {Step: "update_firmware"}} {
+				_, err := r.Resolve(req, true)
+				require.Equal(t, fault.BadConfig, fault.CodeOf(err), "%v", err)
+				require.Contains(t, fault.Line(err), path)
+			}
+			_, err := r.Resolve(&api.RunRequest{Image: "x"}, false)
+			require.Equal(t, fault.BadConfig, fault.CodeOf(err))
+			_, err = r.Steps("clean", []string{"erase_devices"})
+			require.Equal(t, fault.BadConfig, fault.CodeOf(err))
+			require.Contains(t, r.Config().Warnings[0], path)
+			_, err = r.Resolve(&api.RunRequest{Image: "x"}, true)
+			require.NoError(t, err, "root is not held to the policy")
+
+			_, err = r.SetConductor(map[string]any{"allowed_containers": "x"})
+			require.NoError(t, err)
+			_, err = keptResolver(t, dir, "", firmware).Resolve(generic("x"), true)
+			require.NoError(t, err)
+		})
+	}
+}
+
+func TestSettingsThatCannotBeKeptAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	r := keptResolver(t, dir, "", "")
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "conductor.json.new"), 0o700))
+	_, err := r.SetConductor(map[string]any{"allow_arbitrary_containers": true})
+	require.Equal(t, fault.Node, fault.CodeOf(err))
+	_, err = r.Resolve(generic("x"), true)
+	require.Equal(t, fault.Policy, fault.CodeOf(err), "the caller was told that nothing has changed")
+}
+
+func TestReservedNamesOutliveTheAgent(t *testing.T) {
+	dir := t.TempDir()
+	_, err := keptResolver(t, dir, "", firmware).Steps("clean", []string{"update_firmware"})
+	require.Equal(t, fault.BadSteps, fault.CodeOf(err))
+	_, err = keptResolver(t, dir, "", firmware).Resolve(&api.RunRequest{Step: "update_firmware"}, true)
+	require.Equal(t, fault.BadSteps, fault.CodeOf(err))
+}
+
+// TestNoStepsFileAtAll has the conductor send null for its place, with which IPA
+// cannot read one either.
+func TestNoStepsFileAtAll(t *testing.T) {
+	r := newResolver(t, "", firmware)
+	_, err := r.SetConductor(map[string]any{"container_steps_file": nil, "allow_arbitrary_containers": true})
+	require.NoError(t, err)
+	_, err = r.Steps("clean", nil)
+	require.Equal(t, fault.BadConfig, fault.CodeOf(err))
+	_, err = r.Resolve(generic("x"), true)
+	require.Equal(t, fault.BadConfig, fault.CodeOf(err))
+}
+
+func TestNumbersAreOptionsAsTheyAreWritten(t *testing.T) {
+	r := newResolver(t, "allow_arbitrary_containers = true\n", "")
+	req := &api.RunRequest{}
+	require.NoError(t, agent.Decode([]byte(`{"step": "generic_container_step", "args": {"container_url": "x",
+		"run_options": ["--memory", 9007199254740993, "--cpus", 1.0]}}`), req))
+	res, err := r.Resolve(req, true)
+	require.NoError(t, err)
+	require.Subset(t, res.Parts[0].RunOptions, []string{"--memory=9007199254740993", "--cpus=1.0"})
+}
+
+func generic(image string) *api.RunRequest {
+	return &api.RunRequest{Step: "generic_container_step", Args: map[string]any{"container_url": image}}
 }

@@ -234,7 +234,7 @@ func (a *Agent) restoreRequest(id string) (*api.RunRequest, error) {
 		return nil, err
 	}
 	req := new(api.RunRequest)
-	if err := json.Unmarshal(data, req); err != nil {
+	if err := decodeNumbers(data, req); err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", filepath.Base(a.cfg.requestPath(id)), err)
 	}
 	return req, nil

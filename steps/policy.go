@@ -81,6 +81,12 @@ func (d *Decision) digest() [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "careen decision %#v", fields))
 }
 
+// Held reports whether a request is held to the policy. One that is not is a direct
+// one of root on this node, where local_policy lets those through.
+func (c *Config) Held(req Request) bool {
+	return req.Step != "" || !req.Local || c.LocalPolicy != LocalRoot
+}
+
 // Resolve decides what a request runs: one Decision, or several for a sequence. It
 // decides on all parts before it returns any, so that nothing of a sequence runs
 // when a part of it is refused. The error is a *[fault.Error] with code policy,
@@ -202,7 +208,7 @@ func (c *Config) brokenOption(key string) error {
 // direct decides on an image that was asked for without a step.
 func (c *Config) direct(req Request) (*Decision, error) {
 	d := &Decision{Image: req.Image, Command: slices.Clone(req.Command), Abortable: true}
-	if req.Local && c.LocalPolicy == LocalRoot {
+	if !c.Held(req) {
 		d.Entry = "local root"
 		// podman's own default is no option at all: IPA's configured ones are for steps.
 		bare := *c

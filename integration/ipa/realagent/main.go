@@ -50,7 +50,7 @@ func serve(socket, dir string) error {
 	runner := agenttest.NewRunner()
 	runner.Script = func(image string) (agenttest.Script, error) { return script(dir, image) }
 	a, err := agent.New(agent.Config{
-		Runner: runner, Resolver: agent.NewResolver(cfg, warnings, rootfs.Host()),
+		Runner: runner, Resolver: agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(dir, "conductor.json")),
 		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Persistent: true,
 		Version: api.Version{Version: "test", APIVersion: "v1"},
 	})
