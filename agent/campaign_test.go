@@ -40,6 +40,7 @@ const (
 var failpoints = []string{
 	"agent.request-kept", "agent.before-record", "agent.after-record", "agent.before-create", "agent.after-create",
 	"agent.before-start", "agent.after-start", "agent.before-exit", "agent.before-delete", "agent.after-delete",
+	"agent.image-ready", "agent.spec-kept", "agent.log-kept", "agent.events-kept", "agent.request-removed",
 	"agent.before-final", "agent.after-final", "agent.before-audit", "agent.after-audit",
 	"journal.before-write", "journal.torn", "journal.before-sync", "journal.after-write",
 }

@@ -190,6 +190,7 @@ func (a *Agent) prepare(r *run) error {
 	if err != nil {
 		return err
 	}
+	a.cfg.Failpoint("agent.image-ready")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return &fault.Error{Code: fault.Node, Op: "make directory", Subject: dir, Err: err, Remedy: "Make room there"}
 	}
@@ -234,6 +235,7 @@ func (a *Agent) intend(r *run, part Part, image ImageInfo) (CreateSpec, error) {
 func (a *Agent) created(r *run, image ImageInfo, c Created) error {
 	id := r.id
 	sum, warning := a.keepSpec(id)
+	a.cfg.Failpoint("agent.spec-kept")
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, w := range append(image.Warnings, c.Warnings...) {

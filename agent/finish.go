@@ -77,6 +77,7 @@ func (a *Agent) remove(c Container) (Leftovers, error) {
 // finish ends a run and gives its slot to the next.
 func (a *Agent) finish(r *run, v verdict) {
 	a.keepLog(r)
+	a.cfg.Failpoint("agent.log-kept")
 	a.mu.Lock()
 	a.conclude(r, v)
 	a.schedule()

@@ -132,7 +132,9 @@ func (a *Agent) tidy(r *run) {
 	if err := a.keepEvents(id, events); err != nil {
 		a.cfg.Log.WithField("run", id).WithError(err).Warn("the events cannot be kept")
 	}
+	a.cfg.Failpoint("agent.events-kept")
 	_ = os.Remove(a.cfg.requestPath(id))
+	a.cfg.Failpoint("agent.request-removed")
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_ = a.update(r, false, func(rec *record) { rec.Kept = true })

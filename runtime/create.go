@@ -90,6 +90,7 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 		return nil, runtimeError("create container", spec.RunID, err)
 	}
 	defer func() { _ = release(context.WithoutCancel(ctx)) }()
+	e.cfg.Failpoint("runtime.leased")
 
 	plan, err := e.prepare(ctx, spec)
 	if err != nil {
@@ -100,6 +101,7 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
 	task, err := e.newTask(creating, spec, plan)
+	e.cfg.Failpoint("runtime.task-made")
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -123,6 +125,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 	if err != nil {
 		return nil, runtimeError("prepare the writable layer of", spec.RunID, err)
 	}
+	e.cfg.Failpoint("runtime.layer-made")
 	root := filepath.Join(spec.Dir, "root")
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, runtimeError("prepare", spec.Dir, err)
@@ -130,6 +133,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 	if err := mount.All(mounts, root); err != nil {
 		return nil, runtimeError("mount the image", spec.Image.Name, err)
 	}
+	e.cfg.Failpoint("runtime.layer-mounted")
 	defer func() {
 		// The shim mounts the layer anew: two mounts of one upper directory at once
 		// are undefined in overlayfs.
@@ -142,6 +146,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 	if err != nil {
 		return nil, runtimeError("prepare", spec.Dir, err)
 	}
+	e.cfg.Failpoint("runtime.control-mounted")
 	plan, err = spec.Run.Build(oci.BuildInput{
 		ID: spec.ID,
 		Image: oci.Image{
@@ -179,6 +184,7 @@ func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan) (
 	if err != nil {
 		return nil, runtimeError("create container", spec.RunID, err)
 	}
+	e.cfg.Failpoint("runtime.container-made")
 	target := shim.Target{Dir: spec.Dir, LogLimit: spec.LogLimit, Stdin: spec.Stdin}
 	if spec.Stdin {
 		if err := unix.Mkfifo(target.StdinPath(), 0o600); err != nil {

@@ -36,6 +36,7 @@ func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 	} else if !errdefs.IsNotFound(err) {
 		errs = append(errs, err)
 	}
+	e.cfg.Failpoint("runtime.task-deleted")
 	e.mu.Lock()
 	delete(e.tasks, id)
 	e.mu.Unlock()
@@ -49,10 +50,13 @@ func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 	if err := e.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		errs = append(errs, err)
 	}
+	e.cfg.Failpoint("runtime.container-deleted")
 	if err := e.client.SnapshotService(e.cfg.Snapshotter).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		errs = append(errs, err)
 	}
+	e.cfg.Failpoint("runtime.layer-deleted")
 	errs = append(errs, clearDir(dir))
+	e.cfg.Failpoint("runtime.dir-cleared")
 	if recordErr == nil {
 		errs = append(errs, e.deleteWith(ctx, record.Labels))
 	}

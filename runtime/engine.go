@@ -32,6 +32,9 @@ type Config struct {
 	Snapshotter string
 	// StoreInMemory says that Root is in RAM, where syncing is of no use.
 	StoreInMemory bool
+	// Failpoint is called with a name between any two steps of making and removing a
+	// container. Tests kill the process there. It may be nil.
+	Failpoint func(name string)
 	// Pull configures how images are fetched. Its Snapshotter, StoreDir and
 	// DirectApply are set by [Open].
 	Pull pull.Config
@@ -54,6 +57,9 @@ type Engine struct {
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if cfg.Snapshotter == "" {
 		cfg.Snapshotter = "overlayfs"
+	}
+	if cfg.Failpoint == nil {
+		cfg.Failpoint = func(string) {}
 	}
 	e := &Engine{cfg: cfg, tasks: map[string]containerd.Task{}}
 	if e.shimPath, err = linkShim(cfg.Binary, cfg.State); err != nil {

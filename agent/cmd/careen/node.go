@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -120,6 +124,7 @@ func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
 		Root: filepath.Join(n.opts.root, "containerd"), State: filepath.Join(n.opts.runDir, "containerd"),
 		ContainerdAddress: n.opts.containerd, Binary: self, Snapshotter: n.opts.snapshotter,
 		StoreInMemory: n.layout.StoreFS == "tmpfs" || n.layout.StoreFS == "ramfs",
+		Failpoint:     failpoint(),
 		Pull:          pull.Config{UserAgent: "careen/" + version.Version},
 	}
 	if cfg.Snapshotter == "" && n.opts.containerd == "" && !n.layout.Overlay {
@@ -181,16 +186,29 @@ func nodeState() map[string][]byte {
 	return files
 }
 
-// failpoint ends the process at the point that a test names in the environment,
-// as SIGKILL would.
+// failpoint ends the process, as SIGKILL would, at the points that a test names in
+// the environment: "NAME" or "NAME=N" for the N-th time, with commas between.
 func failpoint() func(string) {
-	want := os.Getenv("CAREEN_FAILPOINT")
-	if want == "" {
+	armed := map[string]*atomic.Int64{}
+	for word := range strings.SplitSeq(os.Getenv("CAREEN_FAILPOINT"), ",") {
+		name, count, _ := strings.Cut(word, "=")
+		n, err := strconv.ParseInt(count, 10, 64)
+		if err != nil {
+			n = 1
+		}
+		if name != "" {
+			armed[name] = new(atomic.Int64)
+			armed[name].Store(n)
+		}
+	}
+	if len(armed) == 0 {
 		return nil
 	}
 	return func(name string) {
-		if name == want {
+		if left := armed[name]; left != nil && left.Add(-1) == 0 {
+			fmt.Fprintln(os.Stderr, "killed at failpoint", name)
 			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+			select {}
 		}
 	}
 }
