@@ -66,16 +66,24 @@ func ExitCode(err error) int {
 	if err == nil {
 		return 0
 	}
+	code := 0
 	for _, e := range faults(err) {
-		if code, ok := e.Attrs[exitAttr].(int); ok {
-			return code
+		if one := exitOf(e); code == 0 || one < code {
+			code = one // what podman notices first: options come before the image's files
 		}
-		switch e.Code {
-		case fault.CommandAbsent:
-			return ExitAbsent
-		case fault.CommandDenied:
-			return ExitDenied
-		}
+	}
+	return max(code, ExitEngine)
+}
+
+func exitOf(e *fault.Error) int {
+	if code, ok := e.Attrs[exitAttr].(int); ok {
+		return code
+	}
+	switch e.Code {
+	case fault.CommandAbsent:
+		return ExitAbsent
+	case fault.CommandDenied:
+		return ExitDenied
 	}
 	return ExitEngine
 }

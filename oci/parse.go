@@ -153,6 +153,12 @@ func (p *runParser) mustBeAbsent(name, path string) {
 		e := badOption(p.written(name), "the file exists, another container may be using it", "")
 		e.Remedy = "Remove it or give another path"
 		p.fail(e)
+		return
+	}
+	if dir, err := p.caller.Host.Stat(filepath.Dir(path)); err != nil || !dir.IsDir() {
+		e := badOption(p.written(name), "there is no directory to make the file in", "")
+		e.Err, e.Remedy = err, "Give a path in a directory that exists"
+		p.fail(e)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/docker/go-units"
 )
 
 var umaskPattern = regexp.MustCompile(`^[0-7]{1,4}$`)
@@ -26,8 +28,9 @@ func (p *runParser) process() {
 		}
 	}
 	if use, ok := p.last("entrypoint"); ok {
-		words := parseEntrypoint(use.value)
-		o.Entrypoint = &words
+		if words := parseEntrypoint(use.value); words != nil {
+			o.Entrypoint = &words
+		}
 	}
 	o.WorkDir = p.text("workdir", "")
 	o.Init = p.bool("init", false)
@@ -50,11 +53,13 @@ func (p *runParser) process() {
 	p.stopping()
 }
 
-// parseEntrypoint reads a JSON list of strings, or takes the text as one word.
+// parseEntrypoint reads a JSON list of strings, or takes the text as one word. As in
+// podman, a list of other things leaves an empty word for each of them before the
+// text, and null, which is nil, leaves the image's entry point.
 func parseEntrypoint(text string) []string {
 	words := []string{}
 	if err := json.Unmarshal([]byte(text), &words); err != nil {
-		return []string{text}
+		words = append(words, text)
 	}
 	return words
 }
@@ -162,12 +167,20 @@ func (p *runParser) users() {
 		}
 	}
 	o.HostUsers = p.list("hostuser")
-	if p.caller.Host == nil {
+	p.hostUsersExist()
+}
+
+// hostUsersExist looks up the accounts of --hostuser. podman notices an unknown one
+// when it writes the container's passwd, so its exit code is that of a bad image.
+func (p *runParser) hostUsersExist() {
+	if p.caller.Host == nil || !p.o.Passwd {
 		return
 	}
 	for _, it := range p.items("hostuser") {
 		if _, err := p.caller.Host.LookupUser(it.value); err != nil {
-			p.badItem("hostuser", it, "the node has no such account: "+err.Error())
+			e := badOption(it.written, "the node has no such account: "+err.Error(), p.example("hostuser"))
+			e.Err, e.Attrs = err, map[string]any{exitAttr: ExitDenied}
+			p.fail(e)
 		}
 	}
 }
@@ -186,11 +199,7 @@ func (p *runParser) noops() {
 			p.badItem("expose", it, err.Error())
 		}
 	}
-	for _, it := range p.items("log-opt") {
-		if !strings.Contains(it.value, "=") {
-			p.badItem("log-opt", it, "it has no =")
-		}
-	}
+	p.checkLog()
 	switch mode := p.text("sdnotify", "container"); mode {
 	case "container", "conmon", "ignore", "healthy":
 	default:
@@ -201,6 +210,26 @@ func (p *runParser) noops() {
 	}
 	if p.text("health-cmd", "") != "" {
 		p.checkHealth()
+	}
+}
+
+// checkLog checks the options of a log that is always careen's.
+func (p *runParser) checkLog() {
+	for _, it := range p.items("log-opt") {
+		name, value, ok := strings.Cut(it.value, "=")
+		switch {
+		case !ok:
+			p.badItem("log-opt", it, "it has no =")
+		case strings.EqualFold(name, "max-size"):
+			if _, err := units.FromHumanSize(value); err != nil {
+				p.badItem("log-opt", it, quote(value)+" is not a size")
+			}
+		}
+	}
+	switch driver := p.text("log-driver", ""); driver {
+	case "", "journald", "k8s-file", "json-file", "none", "passthrough", "passthrough-tty":
+	default:
+		p.bad("log-driver", quote(driver)+" is not one of journald, json-file, k8s-file, none and passthrough")
 	}
 }
 

@@ -3,6 +3,7 @@ package oci
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -177,6 +178,9 @@ func (p *runParser) policy(name, def string) string {
 	return def
 }
 
+// platformPattern is what each part of a platform is made of.
+var platformPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
 // platform reads --platform, or --os, --arch and --variant.
 func (p *runParser) platform() Platform {
 	platform := Platform{OS: p.text("os", ""), Arch: p.text("arch", ""), Variant: p.text("variant", "")}
@@ -189,9 +193,11 @@ func (p *runParser) platform() Platform {
 		return platform
 	}
 	parts := strings.Split(text, "/")
-	if len(parts) > 3 || contains(parts, "") {
-		p.bad("platform", "it is not OS/ARCH or OS/ARCH/VARIANT")
-		return platform
+	for _, part := range parts {
+		if len(parts) > 3 || !platformPattern.MatchString(part) {
+			p.bad("platform", "it is not OS/ARCH or OS/ARCH/VARIANT")
+			return platform
+		}
 	}
 	platform.OS = parts[0]
 	if len(parts) > 1 {

@@ -113,7 +113,7 @@ var noopOptions = []OptionInfo{
 		Help: "not implemented by podman either",
 	},
 	{
-		Name: "log-driver", Arg: "DRIVER", Group: GroupNoOp, Verdict: Accept,
+		Name: "log-driver", Arg: "DRIVER", Group: GroupNoOp, Verdict: Accept, Example: "--log-driver=none",
 		Help: "output always goes to the caller and to careen's log",
 	},
 	{

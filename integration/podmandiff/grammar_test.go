@@ -3,6 +3,7 @@ package podmandiff
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 )
@@ -31,6 +32,7 @@ var rules = []rule{
 	{name: "blkio-weight", values: []string{"500", "10", "1001", "0", "heavy", "70000"}},
 	{name: "cap-add", values: []string{"SYS_ADMIN", "net_admin,sys_rawio", "CAP_SYS_MODULE", "ALL", "all", "NOPE", "cap_bpf", "", "SYS_TIME"}},
 	{name: "cap-drop", values: []string{"ALL", "CHOWN", "kill,setuid", "SYS_ADMIN", "cap_setpcap", "NOPE"}},
+	{name: "cidfile", values: []string{placeDir + "/file.txt"}},
 	{name: "cgroup-conf", values: []string{"memory.high=1073741824", "a.b=1,c.d=2", "novalue"}},
 	{name: "cgroup-parent", values: []string{"/fw", "fw/steps", "x.slice", "/"}},
 	{name: "cgroupns", values: []string{"host", "private", "ns:/proc/self/ns/cgroup", "guest", ""}},
@@ -58,6 +60,7 @@ var rules = []rule{
 	{name: "dns", values: []string{"10.0.0.53", "10.0.0.53,fe80::53", "none", "none,10.0.0.1", "nota.server"}},
 	{name: "dns-option", aliases: []string{"dns-opt"}, values: []string{"ndots:2", "a,b"}},
 	{name: "dns-search", values: []string{"lab.example", ".", ".,a.example", "a.example,b", "1234", "-x"}},
+	{name: "detach-keys", values: []string{"ctrl-p,ctrl-q", ""}},
 	{name: "disable-content-trust"},
 	{name: "entrypoint", values: []string{"/bin/sh", `["/bin/sh","-c"]`, "", "[]", `["broken`, "/bin/sh -c"}},
 	{name: "env", short: "e", values: []string{
@@ -72,17 +75,21 @@ var rules = []rule{
 	{name: "health-cmd", values: []string{"/bin/true", "none"}},
 	{name: "health-interval", values: []string{"disable", "3s", "x"}},
 	{name: "health-retries", values: []string{"0", "2"}},
+	{name: "health-start-period", aliases: []string{"healthcheck-start-period"}, values: []string{"0s", "1m", "-1s"}},
 	{name: "health-timeout", values: []string{"5s", "0s"}},
 	{name: "hostname", short: "h", values: []string{"flasher", "node.example"}},
+	{name: "hostuser", values: []string{"root", "daemon", "no-such-account", "root,daemon"}},
 	{name: "http-proxy"},
 	{name: "image-volume", values: []string{"bind", "tmpfs", "ignore", "x"}},
+	{name: "init"},
+	{name: "init-path", values: []string{placeDir + "/init", "init"}},
 	{name: "interactive", short: "i"},
 	{name: "ipc", values: []string{"host", "none", "private", "shareable", "ns:/proc/self/ns/ipc", "ns:/no/such", "x", ""}},
 	{name: "kernel-memory", values: []string{"64m"}},
 	{name: "label", short: "l", values: []string{"job=42", "empty", "=x", "io.containers.capabilities=CHOWN", "io.containers.capabilities=SYS_ADMIN"}},
 	{name: "label-file", values: []string{placeDir + "/labels.txt", "/no/labels"}},
-	{name: "log-driver", values: []string{"k8s-file", "none"}},
-	{name: "log-opt", values: []string{"max-size=1mb", "novalue"}},
+	{name: "log-driver", values: []string{"k8s-file", "none", "passthrough", "json-file", "syslog"}},
+	{name: "log-opt", values: []string{"max-size=1mb", "novalue", "max-size=x", "path=/x", "tag={{.ID}}", "driver=none"}},
 	{name: "memory", short: "m", values: []string{"512m", "1.5g", "1g", "0", "abc", "100000000", "2GiB", "-1"}},
 	{name: "memory-reservation", values: []string{"128m", "4g", "x"}},
 	{name: "memory-swap", values: []string{"768m", "-1", "256m", "x", "0"}},
@@ -150,6 +157,7 @@ var rules = []rule{
 	{name: "user", short: "u", values: []string{
 		"svc", "svc:disk", "1000", "1000:1000", "4242", "4242:4343", "ghost", "svc:ghosts", "root", "0", "0:0", ":disk", "root:6", "1001:video", "nobody:",
 	}},
+	{name: "userns", values: []string{"host", ""}},
 	{name: "uts", values: []string{"host", "private", "ns:/proc/self/ns/uts", "x"}},
 	{name: "volume", short: "v", values: []string{
 		"@DIR@/dir:/payload", "@DIR@/dir:/payload:ro", "@DIR@/file.txt:/etc/payload.txt:ro,noexec", "/dev:/dev", "/:/host:ro,rslave", "./dir:/a", "../x:/a",
@@ -182,21 +190,43 @@ func (s optionSet) String() string {
 func drawSet(t *rapid.T, replace *strings.Replacer) optionSet {
 	network := rapid.SampledFrom([]string{"--network=host", "--net=none", "--network host", "--net ns:/proc/self/ns/net"}).Draw(t, "network")
 	set := optionSet{
-		words: strings.Fields(network),
+		words: strings.Fields(replace.Replace(network)),
 		image: images[uniform(t, len(images))],
 		v2:    rapid.Bool().Draw(t, "cgroup v2"),
 	}
 	for range rapid.IntRange(1, 6).Draw(t, "options") {
-		words := drawUse(t)
+		r := rules[uniform(t, len(rules))]
+		words := drawRule(t, r)
 		for i := range words {
 			words[i] = replace.Replace(words[i])
 		}
+		if *mutate && !unmutated[r.name] && uniform(t, 2) == 0 {
+			last := len(words) - 1
+			words[last] = mutated(t, words[last])
+		}
 		set.words = append(set.words, words...)
 	}
+	set.giveInit(replace)
 	if rapid.IntRange(0, 3).Draw(t, "command") == 0 {
 		set.command = rapid.SampledFrom([][]string{{"/bin/true"}, {"--flag", "-v", "/x:/y"}, {"/sbin/init"}}).Draw(t, "words")
 	}
 	return set
+}
+
+// giveInit puts an --init-path before an --init without one, since a machine may have
+// no binary of podman's choice; careen needs none.
+func (s *optionSet) giveInit(replace *strings.Replacer) {
+	for _, word := range s.words {
+		if strings.HasPrefix(word, "--init-path") {
+			return
+		}
+	}
+	for _, word := range s.words {
+		if strings.HasPrefix(word, "--init") {
+			s.words = append([]string{"--init-path=" + replace.Replace(placeDir+"/init")}, s.words...)
+			return
+		}
+	}
 }
 
 // uniform draws an index below n. rapid's own numbers lean to small ones, which
@@ -212,9 +242,8 @@ func uniform(t *rapid.T, n int) int {
 	return index % n
 }
 
-// drawUse draws one option in one of its spellings.
-func drawUse(t *rapid.T) []string {
-	r := rules[uniform(t, len(rules))]
+// drawRule draws one use of an option in one of its spellings.
+func drawRule(t *rapid.T, r rule) []string {
 	name := "--" + rapid.SampledFrom(append([]string{r.name}, r.aliases...)).Draw(t, "name")
 	if r.values == nil {
 		forms := []string{name, name, name + "=true", name + "=false", name + "=1", name + "=F", name + "=maybe"}
@@ -235,4 +264,35 @@ func drawUse(t *rapid.T) []string {
 		}
 	}
 	return rapid.SampledFrom(forms).Draw(t, "form")
+}
+
+// unmutated are options whose wrong values differ on purpose (see oci.Differences),
+// or make podman ask a registry.
+var unmutated = map[string]bool{"personality": true, "oom-score-adj": true, "platform": true, "pull": true}
+
+// mutated changes one character of the value in word, which may be --name=value:
+// it comes upon values that nobody thinks of.
+func mutated(t *rapid.T, word string) string {
+	start := 0
+	if strings.HasPrefix(word, "-") {
+		start = strings.Index(word, "=") + 1
+		if start == 0 {
+			return word
+		}
+	}
+	value := word[start:]
+	at := uniform(t, len(value)+1)
+	insert := pick(t, ", : = / . .. - + 0 1 9 k m G s a A _ @ * \\ ' \" $ # % { [ ; true :: ,, ns: é")
+	switch {
+	case at == len(value) || uniform(t, 3) == 0:
+		value = value[:at] + insert + value[at:]
+	case uniform(t, 2) == 0:
+		value = value[:at] + value[at+1:]
+	default:
+		value = value[:at] + insert + value[at+1:]
+	}
+	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+		return word
+	}
+	return word[:start] + value
 }

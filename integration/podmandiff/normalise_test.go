@@ -109,6 +109,11 @@ func (s side) dropPodman(run *oci.Run) {
 		env = append(env, text)
 	}
 	process["env"] = env
+	for i, word := range list(process["args"]) {
+		if i == 0 && word == "/run/podman-init" {
+			list(process["args"])[i] = "/run/careen-init"
+		}
+	}
 	asked := make(map[string]bool)
 	for _, limit := range run.Options.Resources.Rlimits {
 		asked[limit.Type] = true
@@ -231,6 +236,9 @@ func (s side) mounts() []any {
 		source, _ := mount["source"].(string)
 		if destination == "/run/.containerenv" || destination == "/run/secrets" {
 			continue
+		}
+		if destination == "/run/podman-init" {
+			destination = "/run/careen-init"
 		}
 		entry := object{"destination": destination, "type": mount["type"], "source": source}
 		options := []string{}

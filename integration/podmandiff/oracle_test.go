@@ -2,6 +2,7 @@ package podmandiff
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -80,9 +82,13 @@ func newPodman(t *testing.T) *podman {
 	return p
 }
 
+// commandTime is when a podman that hangs is killed, which then counts as refused
+// and is tried again.
+const commandTime = 2 * time.Minute
+
 // command returns podman with its global options, in a mount namespace with
 // cgroup2 if that is asked for.
-func (p *podman) command(v2 bool, args ...string) *exec.Cmd {
+func (p *podman) command(ctx context.Context, v2 bool, args ...string) *exec.Cmd {
 	global := []string{
 		"--root", filepath.Join(p.dir, "root"), "--runroot", filepath.Join(p.dir, "runroot"), "--tmpdir",
 		filepath.Join(p.dir, "tmp"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
@@ -90,10 +96,10 @@ func (p *podman) command(v2 bool, args ...string) *exec.Cmd {
 	}
 	args = append(global, args...)
 	if !v2 || p.hostV2 {
-		return exec.Command("podman", args...)
+		return exec.CommandContext(ctx, "podman", args...)
 	}
 	script := `mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec podman "$@"`
-	return exec.Command("unshare", append([]string{"-m", "sh", "-c", script, "sh"}, args...)...)
+	return exec.CommandContext(ctx, "unshare", append([]string{"-m", "sh", "-c", script, "sh"}, args...)...)
 }
 
 // run gives one command line to podman. A container that podman failed to remove
@@ -101,7 +107,9 @@ func (p *podman) command(v2 bool, args ...string) *exec.Cmd {
 func (p *podman) run(t fataler, words []string, environ map[string]string, workDir string, v2 bool) capture {
 	got := p.runOnce(t, words, environ, workDir, v2)
 	if got.refused && strings.Contains(got.stderr, "is already in use") {
-		_ = p.command(false, "rm", "--all", "--force", "--time=0").Run()
+		ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+		defer cancel()
+		_ = p.command(ctx, false, "rm", "--all", "--force", "--time=0").Run()
 		got = p.runOnce(t, words, environ, workDir, v2)
 	}
 	return got
@@ -116,7 +124,10 @@ func (p *podman) runOnce(t fataler, words []string, environ map[string]string, w
 	for _, entry := range entries {
 		_ = os.Remove(filepath.Join(out, entry.Name()))
 	}
-	command := p.command(v2, append([]string{"run", "--rm"}, words...)...)
+	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+	defer cancel()
+	command := p.command(ctx, v2, append([]string{"run", "--rm"}, words...)...)
+	command.WaitDelay = time.Second
 	for name, value := range environ {
 		command.Env = append(command.Env, name+"="+value)
 	}
@@ -235,7 +246,7 @@ func (i *testImage) load(t *testing.T, p *podman) {
 	for _, change := range i.config.changes() {
 		args = append(args, "--change", change)
 	}
-	output, err = p.command(false, append(args, archive, i.reference())...).CombinedOutput()
+	output, err = p.command(t.Context(), false, append(args, archive, i.reference())...).CombinedOutput()
 	require.NoError(t, err, string(output))
 }
 
