@@ -1,50 +1,17 @@
 package oci_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sort"
-	"strings"
 	"testing"
 
 	"github.com/careen-project/careen/oci"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/careen-project/careen/oci/conformance"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/stretchr/testify/require"
 )
-
-// podmanCase is one file of testdata/conformance/cases: an option set and what the
-// real podman 4.3.1 made of it. Its README says how it was taken and normalised.
-type podmanCase struct {
-	Name       string              `json:"name"`
-	RunOptions string              `json:"run_options"`
-	Flags      []string            `json:"flags"`
-	Command    []string            `json:"command"`
-	Image      string              `json:"image"`
-	Config     caseImage           `json:"image_config"`
-	HostEnv    map[string]string   `json:"host_env"`
-	Devices    map[string]string   `json:"host_devices"`
-	Mounts     map[string][]string `json:"host_mounts"`
-	CgroupHost string              `json:"cgroup_host"`
-	Expect     map[string]any      `json:"expect"`
-	ExpectV2   map[string]any      `json:"expect_cgroup2"`
-}
-
-type caseImage struct {
-	Entrypoint []string          `json:"entrypoint"`
-	Cmd        []string          `json:"cmd"`
-	Env        []string          `json:"env"`
-	WorkDir    string            `json:"workdir"`
-	User       string            `json:"user"`
-	StopSignal string            `json:"stop_signal"`
-	Labels     map[string]string `json:"labels"`
-	Volumes    []string          `json:"volumes"`
-	Files      map[string]string `json:"files"`
-	Dirs       []string          `json:"dirs"`
-	Symlinks   map[string]string `json:"symlinks"`
-}
 
 const (
 	caseDir      = "testdata/conformance"
@@ -53,6 +20,8 @@ const (
 	containerID  = "0123456789ab" + "cdef0123456789abcdef" + "0123456789abcdef0123456789abcdef"
 	nodeHostname = "metal-7"
 	bridgeNS     = "/run/netns/bridge"
+	runDir       = "/run/careen/runs/x"
+	volumeDir    = "/store/volumes"
 )
 
 // laterStages are cases that are refused elsewhere: an image is looked for by the
@@ -63,20 +32,17 @@ var laterStages = map[string]bool{
 
 func loadCases(t *testing.T) []podmanCase {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(caseDir, "cases", "*.json"))
+	loaded, err := conformance.Load(caseDir, fixtures, scratch)
 	require.NoError(t, err)
-	require.NotEmpty(t, files)
 	var cases []podmanCase
-	for _, file := range files {
-		content, err := os.ReadFile(file)
-		require.NoError(t, err)
-		text := strings.NewReplacer("@FIX@", fixtures, "@TMP@", scratch).Replace(string(content))
-		var c podmanCase
-		require.NoError(t, json.Unmarshal([]byte(text), &c), file)
-		cases = append(cases, c)
+	for _, c := range loaded {
+		cases = append(cases, podmanCase{c})
 	}
 	return cases
 }
+
+// podmanCase is a case of the corpus with a node made up for it.
+type podmanCase struct{ conformance.Case }
 
 // TestConformance runs every option set of the corpus on cgroup v1 and v2 and
 // compares the result with podman's, except for what oci.Differences lists.
@@ -90,7 +56,7 @@ func TestConformance(t *testing.T) {
 	passed, differ := 0, 0
 	for _, c := range loadCases(t) {
 		t.Run(c.Name, func(t *testing.T) {
-			failures := c.compareAll(t)
+			failures := c.compareAll()
 			if reason, ok := listed[c.Name]; ok {
 				delete(listed, c.Name)
 				differ++
@@ -106,18 +72,15 @@ func TestConformance(t *testing.T) {
 }
 
 // compareAll runs the case in all variants and returns what differs.
-func (c podmanCase) compareAll(t *testing.T) []string {
+func (c podmanCase) compareAll() []string {
 	var failures []string
 	for _, version := range []string{"v1", "v2"} {
-		expect := c.Expect
-		if version == "v2" && c.CgroupHost == "v1" && c.ExpectV2 != nil {
-			expect = mergePatch(c.Expect, c.ExpectV2).(map[string]any)
-		}
-		if c.CgroupHost != version && c.CgroupHost == "v2" {
-			continue
-		}
-		for _, network := range c.networks() {
-			for _, difference := range c.compare(t, version, network, copyJSON(t, expect)) {
+		for _, network := range c.Networks(bridgeNS) {
+			expect := c.Wanted(version)
+			if expect == nil {
+				continue
+			}
+			for _, difference := range c.compare(version, network, expect) {
 				failures = append(failures, fmt.Sprintf("%s %s: %s", version, network, difference))
 			}
 		}
@@ -125,24 +88,7 @@ func (c podmanCase) compareAll(t *testing.T) []string {
 	return failures
 }
 
-// networks returns what to put before the options of a case that names no network,
-// since careen's default is the node's: a namespace of its own, which is what podman's
-// bridge is to a container, and none.
-func (c podmanCase) networks() []string {
-	dns := false
-	for _, flag := range c.Flags {
-		if strings.HasPrefix(flag, "--net") {
-			return []string{""}
-		}
-		dns = dns || strings.HasPrefix(flag, "--dns")
-	}
-	if dns {
-		return []string{"--network=ns:" + bridgeNS}
-	}
-	return []string{"--network=ns:" + bridgeNS, "--network=none"}
-}
-
-func (c podmanCase) compare(t *testing.T, version, network string, expect map[string]any) []string {
+func (c podmanCase) compare(version, network string, expect map[string]any) []string {
 	words := append([]string{}, c.Flags...)
 	if network != "" {
 		words = append([]string{network}, words...)
@@ -169,8 +115,12 @@ func (c podmanCase) compare(t *testing.T, version, network string, expect map[st
 	if expect["process"] == nil {
 		return nil
 	}
-	adjustExpected(expect, network, run)
-	return diffJSON("", expect, copyJSON(t, normalise(plan, run, expect)))
+	conformance.Adjust(expect, network, run)
+	result := conformance.Result{
+		Spec: plan.Spec, Plan: plan, Run: run, ID: containerID, Hostname: nodeHostname,
+		RunDir: runDir, VolumeDir: volumeDir, BridgeNS: bridgeNS,
+	}
+	return conformance.Diff("", expect, result.Normalise(expect))
 }
 
 // build runs the case as careen does.
@@ -185,28 +135,15 @@ func (c podmanCase) build(words []string, version string) (*oci.Plan, *oci.Run, 
 		return nil, nil, err
 	}
 	plan, err := run.Build(oci.BuildInput{
-		ID: containerID, Host: host, Environ: environ, Dir: "/run/careen/runs/x", VolumeDir: "/store/volumes",
+		ID: containerID, Host: host, Environ: environ, Dir: runDir, VolumeDir: volumeDir,
 		InitPath: "/usr/bin/careen", RootFS: "/rootfs", Node: testNode(version == "v2"),
-		Image: oci.Image{Reference: c.Image, Files: c.Config.files(), Config: c.Config.image()},
+		Image: oci.Image{Reference: c.Image, Files: imageFiles(c.Config), Config: c.Config.Image()},
 	})
 	return plan, run, err
 }
 
-func (i caseImage) image() ocispec.Image {
-	config := ocispec.ImageConfig{
-		Entrypoint: i.Entrypoint, Cmd: i.Cmd, Env: i.Env, WorkingDir: i.WorkDir, User: i.User, Labels: i.Labels,
-		StopSignal: i.StopSignal,
-	}
-	for _, volume := range i.Volumes {
-		if config.Volumes == nil {
-			config.Volumes = make(map[string]struct{})
-		}
-		config.Volumes[volume] = struct{}{}
-	}
-	return ocispec.Image{Config: config}
-}
-
-func (i caseImage) files() oci.Files {
+// files are the image's own files.
+func imageFiles(i conformance.CaseImage) oci.Files {
 	root := newFakeHost()
 	root.dir("/bin")
 	root.dir("/tmp")

@@ -1,35 +1,14 @@
-package oci_test
+package conformance
 
 import (
 	"encoding/json"
 	"fmt"
 	"reflect"
 	"sort"
-	"testing"
-
-	"github.com/stretchr/testify/require"
 )
 
-func contains(list []string, s string) bool {
-	for _, element := range list {
-		if element == s {
-			return true
-		}
-	}
-	return false
-}
-
-func copyJSON(t *testing.T, v any) map[string]any {
-	t.Helper()
-	content, err := json.Marshal(v)
-	require.NoError(t, err)
-	var out map[string]any
-	require.NoError(t, json.Unmarshal(content, &out))
-	return out
-}
-
-// mergePatch is RFC 7386.
-func mergePatch(target, patch any) any {
+// MergePatch applies an RFC 7386 patch.
+func MergePatch(target, patch any) any {
 	changes, ok := patch.(map[string]any)
 	if !ok {
 		return patch
@@ -45,13 +24,13 @@ func mergePatch(target, patch any) any {
 			delete(out, name)
 			continue
 		}
-		out[name] = mergePatch(out[name], value)
+		out[name] = MergePatch(out[name], value)
 	}
 	return out
 }
 
-// diffJSON lists the members that differ between what is wanted and what is there.
-func diffJSON(where string, want, got any) []string {
+// Diff lists the members that differ between what is wanted and what is there.
+func Diff(where string, want, got any) []string {
 	wantObject, ok1 := want.(map[string]any)
 	gotObject, ok2 := got.(map[string]any)
 	if ok1 && ok2 {
@@ -64,7 +43,7 @@ func diffJSON(where string, want, got any) []string {
 		}
 		var out []string
 		for name := range names {
-			out = append(out, diffJSON(where+"/"+name, wantObject[name], gotObject[name])...)
+			out = append(out, Diff(where+"/"+name, wantObject[name], gotObject[name])...)
 		}
 		sort.Strings(out)
 		return out

@@ -1,7 +1,8 @@
-package oci_test
+package conformance
 
 import (
 	"encoding/json"
+	"slices"
 	"sort"
 	"strings"
 
@@ -9,12 +10,14 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// newMasks are masked by careen as by newer podman, and not by podman 4.3.1.
-var newMasks = []string{"/proc/interrupts", "/sys/devices/virtual/powercap"}
+// newMask is true for what careen masks as newer podman does, and podman 4.3.1 not.
+func newMask(file string) bool {
+	return file == "/proc/interrupts" || file == "/sys/devices/virtual/powercap" || strings.HasSuffix(file, "/thermal_throttle")
+}
 
-// adjustExpected applies to podman's result the differences that concern every
-// case; oci.Differences has the reasons.
-func adjustExpected(expect map[string]any, network string, run *oci.Run) {
+// Adjust applies to podman's result the differences that concern every case;
+// oci.Differences has the reasons. network is what was put before the options.
+func Adjust(expect map[string]any, network string, run *oci.Run) {
 	process := expect["process"].(map[string]any)
 	var env []any
 	for _, entry := range process["env"].([]any) {
@@ -56,34 +59,51 @@ func adjustExpected(expect map[string]any, network string, run *oci.Run) {
 	}
 }
 
-// normalise writes a plan in the corpus's form. expect decides which optional parts
-// are compared.
-func normalise(plan *oci.Plan, run *oci.Run, expect map[string]any) map[string]any {
-	spec := plan.Spec
+// Result is what careen made of one option set.
+type Result struct {
+	Spec *specs.Spec
+	// Plan is nil when only the spec is known, as from careen spec.
+	Plan *oci.Plan
+	Run  *oci.Run
+	// ID and Hostname are the container's id and the node's name; they become words.
+	ID, Hostname string
+	// RunDir and VolumeDir are where careen keeps generated files and named volumes.
+	RunDir, VolumeDir string
+	// BridgeNS is the path of the network namespace that stands for podman's bridge.
+	BridgeNS string
+}
+
+// Normalise writes a result in the corpus's form. expect decides which optional parts
+// are compared; without a plan container and files are left out.
+func (r Result) Normalise(expect map[string]any) map[string]any {
+	spec, plan, run := r.Spec, r.Plan, r.Run
 	out := map[string]any{
 		"process":     normalProcess(spec.Process, expect["process"].(map[string]any), run),
 		"root":        map[string]any{"readonly": spec.Root.Readonly},
-		"mounts":      normalMounts(plan),
-		"linux":       normalLinux(plan, run, expect["linux"].(map[string]any)),
+		"mounts":      r.mounts(),
+		"linux":       r.linux(expect["linux"].(map[string]any)),
 		"annotations": spec.Annotations,
-		"container":   normalContainer(plan, run, expect["container"].(map[string]any)),
 		"hostname":    nil,
 	}
 	if spec.Hostname != "" {
 		out["hostname"] = spec.Hostname
 	}
-	if files, ok := expect["files"].(map[string]any); ok {
-		out["files"] = normalFiles(plan, files)
+	if plan != nil {
+		out["container"] = normalContainer(plan, run, expect["container"].(map[string]any))
+		if files, ok := expect["files"].(map[string]any); ok {
+			out["files"] = normalFiles(plan, files)
+		}
 	}
-	return replaceStrings(out).(map[string]any)
+	return r.replaceNames(out)
 }
 
-func replaceStrings(v any) any {
+// replaceNames puts words for the container's id and the node's name.
+func (r Result) replaceNames(v any) map[string]any {
 	content, _ := json.Marshal(v)
 	text := strings.NewReplacer(
-		containerID, "<cid>", containerID[:32], "<cid:32>", containerID[:12], "<cid>", nodeHostname, "<host>",
+		r.ID, "<cid>", r.ID[:32], "<cid:32>", r.ID[:12], "<cid>", `"`+r.Hostname+`"`, `"<host>"`,
 	).Replace(string(content))
-	var out any
+	var out map[string]any
 	_ = json.Unmarshal([]byte(text), &out)
 	return out
 }
@@ -132,9 +152,9 @@ func normalCaps(caps []string) []string {
 	return sorted
 }
 
-func normalMounts(plan *oci.Plan) []any {
+func (r Result) mounts() []any {
 	var out []any
-	for _, m := range plan.Spec.Mounts {
+	for _, m := range r.Spec.Mounts {
 		options := append([]string{}, m.Options...)
 		entry := map[string]any{"destination": m.Destination, "type": m.Type}
 		switch {
@@ -146,16 +166,16 @@ func normalMounts(plan *oci.Plan) []any {
 			entry["source"] = m.Source
 			for i, option := range options {
 				for _, name := range []string{"upperdir=", "workdir="} {
-					if strings.HasPrefix(option, name+"/run/careen/runs/") {
+					if strings.HasPrefix(option, name+r.RunDir+"/") {
 						options[i] = name + "<engine>"
 					}
 				}
 			}
-		case strings.HasPrefix(m.Source, "/store/volumes/"):
-			entry["volume"] = strings.TrimPrefix(m.Source, "/store/volumes/")
-		case strings.HasPrefix(m.Source, "/run/careen/runs/x/volumes/"):
+		case strings.HasPrefix(m.Source, r.VolumeDir+"/"):
+			entry["volume"] = strings.TrimPrefix(m.Source, r.VolumeDir+"/")
+		case strings.HasPrefix(m.Source, r.RunDir+"/volumes/"):
 			entry["volume"] = "<anonymous>"
-		case strings.HasPrefix(m.Source, "/run/careen/runs/x/"):
+		case strings.HasPrefix(m.Source, r.RunDir+"/"):
 			entry["engine_source"] = true
 		default:
 			entry["source"] = m.Source
@@ -170,12 +190,12 @@ func normalMounts(plan *oci.Plan) []any {
 	return out
 }
 
-func normalLinux(plan *oci.Plan, run *oci.Run, expect map[string]any) map[string]any {
-	linux := plan.Spec.Linux
+func (r Result) linux(expect map[string]any) map[string]any {
+	linux, run := r.Spec.Linux, r.Run
 	namespaces := []any{}
 	for _, ns := range linux.Namespaces {
 		entry := map[string]any{"type": string(ns.Type)}
-		if ns.Path != "" && ns.Path != bridgeNS {
+		if ns.Path != "" && ns.Path != r.BridgeNS {
 			entry["path"] = ns.Path
 		}
 		namespaces = append(namespaces, entry)
@@ -185,7 +205,7 @@ func normalLinux(plan *oci.Plan, run *oci.Run, expect map[string]any) map[string
 	})
 	masked := []string{}
 	for _, file := range linux.MaskedPaths {
-		if !contains(newMasks, file) || contains(run.Options.Security.Mask, file) {
+		if !newMask(file) || slices.Contains(run.Options.Security.Mask, file) {
 			masked = append(masked, file)
 		}
 	}
@@ -249,7 +269,7 @@ var defaultAllowed = func() map[string]bool {
 	if err != nil {
 		panic(err)
 	}
-	input := oci.BuildInput{ID: containerID, Node: testNode(false)}
+	input := oci.BuildInput{ID: strings.Repeat("0", 64), Node: oci.Node{Capabilities: oci.AllCapabilities(), SeccompArch: "amd64", Seccomp: true}}
 	input.Image.Config.Config.Cmd = []string{"x"}
 	plan, err := run.Build(input)
 	if err != nil {
