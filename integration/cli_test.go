@@ -197,3 +197,30 @@ func commandLines(t *testing.T) (all []string) {
 	}
 	return all
 }
+
+// TestRunsAreFoundByName: commands take a run's id, the beginning of it, and the
+// name that --name gave; of several with one name, the newest.
+func TestRunsAreFoundByName(t *testing.T) {
+	agent, image := node(t)
+	for _, text := range []string{"older", "newer"} {
+		got := agent.Careen("run", "--name", "probe", "--tls-verify=false", image, "echo", text)
+		require.Zero(t, got.Code, "%s", got)
+	}
+	assert.Equal(t, "newer\n", agent.Careen("logs", "probe").Stdout)
+	var run api.Run
+	require.NoError(t, json.Unmarshal([]byte(agent.Careen("inspect", "probe").Stdout), &run))
+	assert.Equal(t, "newer\n", agent.Careen("logs", run.ID[:8]).Stdout)
+	assert.Equal(t, "succeeded\n", agent.Careen("wait", "probe").Stdout)
+
+	got := agent.Careen("logs", "nothing")
+	assert.Equal(t, 1, got.Code, "%s", got)
+	assert.Contains(t, got.Stderr, "cannot find run nothing")
+
+	// A shell completes them as well, and steps and images.
+	assert.Contains(t, agent.Careen("__complete", "logs", "pro").Stdout, "probe\tsucceeded, "+image)
+	assert.Contains(t, agent.Careen("__complete", "rmi", "").Stdout, image)
+	assert.Contains(t, agent.Careen("__complete", "step", "run", "gen").Stdout, "generic_container_step\n")
+
+	assert.Equal(t, "probe\n", agent.Careen("rm", "probe").Stdout)
+	assert.Equal(t, "older\n", agent.Careen("logs", "probe").Stdout)
+}

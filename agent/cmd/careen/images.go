@@ -89,7 +89,7 @@ func (a *app) imagesCommand() *cobra.Command {
 
 func (a *app) rmiCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "rmi IMAGE...", Short: "Remove images by name, digest or id", Args: cobra.MinimumNArgs(1),
+		Use: "rmi IMAGE...", Short: "Remove images by name, digest or id", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, ref := range args {
 				err := a.client().RemoveImage(cmd.Context(), ref)

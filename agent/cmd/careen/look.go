@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -72,21 +73,21 @@ func exitText(run api.Run) string {
 func (a *app) inspectCommand() *cobra.Command {
 	var spec bool
 	cmd := &cobra.Command{
-		Use: "inspect RUN", Short: "Show all that is known of a run, as JSON", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Use: "inspect RUN", Short: "Show all that is known of a run, as JSON", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if spec {
-				doc, err := a.client().Spec(cmd.Context(), args[0])
+				doc, err := a.client().Spec(ctx, id)
 				if err != nil {
 					return err
 				}
 				return a.console.json(doc)
 			}
-			run, err := a.client().Run(cmd.Context(), args[0])
+			run, err := a.client().Run(ctx, id)
 			if err != nil {
 				return err
 			}
 			return a.console.json(run)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&spec, "spec", false, "the runtime-spec of its container instead")
 	return cmd
@@ -98,18 +99,19 @@ func (a *app) logsCommand() *cobra.Command {
 		tail       int
 		timestamps bool
 		raw        bool
+		cmd        *cobra.Command
 	)
-	cmd := &cobra.Command{
-		Use: "logs [flags] RUN", Short: "Show a run's output, while it runs and after", Args: cobra.ExactArgs(1),
+	cmd = &cobra.Command{
+		Use: "logs [flags] RUN", Short: "Show a run's output, while it runs and after", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
 		Long: `Show what a run's container wrote. On a terminal, control characters are shown
 rather than sent; --raw sends them.`,
 		Example: "  careen logs -f RUN\n  careen logs --tail 20 --stream stderr RUN",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if cmd.Flags().Changed("tail") {
 				opts.Tail = &tail
 			}
 			guard := !raw && isTerminal(a.console.out)
-			return a.client().Logs(cmd.Context(), args[0], opts, func(l api.LogLine, text []byte) error {
+			return a.client().Logs(ctx, id, opts, func(l api.LogLine, text []byte) error {
 				line := string(text)
 				if guard {
 					line = clean(line)
@@ -123,7 +125,7 @@ rather than sent; --raw sends them.`,
 				_, err := io.WriteString(a.console.out, line)
 				return err
 			})
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&opts.Follow, "follow", "f", false, "go on until the run has ended")
@@ -136,18 +138,18 @@ rather than sent; --raw sends them.`,
 
 func (a *app) eventsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "events RUN", Short: "Follow a run's events, one JSON document a line", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.client().Events(cmd.Context(), args[0], 0, func(e api.Event) error { return jsonLine(a.console.out, e) })
-		},
+		Use: "events RUN", Short: "Follow a run's events, one JSON document a line", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		RunE: a.ofRun(func(ctx context.Context, id string) error {
+			return a.client().Events(ctx, id, 0, func(e api.Event) error { return jsonLine(a.console.out, e) })
+		}),
 	}
 }
 
 func (a *app) waitCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "wait RUN", Short: "Wait for the end of a run and exit with its exit code", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			run, err := a.client().Wait(cmd.Context(), args[0])
+		Use: "wait RUN", Short: "Wait for the end of a run and exit with its exit code", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		RunE: a.ofRun(func(ctx context.Context, id string) error {
+			run, err := a.client().Wait(ctx, id)
 			if err != nil {
 				return err
 			}
@@ -159,7 +161,7 @@ func (a *app) waitCommand() *cobra.Command {
 				fmt.Fprintln(a.console.out, run.State)
 			}
 			return a.finish(run, attachment{})
-		},
+		}),
 	}
 	a.outputFlag(cmd)
 	return cmd
@@ -168,14 +170,14 @@ func (a *app) waitCommand() *cobra.Command {
 func (a *app) abortCommand() *cobra.Command {
 	var req api.AbortRequest
 	cmd := &cobra.Command{
-		Use: "abort RUN", Short: "End a run: stop signal, grace period, SIGKILL", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			run, err := a.client().Abort(cmd.Context(), args[0], req)
+		Use: "abort RUN", Short: "End a run: stop signal, grace period, SIGKILL", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		RunE: a.ofRun(func(ctx context.Context, id string) error {
+			run, err := a.client().Abort(ctx, id, req)
 			if err == nil {
 				fmt.Fprintln(a.console.out, run.State)
 			}
 			return err
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Reason, "reason", "", "why, for the record")
@@ -186,13 +188,17 @@ func (a *app) abortCommand() *cobra.Command {
 
 func (a *app) rmCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "rm RUN...", Short: "Forget runs that have ended, with their output", Args: cobra.MinimumNArgs(1),
+		Use: "rm RUN...", Short: "Forget runs that have ended, with their output", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, id := range args {
+			for _, given := range args {
+				id, err := a.which(cmd.Context(), given)
+				if err != nil {
+					return err
+				}
 				if err := a.client().Delete(cmd.Context(), id); err != nil {
 					return err
 				}
-				fmt.Fprintln(a.console.out, id)
+				fmt.Fprintln(a.console.out, given)
 			}
 			return nil
 		},
@@ -202,13 +208,13 @@ func (a *app) rmCommand() *cobra.Command {
 func (a *app) collectCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "collect RUN", Short: "Make a tar of a run's logs, spec, events and the node's state", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Use: "collect RUN", Short: "Make a tar of a run's logs, spec, events and the node's state", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if file == "-" {
-				return a.client().Bundle(cmd.Context(), args[0], a.console.out)
+				return a.client().Bundle(ctx, id, a.console.out)
 			}
 			if file == "" {
-				file = "careen-" + args[0] + ".tar"
+				file = "careen-" + id + ".tar"
 			}
 			// Complete or not there at all: a half bundle misleads.
 			tmp, err := os.CreateTemp(filepath.Dir(file), ".careen-collect-")
@@ -216,7 +222,7 @@ func (a *app) collectCommand() *cobra.Command {
 				return writeError(file, err)
 			}
 			defer os.Remove(tmp.Name())
-			if err := a.client().Bundle(cmd.Context(), args[0], tmp); err != nil {
+			if err := a.client().Bundle(ctx, id, tmp); err != nil {
 				_ = tmp.Close()
 				return err
 			}
@@ -228,7 +234,7 @@ func (a *app) collectCommand() *cobra.Command {
 			}
 			fmt.Fprintln(a.console.out, file)
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "where to write it; - is standard output (default careen-RUN.tar)")
 	return cmd

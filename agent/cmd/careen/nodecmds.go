@@ -157,7 +157,8 @@ func (a *app) stepRunCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "run NAME [--args JSON]", Short: "Run a step as Ironic would, under the same policy", Args: cobra.ExactArgs(1),
-		Example: `  careen step run generic_container_step --args '{"container_url": "registry.example/diag:1"}'`,
+		ValidArgsFunction: a.completeSteps,
+		Example:           `  careen step run generic_container_step --args '{"container_url": "registry.example/diag:1"}'`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			req.Step, req.Route = names[0], "cli"
 			if args != "" {
