@@ -1,13 +1,17 @@
 package integration
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +21,25 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/harness"
+	"github.com/careen-project/careen/integration/registry"
 )
+
+// failpoints are the places between two steps of the agent, of its journal and of
+// the runtime below it. The campaign kills at each of them at least once.
+var failpoints = []string{
+	"agent.request-kept", "agent.before-record", "agent.after-record", "agent.image-ready", "agent.before-create",
+	"agent.after-create", "agent.spec-kept", "agent.before-start", "agent.after-start", "agent.before-exit",
+	"agent.before-delete", "agent.after-delete", "agent.log-kept", "agent.before-final", "agent.after-final",
+	"agent.before-audit", "agent.after-audit", "agent.events-kept", "agent.request-removed",
+	"journal.before-write", "journal.torn", "journal.before-sync", "journal.after-write",
+	"runtime.leased", "runtime.layer-made", "runtime.layer-mounted", "runtime.control-mounted",
+	"runtime.container-made", "runtime.task-made", "runtime.task-deleted", "runtime.container-deleted",
+	"runtime.layer-deleted", "runtime.dir-cleared",
+}
+
+// rareFailpoints come up once in some hundred records: they are armed in every life
+// of an agent until they have been met.
+var rareFailpoints = []string{"journal.compact-before-rename", "journal.compact-after-rename"}
 
 // campaign reads how often something is done: CI's number, or more by a variable.
 func campaign(t *testing.T, variable string, usual int) int {
@@ -31,13 +53,16 @@ func campaign(t *testing.T, variable string, usual int) int {
 	return n
 }
 
-// TestCrashCampaign kills the agent at random moments while it pulls, creates,
-// runs, stops and deletes. Each container leaves a line on the node as its first
-// act, as a flashed chip would: one that has two was run twice.
+// TestCrashCampaign kills agents with SIGKILL: at every failpoint, and at random
+// moments while they start, recover, pull, create, run, stop and delete. Each
+// container leaves a line on the node as its first act, as a flashed chip would, and
+// a result and an exit code of its own: at the end every run that was acknowledged
+// has just that, once, and nothing is left on the node.
 //
-// CAREEN_CAMPAIGN is the number of kills (10), CAREEN_SEED repeats a campaign.
+// Two campaigns go on side by side. CAREEN_CAMPAIGN is the number of kills of both
+// (200), CAREEN_SEED repeats what was drawn.
 func TestCrashCampaign(t *testing.T) {
-	kills := campaign(t, "CAREEN_CAMPAIGN", 10)
+	kills := campaign(t, "CAREEN_CAMPAIGN", 200)
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("CAREEN_SEED"); text != "" {
 		var err error
@@ -45,145 +70,277 @@ func TestCrashCampaign(t *testing.T) {
 		require.NoError(t, err)
 	}
 	t.Logf("CAREEN_SEED=%d CAREEN_CAMPAIGN=%d", seed, kills)
-	dice := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test that repeats
-	agent, image := node(t, harness.WithFlags("--queue", "64"))
-	effects := t.TempDir()
-
-	lines := []string{
-		"true", "exit 3", "usleep 50000", "usleep 300000; exit 4", "trap 'exit 0' TERM; sleep 30 & wait",
-		"trap '' TERM; while :; do usleep 10000; done",
-	}
-	var accepted []string
-	for kill := range kills {
-		for range 1 + dice.IntN(3) {
-			id := fmt.Sprintf("c%d", len(accepted))
-			req := shell(image, "echo x >> /effects/"+id+"; echo ran; "+lines[dice.IntN(len(lines))], "-v", effects+":/effects")
-			req.ID, req.Timeout = id, "2s"
-			req.RunOptions = append(req.RunOptions.([]string), "--stop-timeout=1")
-			if _, _, err := agent.Client.Submit(within(t, 20*time.Second), req); err != nil {
-				t.Fatalf("run %s was refused: %v", id, err)
+	for half := range uint64(2) {
+		t.Run(fmt.Sprint("half ", half+1), func(t *testing.T) {
+			t.Parallel()
+			c := newCrashes(t, rand.New(rand.NewPCG(seed, half)), half)
+			for c.kills < kills/2 {
+				c.life(t)
 			}
-			accepted = append(accepted, id)
-		}
-		if dice.IntN(4) == 0 {
-			// An abort may find any state; that it came too late is an answer too.
-			_, err := agent.Client.Abort(within(t, 20*time.Second), accepted[dice.IntN(len(accepted))], api.AbortRequest{Grace: "50ms"})
-			assert.Contains(t, []fault.Code{"", fault.Conflict}, fault.CodeOf(err), "%v", err)
-		}
-		time.Sleep(time.Duration(dice.IntN(600)) * time.Millisecond)
-		agent.Kill()
-		if kill%5 == 4 {
-			// A crash while the agent recovers from one.
-			agent.LaunchOnly()
-			time.Sleep(time.Duration(dice.IntN(200)) * time.Millisecond)
-			agent.Kill()
-		}
-		agent.Launch()
+			if len(c.rare) > 0 {
+				c.due = append(c.due, c.rare...)
+				c.rare = nil
+				c.life(t)
+			}
+			require.Empty(t, c.due, "failpoints that no agent came to; give CAREEN_CAMPAIGN more kills")
+			c.settle(t)
+		})
 	}
+}
 
-	outcomes := map[string]int{}
-	for _, id := range accepted {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		run, err := agent.Client.Wait(ctx, id)
+// crashes is one agent that is killed again and again, and who asks it for runs.
+type crashes struct {
+	agent   *harness.Agent
+	dice    *rand.Rand
+	image   string   // is in the store
+	pulled  []string // are pulled for each run and removed with it
+	effects string
+	asked   []*asked
+	// due are the failpoints still to be met, fired how often each was.
+	due, rare []string
+	fired     map[string]int
+	kills     int
+	written   int // of the agent's log
+}
+
+// asked is one run that the driver wants, and how it has to end.
+type asked struct {
+	req     api.RunRequest
+	exit    int
+	endless bool // ends by its limit only
+	taken   bool // the agent said so
+	aborted bool // an abort may have been heard
+}
+
+func newCrashes(t *testing.T, dice *rand.Rand, half uint64) *crashes {
+	harness.NeedRoot(t)
+	c := &crashes{dice: dice, effects: t.TempDir(), fired: map[string]int{}}
+	reg := registry.Start(t)
+	c.image, _ = reg.Push(t, tag, harness.Busybox(t))
+	for i := range 2 {
+		image := harness.Busybox(t, []registry.Entry{registry.File("own", strings.Repeat(itoa(i), 100_000))})
+		ref, _ := reg.Push(t, fmt.Sprintf("own:%d", i), image)
+		c.pulled = append(c.pulled, ref)
+	}
+	for i, name := range failpoints {
+		if uint64(i%2) == half {
+			c.due = append(c.due, name)
+		}
+	}
+	c.rare = rareFailpoints[half : half+1]
+	c.agent = harness.Start(t, harness.WithFlags("--queue", "64"))
+	got := c.agent.Careen("pull", "--tls-verify=false", c.image)
+	require.Zero(t, got.Code, "%s", got)
+	c.agent.Kill()
+	return c
+}
+
+// life has one agent live and die.
+func (c *crashes) life(t *testing.T) {
+	var armed []string
+	if len(c.due) > 0 {
+		armed = append(armed, c.due[0])
+	} else if c.dice.IntN(2) == 0 {
+		armed = append(armed, fmt.Sprintf("%s=%d", failpoints[c.dice.IntN(len(failpoints))], 1+c.dice.IntN(4)))
+	}
+	for _, name := range c.rare {
+		armed = append(armed, name)
+	}
+	c.agent.SetEnv("CAREEN_FAILPOINT=" + strings.Join(armed, ","))
+	c.agent.LaunchOnly()
+	span := time.Duration(c.dice.IntN(500)) * time.Millisecond
+	switch {
+	case len(c.due) > 0:
+		span = 30 * time.Second // until it has come to its failpoint
+	case c.dice.IntN(4) == 0:
+		span /= 6 // while it starts, or recovers from the crash before
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var driver sync.WaitGroup
+	driver.Go(func() { c.drive(ctx) })
+	select {
+	case <-c.agent.Exited():
+	case <-time.After(span):
+	}
+	c.agent.Kill()
+	cancel()
+	driver.Wait()
+	c.kills++
+	if c.kills%100 == 0 {
+		// Seen by who waits for a long campaign with go test -v.
+		fmt.Printf("%s: %d kills, %d runs\n", t.Name(), c.kills, len(c.asked))
+	}
+	c.took(t)
+}
+
+var firedLine = regexp.MustCompile(`killed at failpoint (\S+)`)
+
+// took takes note of what ended the last agent.
+func (c *crashes) took(t *testing.T) {
+	said, written := c.agent.LogSince(c.written)
+	c.written = written
+	require.NotContains(t, said, "panic")
+	m := firedLine.FindStringSubmatch(said)
+	if m == nil {
+		return
+	}
+	c.fired[m[1]]++
+	if len(c.due) > 0 && c.due[0] == m[1] {
+		c.due = c.due[1:]
+	}
+	if len(c.rare) > 0 && c.rare[0] == m[1] {
+		c.rare = nil
+	}
+}
+
+// drive asks for runs, asks again for those there are, and aborts some, until the
+// agent is gone.
+func (c *crashes) drive(ctx context.Context) {
+	for ctx.Err() == nil {
+		want, again := c.pick()
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
+		run, _, err := c.agent.Client.Submit(short, want.req)
+		if err == nil {
+			want.taken = true
+			if !again && c.dice.IntN(8) == 0 {
+				// An abort may find any state; that it came too late is an answer too.
+				_, err := c.agent.Client.Abort(short, want.req.ID, api.AbortRequest{Grace: "50ms"})
+				want.aborted = fault.CodeOf(err) != fault.Conflict
+			}
+		}
+		pause := 2 * time.Millisecond
+		if run.QueuePosition > 2 {
+			pause = 100 * time.Millisecond
+		}
+		if err == nil && c.dice.IntN(3) == 0 {
+			// Somebody who waits is there in most crashes.
+			_, _ = c.agent.Client.WaitOnce(short, want.req.ID, 200*time.Millisecond)
+		}
 		cancel()
-		require.NoError(t, err, "run %s has no end", id)
-		require.True(t, run.State.Final(), "run %s is %s", id, run.State)
-		require.NotNil(t, run.Outcome, id)
-		outcomes[string(run.State)+" "+run.Outcome.Code]++
-		if run.Outcome.Code == string(fault.Signalled) {
-			// Nobody sends signals here but careen, which knows why it does.
-			t.Errorf("run %s: %s (stop reason %q)", id, run.Outcome.Message, run.StopReason)
-		}
-		data, err := os.ReadFile(filepath.Join(effects, id))
-		had := strings.Count(string(data), "x")
-		assert.LessOrEqual(t, had, 1, "run %s ran twice", id)
-		if run.State == api.Succeeded {
-			assert.NoError(t, err, "run %s succeeded and had no effect", id)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
 		}
 	}
-	t.Logf("%d runs, %d kills: %v", len(accepted), kills, outcomes)
 }
 
-// TestSoak: short runs in a row, with clients that poll, follow, stall and go away.
-// What the agent holds afterwards is what it held after the first few.
-//
-// CAREEN_SOAK is the number of runs (40); an eighth of it, at least 5, are clients.
-func TestSoak(t *testing.T) {
-	runs := campaign(t, "CAREEN_SOAK", 40)
-	agent, image := node(t)
-	run := func(i int) {
-		id := submit(t, agent, shell(image, "echo "+itoa(i)))
-		require.Equal(t, api.Succeeded, ended(t, agent, id).State)
-		require.NoError(t, agent.Client.Delete(within(t, 10*time.Second), id))
-	}
-	for i := range 5 {
-		run(i)
-	}
-	type holding struct{ fds, goroutines, memory float64 }
-	settled := func() (h holding) {
-		read := func() holding {
-			return holding{agent.Metric("process_open_fds"), agent.Metric("go_goroutines"), agent.Metric("process_resident_memory_bytes")}
+// pick chooses what to ask for: the last one until it is taken, a new one, or one
+// that was asked for before.
+func (c *crashes) pick() (want *asked, again bool) {
+	if n := len(c.asked); n > 0 {
+		if last := c.asked[n-1]; !last.taken {
+			return last, false
 		}
-		// Connections that clients gave up take a moment to go.
-		require.Eventually(t, func() bool {
-			before := h
-			h = read()
-			return before.fds == h.fds && before.goroutines == h.goroutines
-		}, 20*time.Second, 100*time.Millisecond)
-		return h
+		if c.dice.IntN(3) == 0 {
+			return c.asked[c.dice.IntN(n)], true
+		}
 	}
-	first := settled()
-	ctx, stop := context.WithCancel(context.Background())
-	done := clients(ctx, agent, min(50, max(5, runs/8)))
-	began := time.Now()
-	for i := range runs {
-		run(i)
-	}
-	took := time.Since(began)
-	stop()
-	for range cap(done) {
-		<-done
-	}
-	last := settled()
-	t.Logf("%d runs in %s, %s each; before %+v, after %+v", runs, took.Round(time.Millisecond), (took / time.Duration(runs)).Round(time.Millisecond), first, last)
-	assert.LessOrEqual(t, last.fds, first.fds+5, "file descriptors")
-	assert.LessOrEqual(t, last.goroutines, first.goroutines+5, "goroutines")
-	assert.LessOrEqual(t, last.memory, first.memory+float64(48<<20), "resident memory: what Go keeps, and no more with more runs")
+	want = c.draw(fmt.Sprintf("c%d", len(c.asked)))
+	c.asked = append(c.asked, want)
+	return want, false
 }
 
-// clients are what an agent has to do with at once: they poll, list, follow events
-// and logs, and leave when they like.
-func clients(ctx context.Context, agent *harness.Agent, n int) chan struct{} {
-	done := make(chan struct{}, n)
-	for i := range n {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			for ctx.Err() == nil {
-				// What they are told does not matter: the run may be gone already.
-				runs, err := agent.Client.Runs(ctx)
-				if err != nil || len(runs) == 0 {
-					time.Sleep(5 * time.Millisecond)
-					continue
-				}
-				id := runs[len(runs)-1].ID
-				brief, cancel := context.WithTimeout(ctx, time.Duration(20+i)*time.Millisecond)
-				switch i % 4 {
-				case 0:
-					_, _ = agent.Client.Run(brief, id)
-				case 1:
-					_ = agent.Client.Events(brief, id, 0, func(api.Event) error { return nil })
-				case 2:
-					_ = agent.Client.Logs(brief, id, logsFollowed, func(api.LogLine, []byte) error {
-						<-brief.Done() // a reader that has stopped reading
-						return nil
-					})
-				case 3:
-					_, _ = agent.Client.WaitOnce(brief, id, time.Second)
-				}
-				cancel()
-				time.Sleep(20 * time.Millisecond)
-			}
-		}()
+// draw makes up a run.
+func (c *crashes) draw(id string) *asked {
+	want := &asked{exit: c.dice.IntN(4)}
+	image, options := c.image, []string{"-v", c.effects + ":/effects", "--stop-timeout=1",
+		// Long records fill the journal, so that it is compacted now and then.
+		"--label=pad=" + strings.Repeat("x", 2000)}
+	act := "exit " + itoa(want.exit)
+	switch c.dice.IntN(10) {
+	case 0:
+		act = fmt.Sprintf("usleep 300000; exit %d", want.exit)
+	case 1:
+		act, want.endless = "trap 'exit 0' TERM; sleep 30 & wait", true
+	case 2:
+		act, want.endless = "trap '' TERM; while :; do usleep 10000; done", true
+		options[2] = "--stop-timeout=0"
+	case 3, 4:
+		image = c.pulled[c.dice.IntN(len(c.pulled))]
+		options = append(options, "--rmi")
+	case 5:
+		// Mounts of its own and a daemon, which have to go with it.
+		act = "mkdir -p /tmp/m && mount -t tmpfs none /tmp/m; setsid sleep 60 & " + act
+		options = append(options, "--privileged")
 	}
-	return done
+	want.req = shell(image, fmt.Sprintf(`echo x >> /effects/%s; echo '{"run":"%s"}' > /run/careen/result.json; echo ran; %s`, id, id, act), options...)
+	want.req.ID, want.req.PullOptions = id, []string{"--tls-verify=false"}
+	want.req.Timeout = "1m"
+	if want.endless {
+		want.req.Timeout = "700ms"
+	}
+	return want
+}
+
+// settle lets everything end under an agent that is left alone, and checks.
+func (c *crashes) settle(t *testing.T) {
+	c.agent.SetEnv()
+	c.agent.Launch()
+	outcomes := map[string]int{}
+	for _, want := range c.asked {
+		if want.taken {
+			c.check(t, want, outcomes)
+		}
+	}
+	c.checkAudit(t)
+	// What one agent holds after all that is what one holds that saw nothing.
+	c.agent.Check()
+	after := c.agent.Metric("process_open_fds")
+	assert.LessOrEqual(t, after, float64(30), "file descriptors")
+	t.Logf("%d kills, %d runs: %v; at failpoints: %v", c.kills, len(c.asked), outcomes, c.fired)
+}
+
+// check holds one run against what was asked for.
+func (c *crashes) check(t *testing.T, want *asked, outcomes map[string]int) {
+	id := want.req.ID
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	run, err := c.agent.Client.Wait(ctx, id)
+	require.NoError(t, err, "run %s was acknowledged and has no end", id)
+	require.NotNil(t, run.Outcome, "run %s is %s", id, run.State)
+	o := run.Outcome
+	outcomes[strings.TrimSpace(string(run.State)+" "+o.Code)]++
+	data, err := os.ReadFile(filepath.Join(c.effects, id))
+	had := strings.Count(string(data), "x")
+	assert.LessOrEqual(t, had, 1, "run %s ran twice", id)
+	text, _ := json.Marshal(run)
+	switch {
+	case run.State == api.Aborted:
+		assert.True(t, want.aborted, "nobody aborted %s", text)
+		return
+	case run.State == api.TimedOut:
+		assert.True(t, want.endless, "%s", text)
+		return
+	}
+	assert.Equal(t, 1, had, "run %s had no effect: %v, %s", id, err, text)
+	assert.False(t, want.endless, "%s", text)
+	state := api.Succeeded
+	if want.exit != 0 {
+		state = api.Failed
+	}
+	assert.Equal(t, state, run.State, "%s", text)
+	if assert.NotNil(t, o.ExitCode, "%s", text) {
+		assert.Equal(t, want.exit, *o.ExitCode, "%s", text)
+	}
+	if o.Result != nil || len(c.asked) < 500 { // of more runs than are kept, only how they ended is
+		assert.JSONEq(t, fmt.Sprintf(`{"run":%q}`, id), string(o.Result), "%s", text)
+	}
+}
+
+// checkAudit wants each run in the audit record once.
+func (c *crashes) checkAudit(t *testing.T) {
+	var audit bytes.Buffer
+	require.NoError(t, c.agent.Client.Audit(within(t, 20*time.Second), &audit))
+	seen := map[string]int{}
+	for line := range strings.Lines(audit.String()) {
+		var rec api.AuditRecord
+		if json.Unmarshal([]byte(line), &rec) == nil && rec.Event == "run" {
+			seen[rec.Run]++
+		}
+	}
+	for _, want := range c.asked {
+		if want.taken {
+			assert.Equal(t, 1, seen[want.req.ID], "audit records of run %s", want.req.ID)
+		}
+	}
 }

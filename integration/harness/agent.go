@@ -166,6 +166,12 @@ func (a *Agent) gone() {
 	a.Client.Close()
 }
 
+// SetEnv replaces the variables with which the agent is launched next.
+func (a *Agent) SetEnv(env ...string) { a.env = env }
+
+// Exited is closed when the agent's process has ended.
+func (a *Agent) Exited() <-chan struct{} { return a.exited }
+
 // Running reports whether the agent's process lives.
 func (a *Agent) Running() bool {
 	select {
@@ -181,6 +187,9 @@ func (a *Agent) Pid() int { return a.cmd.Process.Pid }
 
 // Log is what the agent wrote so far, over all its lives.
 func (a *Agent) Log() string { return a.log.String() }
+
+// LogSince is what the agent wrote after the first n bytes, and how much it wrote.
+func (a *Agent) LogSince(n int) (text string, written int) { return a.log.since(n) }
 
 // end is the last of the test: the agent, its check, its directories.
 func (a *Agent) end() {
@@ -305,6 +314,12 @@ func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.Write(p)
+}
+
+func (b *buffer) since(n int) (string, int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(b.buf.Bytes()[n:]), b.buf.Len()
 }
 
 func (b *buffer) String() string {
