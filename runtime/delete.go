@@ -17,8 +17,9 @@ import (
 )
 
 // kept are the entries of a run's directory that outlive its container: the
-// agent reads them afterwards and removes them with the run.
-var kept = map[string]bool{"log": true, "exit.json": true}
+// agent reads them afterwards and removes them with the run. What was on the node
+// before it is compared once it has gone.
+var kept = map[string]bool{"log": true, "exit.json": true, "before.json": true}
 
 // Delete removes a container in whatever state it is, with its processes, its
 // writable layer, its mounts and all of dir but log and exit record. It may be

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -28,14 +27,10 @@ type runner struct {
 	engine *runtime.Engine
 	// own are directories whose mounts are careen's.
 	own []string
-
-	mu sync.Mutex
-	// before is what was on the node when each container was made.
-	before map[string]rootfs.Inventory
 }
 
 func newRunner(engine *runtime.Engine, own ...string) *runner {
-	return &runner{engine: engine, own: own, before: map[string]rootfs.Inventory{}}
+	return &runner{engine: engine, own: own}
 }
 
 var _ agent.Runner = (*runner)(nil)
@@ -67,9 +62,9 @@ func (r *runner) Create(ctx context.Context, spec agent.CreateSpec) (agent.Creat
 	if spec.TerminalSize != nil {
 		in.Columns, in.Rows = spec.TerminalSize.Columns, spec.TerminalSize.Rows
 	}
-	r.mu.Lock()
-	r.before[spec.ID] = rootfs.TakeInventory(r.own...)
-	r.mu.Unlock()
+	if err := takeBefore(spec.Dir, r.own); err != nil {
+		return agent.Created{}, dirError(filepath.Join(spec.Dir, beforeName), err)
+	}
 	created, err := r.engine.Create(ctx, in)
 	if err != nil {
 		return agent.Created{}, err
@@ -91,10 +86,15 @@ func writeSpec(dir string, plan *oci.Plan) error {
 		err = os.WriteFile(filepath.Join(dir, "spec.json"), data, 0o600)
 	}
 	if err != nil {
-		return &fault.Error{Code: fault.Space, Op: "write", Subject: filepath.Join(dir, "spec.json"), Err: err,
-			Remedy: "Make room on the file system that holds the run directory"}
+		return dirError(filepath.Join(dir, "spec.json"), err)
 	}
 	return nil
+}
+
+// dirError is a file of the run's directory that cannot be written.
+func dirError(path string, err error) error {
+	return &fault.Error{Code: fault.Space, Op: "write", Subject: path, Err: err,
+		Remedy: "Make room on the file system that holds the run directory"}
 }
 
 func (r *runner) Start(ctx context.Context, c agent.Container) (int, error) {
@@ -118,15 +118,10 @@ func (r *runner) Signal(ctx context.Context, c agent.Container, sig syscall.Sign
 }
 
 func (r *runner) Delete(ctx context.Context, c agent.Container) (agent.Leftovers, error) {
-	err := r.engine.Delete(ctx, c.ID, c.Dir)
-	r.mu.Lock()
-	before, known := r.before[c.ID]
-	delete(r.before, c.ID)
-	r.mu.Unlock()
-	if err != nil || !known {
+	if err := r.engine.Delete(ctx, c.ID, c.Dir); err != nil || c.Dir == "" {
 		return agent.Leftovers{}, err
 	}
-	return agent.Leftovers{Left: rootfs.TakeInventory(r.own...).Since(before)}, nil
+	return leftSince(c.Dir, r.own), nil
 }
 
 func (r *runner) Existing(ctx context.Context) ([]agent.Existing, error) {

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent"
+	"github.com/careen-project/careen/rootfs"
+)
+
+// beforeName is the file in a run's directory that says what was on the node when
+// its container was made. It is there for the agent that removes the container,
+// which need not be the one that made it.
+const beforeName = "before.json"
+
+// maxBefore bounds it in bytes.
+const maxBefore = 4 << 20
+
+// before is the state of the node that leftovers are told by.
+type before struct {
+	// Clock is the reading of the boot clock.
+	Clock     time.Duration    `json:"clock"`
+	Inventory rootfs.Inventory `json:"inventory"`
+}
+
+// takeBefore writes down what is on the node. own are directories whose mounts are
+// careen's.
+func takeBefore(dir string, own []string) error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return err
+	}
+	data, err := json.Marshal(before{Clock: time.Duration(now.Nano()), Inventory: rootfs.TakeInventory(own...)})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, beforeName)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// leftSince returns what is on the node now and was not when the container was made;
+// nothing where nobody knows what was.
+func leftSince(dir string, own []string) agent.Leftovers {
+	file, err := os.Open(filepath.Join(dir, beforeName))
+	if err != nil {
+		return agent.Leftovers{}
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxBefore))
+	if err != nil {
+		return agent.Leftovers{}
+	}
+	var was before
+	if json.Unmarshal(data, &was) != nil {
+		return agent.Leftovers{}
+	}
+	left := rootfs.TakeInventory(own...).Since(was.Inventory)
+	return agent.Leftovers{Left: append(left, rootfs.Strays(was.Clock)...)}
+}

@@ -1,0 +1,90 @@
+package rootfs
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ticksPerSecond is the unit of start times in /proc/PID/stat: USER_HZ, 100 on every
+// architecture that Go knows.
+const ticksPerSecond = 100
+
+// containerGroup is a control group named after a container's id.
+var containerGroup = regexp.MustCompile(`[0-9a-f]{64}`)
+
+// Strays lists the processes that a container may have left on the node by moving
+// them out of its control group, one line each: those that were started after the
+// reading since of the boot clock, have a mount namespace that is neither this
+// process's nor that of the node's init, and are not accounted for by a container
+// that lives, by a unit of systemd or as careen's own. What it cannot read it
+// leaves out.
+func Strays(since time.Duration) []string {
+	self, _ := os.Readlink("/proc/self/exe")
+	own, _ := os.ReadFile("/proc/self/cgroup")
+	known := map[string]bool{namespaceOf("self"): true, namespaceOf("1"): true}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil
+	}
+	var strays []string
+	for _, dir := range dirs {
+		pid := filepath.Base(dir)
+		// Kernel threads have the init's; of a process that is gone there is none.
+		if ns := namespaceOf(pid); ns == "" || known[ns] {
+			continue
+		}
+		if exe, err := os.Readlink(dir + "/exe"); err == nil && exe == self {
+			continue
+		}
+		groups, err := os.ReadFile(dir + "/cgroup")
+		if err != nil || containerGroup.Match(groups) || string(groups) != string(own) && inUnit(string(groups)) {
+			continue
+		}
+		name, started, err := startOf(dir + "/stat")
+		if err == nil && started >= since {
+			strays = append(strays, fmt.Sprintf("process %s (pid %s)", name, pid))
+		}
+	}
+	return strays
+}
+
+func namespaceOf(pid string) string {
+	ns, _ := os.Readlink("/proc/" + pid + "/ns/mnt")
+	return ns
+}
+
+// inUnit reports whether a process's groups, as /proc has them, are those of a unit.
+func inUnit(groups string) bool {
+	for line := range strings.Lines(groups) {
+		switch path.Ext(strings.TrimSpace(line)) {
+		case ".service", ".scope":
+			return true
+		}
+	}
+	return false
+}
+
+// startOf returns a process's name and when it was started on the boot clock.
+func startOf(file string) (name string, started time.Duration, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", 0, err
+	}
+	// The name is in parentheses and may hold any byte.
+	first, last := strings.IndexByte(string(data), '('), strings.LastIndexByte(string(data), ')')
+	if first < 0 || last < first {
+		return "", 0, os.ErrInvalid
+	}
+	fields := strings.Fields(string(data[last+1:]))
+	if len(fields) < 20 {
+		return "", 0, os.ErrInvalid
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64) // the 22nd of all
+	return string(data[first+1 : last]), time.Duration(ticks) * (time.Second / ticksPerSecond), err
+}
