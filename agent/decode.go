@@ -25,7 +25,8 @@ const maxDepth = 32
 func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if ct := r.Header.Get("Content-Type"); ct != "" {
 		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
-			return statusError(http.StatusUnsupportedMediaType, "Content-Type", fmt.Sprintf("the body has to be application/json, not %q", cut(ct, 100)))
+			return statusError(http.StatusUnsupportedMediaType, "Content-Type",
+				fmt.Sprintf("the body has to be application/json, not %q: send it with \"Content-Type: application/json\"", cut(ct, 100)))
 		}
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -66,12 +67,20 @@ func Decode(data []byte, into any) error {
 		if field == "" {
 			field = "body"
 		}
-		return badField(field, fmt.Sprintf("it is a %s and has to be %s", wrong.Value, typeWords(wrong.Type)))
+		return badField(field, fmt.Sprintf("it is %s and has to be %s", article(wrong.Value), typeWords(wrong.Type)))
 	}
 	if err != nil {
 		return badField("body", err.Error())
 	}
 	return nil
+}
+
+// article puts "a" or "an" before the name of a JSON type.
+func article(kind string) string {
+	if strings.HasPrefix(kind, "a") || strings.HasPrefix(kind, "o") {
+		return "an " + kind
+	}
+	return "a " + kind
 }
 
 // decodeNumbers is json.Unmarshal, but where any value is taken numbers stay as they

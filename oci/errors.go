@@ -27,7 +27,7 @@ const exitAttr = "exit_code"
 
 // Errors is all that is wrong with one set of options, in the order of the words.
 // It is never empty when it is returned as an error. errors.As finds the first
-// [fault.Error], so fault.CodeOf and fault.RemedyOf work on it.
+// [fault.Error], so fault.CodeOf works on it.
 type Errors []*fault.Error
 
 // Error returns one sentence for each error, joined by "; ".
@@ -40,6 +40,15 @@ func (e Errors) Error() string {
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// RemedyOfAll returns what to do about the last error: the remedies of the others
+// are in the text. fault.RemedyOf asks for it.
+func (e Errors) RemedyOfAll() string {
+	if len(e) == 0 {
+		return ""
+	}
+	return e[len(e)-1].Remedy
 }
 
 // Unwrap returns the errors one by one.

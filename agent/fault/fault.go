@@ -133,9 +133,13 @@ func CodeOf(err error) Code {
 	}
 }
 
-// RemedyOf returns the outermost remedy in err's tree, or "".
+// RemedyOf returns the outermost remedy in err's tree, or "". A list of errors that
+// has the others' remedies in its text says by a method RemedyOfAll what is left.
 func RemedyOf(err error) string {
 	for err != nil {
+		if list, ok := err.(interface{ RemedyOfAll() string }); ok {
+			return list.RemedyOfAll()
+		}
 		var e *Error
 		if !errors.As(err, &e) {
 			return ""
