@@ -82,7 +82,7 @@ func python() (string, error) {
 	if path := os.Getenv("CAREEN_IPA_PYTHON"); path != "" {
 		return path, nil
 	}
-	path, err := filepath.Abs("../../.cache/ipa/venv/bin/python")
+	path, err := filepath.Abs("../../.cache/ipa/current/bin/python")
 	if err != nil {
 		return "", err
 	}

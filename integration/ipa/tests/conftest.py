@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,29 @@ Json = dict[str, Any]
 
 ALLOWED = "docker://registry.example.com/allowed:1"
 OTHER = "docker://registry.example.com/other:1"
+
+
+#: As the tests were started; each test has a PATH without compilers.
+_ENVIRONMENT = dict(os.environ)
+
+
+def build(program: str, directories: pytest.TempPathFactory) -> Path:
+    """Return a Go program of this directory; run-tests.sh builds them once for all processes."""
+    made = os.environ.get("CAREEN_IPA_PROGRAMS")
+    if made:
+        return Path(made) / program
+    path = directories.mktemp(program) / program
+    command = [
+        "go",
+        "build",
+        "-tags",
+        "seccomp netgo osusergo",
+        "-o",
+        str(path),
+        f"./integration/ipa/{program}",
+    ]
+    subprocess.run(command, cwd=Path(__file__).parents[3], check=True, timeout=900, env=_ENVIRONMENT)
+    return path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import tarfile
@@ -19,10 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
-from careen_ipa.client import Client
+from careen_ipa.client import Client, Problem
 from careen_ipa.logs import LOG
 from careen_ipa.manager import CareenHardwareManager
-from tests.conftest import make_node
+from tests.conftest import build, make_node
 from tests.namespace import Namespace
 from tests.test_logs import Watch
 from tests.test_manager import Ipa, failure, names, step_of
@@ -32,8 +31,6 @@ Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[3]
 GO = shutil.which("go")
-#: As the tests were started; each test has a PATH without compilers.
-_ENVIRONMENT = dict(os.environ)
 TOOL = "registry.example.com/tool:1"
 
 pytestmark = pytest.mark.skipif(GO is None, reason="Go is not installed, which builds the agent")
@@ -44,12 +41,12 @@ class RealAgent:
 
     def __init__(self, program: Path, directory: Path, socket: Path) -> None:
         self._command = [str(program), str(socket), str(directory)]
-        self._directory = directory
+        self.directory = directory
         self._socket = socket
         self._process: subprocess.Popen[bytes] | None = None
 
     def script(self, **images: str) -> None:
-        (self._directory / "scripts.json").write_text(json.dumps(images))
+        (self.directory / "scripts.json").write_text(json.dumps(images))
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
@@ -68,18 +65,7 @@ class RealAgent:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("realagent") / "realagent"
-    command = [
-        str(GO),
-        "build",
-        "-tags",
-        "seccomp netgo osusergo",
-        "-o",
-        str(found),
-        "./integration/ipa/realagent",
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=900, env={**_ENVIRONMENT})
-    return found
+    return build("realagent", tmp_path_factory)
 
 
 @pytest.fixture
@@ -140,7 +126,7 @@ def test_failure(ipa: Ipa, real: RealAgent) -> None:
     details = failure(ipa.execute("clean", make_node(), "generic_container_step", container_url=TOOL)).split(
         "\n"
     )
-    assert details[0].endswith("the container exited with code 3. Read its output for the reason; what the code means is the program's own.")
+    assert "the container exited with code 3. Read its output" in details[0]
     assert details[-1] == "no controller"
 
 
@@ -162,17 +148,49 @@ def test_bad_options(ipa: Ipa, conf: Any) -> None:
     assert "memory" in failure(command)
 
 
-def test_a_sequence_in_a_deployment(ipa: Ipa, real: RealAgent, conf: Any) -> None:
+@pytest.mark.parametrize("phase", ["clean", "deploy", "service"])
+def test_several_containers_in_one_step(ipa: Ipa, real: RealAgent, conf: Any, phase: str) -> None:
+    """A sequence runs in its order, ends with the first that fails, and runs nothing if one is refused."""
     Path(conf.container.container_steps_file).write_text(yaml.safe_dump({"careen": {"sequence": True}}))
-    node = make_node("deploy")
-    ipa.get_steps("deploy", node)
-    real.script(tool="out=one of two")
-    parts = [{"container_url": TOOL}, {"container_url": TOOL}]
-    command = ipa.execute("deploy", node, "container_sequence_step", sequence=parts)
+    client = Client(conf.careen.socket)
+    images = [f"registry.example.com/{name}:1" for name in ("first", "second", "broken", "never")]
+    conf.set_override("allowed_containers", images, group="container")
+    first, second, broken, never = ({"container_url": image} for image in images)
+    real.script(first="out=one", second="out=two", broken="out=no controller/exit=3", never="out=never")
+
+    def execute(index: int, *parts: Json) -> Json:
+        return ipa.execute(phase, make_node(phase, index=index), "container_sequence_step", sequence=parts)
+
+    ipa.get_steps(phase, make_node(phase))
+    command = execute(0, first, second)
     assert command["command_status"] == "SUCCEEDED", command
-    refused = [*parts, {"container_url": "registry.example.com/other:1"}]
-    command = ipa.execute("deploy", make_node("deploy", index=1), "container_sequence_step", sequence=refused)
-    assert "is not in [container]allowed_containers" in failure(command)
+    [run] = client.runs()
+    assert client.log_text(run["id"], 1000).split() == [b"one", b"two"]
+
+    refusal = failure(execute(1, first, {"container_url": "registry.example.com/other:1"}))
+    assert "is not in [container]allowed_containers" in refusal
+    assert len(client.runs()) == 1
+
+    details = failure(execute(2, first, broken, never)).split("\n")
+    assert "exited with code 3" in details[0]
+    assert details[-1] == "no controller"
+    run = client.runs()[-1]
+    assert (run["state"], run["part"], run["parts"]) == ("failed", 2, 3)
+    assert client.log_text(run["id"], 1000).split() == [b"one", b"no", b"controller"]
+
+
+@pytest.mark.parametrize("phase", ["clean", "deploy", "service"])
+def test_a_step_under_several_names(ipa: Ipa, conf: Any, phase: str) -> None:
+    """What a deploy template, which may name a step once, has instead of generic_container_step twice."""
+    file = Path(conf.container.container_steps_file)
+    file.write_text(yaml.safe_dump({"careen": {"aliases": ["container_step_2"]}}))
+    ipa.get_steps(phase, make_node(phase))
+    for index, step in enumerate(("generic_container_step", "container_step_2")):
+        command = ipa.execute(phase, make_node(phase, index=index), step, container_url=TOOL)
+        assert command["command_status"] == "SUCCEEDED", command
+    other = "registry.example.com/other:1"
+    command = ipa.execute(phase, make_node(phase, index=2), "container_step_2", container_url=other)
+    assert command["command_error"]["type"] == "ContainerNotPermittedError"
 
 
 def test_a_repeated_command_is_one_run(ipa: Ipa, real: RealAgent, conf: Any) -> None:
@@ -187,6 +205,34 @@ def test_a_repeated_command_is_one_run(ipa: Ipa, real: RealAgent, conf: Any) -> 
     third = ipa.execute("clean", make_node(), "generic_container_step", container_url=TOOL)
     assert failure(first) == failure(third)
     assert len(Client(conf.careen.socket).runs()) == 1
+
+
+def test_the_policy_outlives_the_agent(ipa: Ipa, real: RealAgent, conf: Any) -> None:
+    """What the conductor sent holds for whoever asks next, whether the plugin has said it again or not."""
+    ipa.get_steps("clean", make_node())
+    real.stop()
+    real.start()
+    client = Client(conf.careen.socket)
+    origins = {one["key"]: one["from"] for one in client.config()["settings"]}
+    assert origins["container.allowed_containers"] == "conductor"
+    with pytest.raises(Problem, match="is not in \\[container]allowed_containers"):
+        client.create_run({"step": "generic_container_step", "args": {"container_url": "other:1"}})
+    real.stop()
+    (real.directory / "conductor.json").write_text("{")
+    real.start()
+    with pytest.raises(Problem, match="settings of before the agent's restart cannot be read"):
+        client.create_run({"step": "generic_container_step", "args": {"container_url": TOOL}})
+    # IPA knows them and says them again before it asks for anything.
+    command = ipa.execute("clean", make_node(), "generic_container_step", container_url=TOOL)
+    assert command["command_status"] == "SUCCEEDED"
+
+
+def test_settings_of_an_earlier_conductor_are_taken_back(real: RealAgent, conf: Any) -> None:
+    client = Client(conf.careen.socket)
+    client.patch_config({"allow_arbitrary_containers": True})
+    Ipa().get_steps("clean", make_node())
+    origins = {one["key"]: one["from"] for one in client.config()["settings"]}
+    assert origins["container.allow_arbitrary_containers"] == "default"
 
 
 def test_an_abort_ends_the_step(

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from careen_ipa.client import Client, ClientError
+from tests.conftest import build
 from tests.namespace import Namespace
 from tests.test_process import Site, until
 
@@ -88,9 +89,7 @@ class Careen:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield HOST:PORT of a registry with the images of Go's package ``images``."""
-    program = tmp_path_factory.mktemp("images") / "imageserver"
-    command = [str(GO), "build", "-o", str(program), "./integration/ipa/imageserver"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=900, env=_ENVIRONMENT)
+    program = build("imageserver", tmp_path_factory)
     server = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT)
     assert server.stdin is not None
     assert server.stdout is not None

@@ -215,10 +215,11 @@ class CareenHardwareManager(hardware.HardwareManager):
         return self._names or frozenset()
 
     def _forward_config(self) -> None:
-        """Tell the agent what the conductor sent at lookup; a policy that it does not know must not be assumed."""
-        options = config.container_options(CONF, self._options.forward_config == "all")
-        if options:
-            self._client.patch_config(options)
+        """Tell the agent what the conductor sent at lookup; a policy that it does not know must not be assumed.
+
+        Nothing is told, too: the agent may have the settings of an earlier conductor.
+        """
+        self._client.patch_config(config.container_options(CONF, self._options.forward_config == "all"))
 
     def _builtin(self, step: str, node: Json, url: object, pull: object, run: object) -> Json:
         # IPA's own text; the agent says the same of the steps that only it knows.
