@@ -94,7 +94,7 @@ test-ipa-vm: deps-test build ## the real IPA with careen in a Debian ramdisk in 
 
 .PHONY: test-external
 test-external: build ## the same scenarios on containerd 1.7 and 2.x of another process
-	CAREEN_EXTERNAL=all $(GOTEST) -timeout 20m ./integration/external
+	$(GOTEST) -timeout 20m ./integration/external
 
 .PHONY: lint
 lint: ## gofmt, vet and staticcheck

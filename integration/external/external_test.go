@@ -22,14 +22,11 @@ import (
 	"github.com/careen-project/careen/integration/registry"
 )
 
-// versions are the containerds under test: the one that is careen's own dependency,
-// whose module is there anyway, and, with CAREEN_EXTERNAL=all, the oldest line.
-var versions = []struct {
-	name, pkg string
-	always    bool
-}{
-	{"v2.3.4", "github.com/containerd/containerd/v2/cmd/containerd", true},
-	{"v1.7.29", "github.com/containerd/containerd/cmd/containerd", false},
+// versions are the containerds under test: the one that is careen's own dependency
+// and the oldest line that is supported.
+var versions = []struct{ name, pkg string }{
+	{"v2.3.4", "github.com/containerd/containerd/v2/cmd/containerd"},
+	{"v1.7.29", "github.com/containerd/containerd/cmd/containerd"},
 }
 
 // buildTags leave out what needs libraries of the system, and what serves
@@ -115,9 +112,6 @@ func TestExternalContainerd(t *testing.T) {
 	harness.NeedRoot(t)
 	for _, version := range versions {
 		t.Run(version.name, func(t *testing.T) {
-			if !version.always && os.Getenv("CAREEN_EXTERNAL") != "all" {
-				t.Skip("its module has to be fetched and built first: make test-external")
-			}
 			socket := serve(t, build(t, version.pkg, version.name))
 			reg := registry.Start(t)
 			image, _ := reg.Push(t, "busybox:1", harness.Busybox(t))
