@@ -137,7 +137,8 @@ func (f specFlags) input(run *oci.Run) (oci.BuildInput, error) {
 	in := oci.BuildInput{
 		ID: id, Node: node, Host: rootfs.Host(), Environ: localCaller().Environ, InitPath: self,
 		Dir: rootfs.DefaultRunDir + "/runs/RUN", ControlDir: rootfs.DefaultRunDir + "/runs/RUN/control", RootFS: "rootfs",
-		Image: oci.Image{Reference: run.Image.Original, Digest: run.Image.Digest, Files: noFiles{}},
+		VolumeDir: rootfs.DefaultStoreDir + "/volumes",
+		Image:     oci.Image{Reference: run.Image.Original, Digest: run.Image.Digest, Files: noFiles{}},
 	}
 	in.Image.Config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	if f.rootfs != "" {
