@@ -38,8 +38,7 @@ func (b *builder) capabilities() error {
 	}
 	caps := &specs.LinuxCapabilities{Bounding: bounding, Ambient: []string{}, Inheritable: []string{}}
 	b.spec.Process.Capabilities = caps
-	user, _, _ := strings.Cut(b.userSpec(), ":")
-	if user == "" || user == "root" || user == "0" {
+	if isRoot(b.userSpec()) {
 		caps.Effective, caps.Permitted = bounding, bounding
 		return nil
 	}
@@ -50,6 +49,12 @@ func (b *builder) capabilities() error {
 	own = intersect(own, b.nodeCapabilities())
 	caps.Effective, caps.Permitted, caps.Inheritable, caps.Ambient = own, own, own, own
 	return nil
+}
+
+// isRoot reports whether podman takes USER[:GROUP] for root's before it looks it up.
+func isRoot(spec string) bool {
+	user, _, _ := strings.Cut(spec, ":")
+	return user == "" || user == "root" || user == "0"
 }
 
 func (b *builder) boundingSet() ([]string, error) {
@@ -63,7 +68,7 @@ func (b *builder) boundingSet() ([]string, error) {
 	}
 	caps = intersect(caps, node)
 	label, ok := b.allLabels[capabilitiesLabel]
-	if !ok || label == "" {
+	if !ok {
 		return caps, nil
 	}
 	wanted, err := mergeCaps(nil, strings.Split(label, ","), nil, node)

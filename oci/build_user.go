@@ -88,6 +88,9 @@ func (b *builder) lookupUser() error {
 	}
 	spec := b.userSpec()
 	found, err := user.GetExecUser(spec, nil, reader(passwd), reader(group))
+	if err == nil {
+		err = b.checkUser(spec)
+	}
 	if err != nil && contains(b.o.HostUsers, spec) {
 		found, err = b.hostUser(spec)
 	}
@@ -102,6 +105,26 @@ func (b *builder) lookupUser() error {
 		b.addGroup(found.Gid)
 	}
 	return b.groups(group)
+}
+
+// checkUser makes the checks of podman's first look at the user, which is at the
+// image's own files, whatever is mounted over them: it knows no other form of a
+// number than digits, and everything after the first colon is the group.
+func (b *builder) checkUser(spec string) error {
+	userPart, groupPart, _ := strings.Cut(spec, ":")
+	for _, lookup := range []struct{ what, file, name string }{{"user", "passwd", userPart}, {"group", "group", groupPart}} {
+		if _, err := strconv.ParseUint(lookup.name, 10, 32); err == nil || lookup.name == "" {
+			continue
+		}
+		known, err := b.inImage(lookup.file, func(fields []string) bool { return fields[0] == lookup.name })
+		if err != nil {
+			return err
+		}
+		if !known {
+			return fmt.Errorf("the image's own /etc/%s has no %s %s", lookup.file, lookup.what, quote(lookup.name))
+		}
+	}
+	return nil
 }
 
 // groups adds --group-add, then the user's own groups unless a group was named.
@@ -308,9 +331,11 @@ func (b *builder) passwdLines() (string, error) {
 		lines.WriteString(line)
 	}
 	userPart, groupPart, _ := strings.Cut(b.userSpec(), ":")
-	if _, err := strconv.ParseUint(userPart, 10, 32); err != nil {
+	uid, err := strconv.ParseUint(userPart, 10, 32)
+	if err != nil {
 		return lines.String(), nil
 	}
+	userPart = strconv.FormatUint(uid, 10)
 	known, err := b.inImage("passwd", hasID(userPart))
 	if err != nil || known {
 		return lines.String(), err

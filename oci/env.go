@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // maxLine is the longest line of an env file that podman reads.
@@ -222,16 +224,18 @@ func (e *expander) variable(depth int) error {
 	return nil
 }
 
-// name takes a variable's name from the front: a letter or _, then also digits.
+// name takes a variable's name from the front: one digit, or letters, digits and _.
 func (e *expander) name() string {
 	end := 0
-	for end < len(e.rest) {
-		c := e.rest[end]
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
-		if !letter && (end == 0 || c < '0' || c > '9') {
+	for i, r := range e.rest {
+		if i == 0 && unicode.IsDigit(r) {
+			end = utf8.RuneLen(r)
 			break
 		}
-		end++
+		if r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			break
+		}
+		end = i + utf8.RuneLen(r)
 	}
 	name := e.rest[:end]
 	e.rest = e.rest[end:]

@@ -17,6 +17,9 @@ var cdiPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9
 func (p *runParser) devices() {
 	o := p.o
 	for _, it := range p.items("device") {
+		if o.Privileged {
+			break // podman does not look at them: all devices are there anyway
+		}
 		device, err := parseDevice(it)
 		if err != nil {
 			p.fail(asFault(err, it.written, p.example("device")))
@@ -24,8 +27,7 @@ func (p *runParser) devices() {
 		}
 		device.Source = filepath.Clean(p.path(device.Source))
 		o.Devices = append(o.Devices, device)
-		// --privileged leaves --device without effect, its existence included.
-		if p.caller.Host != nil && !o.Privileged {
+		if p.caller.Host != nil {
 			if _, err := resolveDevice(p.caller.Host, device); err != nil {
 				p.fail(asFault(err, it.written, p.example("device")))
 			}

@@ -294,6 +294,8 @@ func checkVolumeOptions(options []string) ([]string, error) {
 			continue
 		case set == "":
 			return nil, fmt.Errorf("there is no volume option %s", quote(option))
+		case (set == "upperdir" || set == "workdir") && !contains(options, "O"):
+			return nil, fmt.Errorf("%s is for O only", set)
 		case set == "idmap":
 		case seen[set] != "":
 			return nil, fmt.Errorf("%s and %s cannot be given together", seen[set], option)

@@ -124,7 +124,11 @@ func (p *runParser) environment() {
 			p.badItem("env-file", it, err.Error())
 		}
 	}
-	for _, it := range p.items("env") {
+	variables := p.items("env")
+	if len(variables) == 1 && variables[0].value == "" {
+		variables = nil // podman takes one empty --env for none at all
+	}
+	for _, it := range variables {
 		if err := parseEnv(o.Env, it.value, p.caller.Environ); err != nil {
 			p.badItem("env", it, err.Error())
 		}

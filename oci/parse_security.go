@@ -95,8 +95,17 @@ func (p *runParser) capabilities() {
 	o := p.o
 	o.Privileged = p.bool("privileged", false)
 	o.ReadOnly, o.ReadOnlyTmpfs = p.bool("read-only", false), p.bool("read-only-tmpfs", true)
+	o.CapAdd, o.CapDrop = p.list("cap-add"), p.list("cap-drop")
+	names := []string{"cap-add", "cap-drop"}
+	switch {
+	case o.Privileged && isRoot(o.User):
+		// They are without effect then, and podman does not look at the names.
+		return
+	case o.Privileged:
+		names = names[:1]
+	}
 	wrong := false
-	for _, name := range []string{"cap-add", "cap-drop"} {
+	for _, name := range names {
 		for _, it := range p.items(name) {
 			if _, err := normalizeCap(it.value); err != nil {
 				p.badItem(name, it, err.Error())
@@ -104,7 +113,6 @@ func (p *runParser) capabilities() {
 			}
 		}
 	}
-	o.CapAdd, o.CapDrop = p.list("cap-add"), p.list("cap-drop")
 	if wrong || o.Privileged {
 		return
 	}
@@ -117,6 +125,8 @@ func (p *runParser) security() {
 	o := p.o
 	switch o.SeccompPolicy = p.text("seccomp-policy", "default"); o.SeccompPolicy {
 	case "default", "image":
+	case "":
+		o.SeccompPolicy = "default"
 	default:
 		p.bad("seccomp-policy", "it is neither default nor image")
 	}

@@ -15,6 +15,7 @@ import (
 
 var (
 	listed = flag.Int("listed", 150, "number of listed option sets to compare, 0 for all on both cgroup versions")
+	from   = flag.Int("from", 0, "with -listed=0, leave out so many of the sets")
 	only   = flag.String("only", "", "compare only the listed option sets that contain this text")
 )
 
@@ -42,6 +43,9 @@ func TestListedSets(t *testing.T) {
 		draw := rand.New(rand.NewSource(seed))
 		draw.Shuffle(len(sets), func(i, j int) { sets[i], sets[j] = sets[j], sets[i] })
 		sets = sets[:min(*listed, len(sets))]
+	} else {
+		t.Logf("%d of %d sets", len(sets)-*from, len(sets))
+		sets = sets[*from:]
 	}
 	accepted, refused := 0, 0
 	for _, set := range sets {
