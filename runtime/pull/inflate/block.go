@@ -37,7 +37,7 @@ func (z *Reader) block() error {
 }
 
 func (z *Reader) copyStored() error {
-	for z.stored > 0 && z.w < z.limit() {
+	for z.stored > 0 && z.w < limit {
 		if z.n >= 8 { // bytes that were taken ahead
 			z.window[z.w] = byte(z.take(8))
 			z.w++
@@ -47,7 +47,7 @@ func (z *Reader) copyStored() error {
 		if err := z.fetch(); err != nil {
 			return unexpected(err)
 		}
-		n := copy(z.window[z.w:min(z.limit(), z.w+z.stored)], z.in[z.pos:])
+		n := copy(z.window[z.w:min(limit, z.w+z.stored)], z.in[z.pos:])
 		z.pos, z.w, z.stored = z.pos+n, z.w+n, z.stored-n
 	}
 	if z.stored == 0 {

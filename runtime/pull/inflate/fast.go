@@ -1,5 +1,7 @@
 package inflate
 
+import "encoding/binary"
+
 // fast decodes as long as there are sixteen bytes of input and room for a step
 // of output. It works on copies of the reader's fields, which the compiler keeps
 // in registers, and puts them back at the end.
@@ -12,7 +14,7 @@ package inflate
 func (z *Reader) fast() (done bool, err error) {
 	in, pos := z.in, z.pos
 	buf, n := z.bits, z.n
-	window, w, limit := z.window, z.w, z.limit()
+	window, w := z.window, z.w
 	lit, dist := z.lit, z.dist
 	inEnd := len(in) - 16
 
@@ -24,20 +26,20 @@ loop:
 
 		e := lit[buf&(1<<litBits-1)]
 		if e&literalFlag != 0 {
-			buf >>= e & 15
-			n -= uint(e & 15)
+			buf >>= e & 63
+			n -= uint(e & 63)
 			window[w] = byte(e >> 16)
 			w++
 			e = lit[buf&(1<<litBits-1)]
 			if e&literalFlag != 0 {
-				buf >>= e & 15
-				n -= uint(e & 15)
+				buf >>= e & 63
+				n -= uint(e & 63)
 				window[w] = byte(e >> 16)
 				w++
 				e = lit[buf&(1<<litBits-1)]
 				if e&literalFlag != 0 {
-					buf >>= e & 15
-					n -= uint(e & 15)
+					buf >>= e & 63
+					n -= uint(e & 63)
 					window[w] = byte(e >> 16)
 					w++
 					continue
@@ -48,16 +50,16 @@ loop:
 			if e&linkFlag != 0 {
 				e = lit[(uint64(e>>16)+(buf>>litBits)&(1<<(e>>8&15)-1))&(litSize-1)]
 				if e&literalFlag != 0 {
-					buf >>= e & 15
-					n -= uint(e & 15)
+					buf >>= e & 63
+					n -= uint(e & 63)
 					window[w] = byte(e >> 16)
 					w++
 					continue
 				}
 			}
 			if e&exceptionFlag != 0 { // the end of the block
-				buf >>= e & 15
-				n -= uint(e & 15)
+				buf >>= e & 63
+				n -= uint(e & 63)
 				done = true
 				break
 			}
@@ -103,7 +105,7 @@ loop:
 			}
 		case distance >= 8:
 			for {
-				store(window, w, load(window, from))
+				binary.LittleEndian.PutUint64(window[w:], binary.LittleEndian.Uint64(window[from:]))
 				w, from = w+8, from+8
 				if w >= end {
 					break
@@ -112,7 +114,7 @@ loop:
 		case distance == 1:
 			v := uint64(window[from]) * 0x0101010101010101
 			for {
-				store(window, w, v)
+				binary.LittleEndian.PutUint64(window[w:], v)
 				w += 8
 				if w >= end {
 					break

@@ -29,7 +29,10 @@ const (
 	outSize = 128 << 10
 	// slack is what one step of the fast loop may write behind the limit: three
 	// literals, or two and a match and the rest of its last sixteen bytes.
-	slack = 258 + 32
+	slack      = 258 + 32
+	windowSize = history + outSize + slack
+	// limit is where writing stops; a step may go slack bytes further.
+	limit = windowSize - slack
 )
 
 type state int
@@ -50,7 +53,9 @@ type Reader struct {
 	bits uint64 // input that is not used yet, the next bit lowest
 	n    uint   // how many bits of it count
 
-	window []byte
+	// An array, so that its length and what follows from it are constants in the
+	// fast loop, which has few registers.
+	window *[windowSize]byte
 	w, r   int // written up to, and given to the caller up to
 
 	state   state
@@ -70,7 +75,7 @@ type Reader struct {
 
 // NewReader returns a reader of the gzip stream in src.
 func NewReader(src Source) *Reader {
-	return &Reader{src: src, window: make([]byte, history+outSize+slack)}
+	return &Reader{src: src, window: new([windowSize]byte)}
 }
 
 // Read returns io.EOF after the last member, io.ErrUnexpectedEOF inside of one,
@@ -95,7 +100,7 @@ func (z *Reader) slide() {
 		return
 	}
 	drop := z.w - history
-	copy(z.window, z.window[drop:z.w])
+	copy(z.window[:], z.window[drop:z.w])
 	z.w, z.r = history, history
 	z.start = max(0, z.start-drop)
 }
@@ -106,9 +111,6 @@ func (z *Reader) sum() {
 	z.crc = crc32.Update(z.crc, crc32.IEEETable, out)
 	z.size += uint32(len(out))
 }
-
-// limit is where writing stops; a step may go slack bytes further.
-func (z *Reader) limit() int { return len(z.window) - slack }
 
 // run decompresses until there is output to give or the stream ends.
 func (z *Reader) run() error {
@@ -133,7 +135,7 @@ func (z *Reader) run() error {
 		if err != nil {
 			return err
 		}
-		if z.w >= z.limit() {
+		if z.w >= limit {
 			return nil
 		}
 	}
@@ -195,7 +197,7 @@ func (z *Reader) codes() error {
 		if done, err := z.fast(); done || err != nil {
 			return err
 		}
-		if z.w >= z.limit() {
+		if z.w >= limit {
 			return nil
 		}
 		if done, err := z.careful(); done || err != nil {
@@ -241,5 +243,3 @@ func (z *Reader) careful() (done bool, err error) {
 }
 
 func load(b []byte, at int) uint64 { return binary.LittleEndian.Uint64((*[8]byte)(b[at:])[:]) }
-
-func store(b []byte, at int, v uint64) { binary.LittleEndian.PutUint64(b[at:], v) }
