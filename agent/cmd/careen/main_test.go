@@ -18,14 +18,25 @@ import (
 
 func TestOptionsThatArriveAsOneArgument(t *testing.T) {
 	for _, c := range []struct{ in, want []string }{
-		{[]string{"run", "--rm --network=host", "image"}, []string{"run", "--rm", "--network=host", "image"}},
-		{[]string{"run", "-e", "A=b c", "image"}, []string{"run", "-e", "A=b c", "image"}},
-		{[]string{"run", "--rm", "image", "sh", "-c", "-x -y"}, []string{"run", "--rm", "image", "sh", "-c", "-x -y"}},
-		{[]string{"pull", "--tls-verify=false", "image"}, []string{"pull", "--tls-verify=false", "image"}},
-		{[]string{"run", "--label=a b", "image"}, []string{"run", "--label=a b", "image"}},
+		{[]string{"--rm --network=host", "image"}, []string{"--rm", "--network=host", "image"}},
+		{[]string{"--rm --network=host -v /dev:/dev", "image"}, []string{"--rm", "--network=host", "-v", "/dev:/dev", "image"}},
+		{[]string{"--network=host --volume /dev:/dev", "image"}, []string{"--network=host", "--volume", "/dev:/dev", "image"}},
+		{[]string{"-v /dev:/dev", "image"}, []string{"-v", "/dev:/dev", "image"}},
+		{[]string{"--rm --privileged", "-v /dev:/dev", "image"}, []string{"--rm", "--privileged", "-v", "/dev:/dev", "image"}},
+		{[]string{"--rm --network=host", "image", "sh", "-c", "-x -y"}, []string{"--rm", "--network=host", "image", "sh", "-c", "-x -y"}},
+		// What podman takes as it is.
+		{[]string{"-e", "A=b c", "image"}, []string{"-e", "A=b c", "image"}},
+		{[]string{"--env=A=-b -c", "image"}, []string{"--env=A=-b -c", "image"}},
+		{[]string{"--label=a b", "image"}, []string{"--label=a b", "image"}},
+		{[]string{"--rm", "image", "sh", "-c", "-x -y"}, []string{"--rm", "image", "sh", "-c", "-x -y"}},
+		// What is wrong in any case is told of by its name.
+		{[]string{"--rm --memory=plenty", "image"}, []string{"--rm", "--memory=plenty", "image"}},
+		{[]string{"--memory=plenty", "image"}, []string{"--memory=plenty", "image"}},
 	} {
-		assert.Equal(t, c.want, splitGlued(c.in))
+		assert.Equal(t, c.want, splitGlued(c.in, validRun), "%q", c.in)
 	}
+	assert.Equal(t, []string{"--tls-verify=false", "--quiet", "image"}, splitGlued([]string{"--tls-verify=false --quiet", "image"}, validPull))
+	assert.Equal(t, []string{"--tls-verify=false", "image"}, splitGlued([]string{"--tls-verify=false", "image"}, validPull))
 }
 
 func TestOptionsBeforeTheVerb(t *testing.T) {

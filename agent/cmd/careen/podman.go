@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
 )
 
@@ -26,7 +28,7 @@ func podmanMain(name string, args []string) int {
 	a := &app{console: newConsole(), socket: socket}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := a.podman(ctx, name, splitGlued(args))
+	err := a.podman(ctx, name, args)
 	return podmanExit(a, err)
 }
 
@@ -54,14 +56,14 @@ func (a *app) podman(ctx context.Context, name string, args []string) error {
 		_, err := fmt.Fprintf(a.console.out, "%s version %s\n", name, podmanVersion)
 		return err
 	case "pull":
-		return a.pull(ctx, args[1:], true)
+		return a.pull(ctx, splitGlued(args[1:], validPull), true)
 	case "run":
 		if isBootc(args[1:]) {
 			return &fault.Error{Code: fault.Unsupported, Op: "run", Subject: "bootc install",
 				Reason: "it reads the image from podman's own storage, which careen does not have",
 				Remedy: "Use a ramdisk with podman for bootc images, or bootc's --source-imgref with an OCI archive"}
 		}
-		return a.run(ctx, args[1:], runMode{route: "podman", plain: true})
+		return a.run(ctx, splitGlued(args[1:], validRun), runMode{route: "podman", plain: true})
 	default:
 		return podmanUnknown(name, args[0])
 	}
@@ -106,31 +108,42 @@ func skipGlobals(args []string) ([]string, error) {
 }
 
 // splitGlued takes apart options that arrive as one argument, as older releases of
-// Ironic's agent pass them ("--rm --network=host"): a word before the image that
-// starts with a dash and holds blanks, where every part does too.
-func splitGlued(args []string) []string {
-	var out []string
-	for i, arg := range args {
-		fields := strings.Fields(arg)
-		if i > 0 && len(fields) > 1 && allOptions(fields) {
-			out = append(out, fields...)
+// Ironic's agent pass them ("--rm --network=host -v /dev:/dev"). What podman would
+// take as it is stays as it is, for a value may hold blanks; valid says so. Else the
+// words that start with a dash and hold blanks are taken apart, from the left, until
+// the whole is valid. If it never is, the error shall name what is wrong in it: then
+// only those are apart whose option's name would hold a blank.
+func splitGlued(words []string, valid func([]string) bool) []string {
+	if valid(words) {
+		return words
+	}
+	apart, names := []string{}, []string{}
+	for i, word := range words {
+		fields := strings.Fields(word)
+		if len(fields) < 2 || !strings.HasPrefix(word, "-") {
+			apart, names = append(apart, word), append(names, word)
 			continue
 		}
-		out = append(out, arg)
-		if !strings.HasPrefix(arg, "-") && i > 0 && args[i-1] != "" && !strings.HasPrefix(args[i-1], "-") {
-			return append(out, args[i+1:]...) // past the image: the container's own words
+		if apart = append(apart, fields...); valid(slices.Concat(apart, words[i+1:])) {
+			return append(apart, words[i+1:]...)
+		}
+		if name, _, _ := strings.Cut(word, "="); strings.ContainsAny(name, " \t\n") {
+			names = append(names, fields...)
+		} else {
+			names = append(names, word)
 		}
 	}
-	return out
+	return names
 }
 
-func allOptions(fields []string) bool {
-	for _, field := range fields {
-		if !strings.HasPrefix(field, "-") {
-			return false
-		}
-	}
-	return true
+func validRun(words []string) bool {
+	_, err := oci.ParseRun(words, localCaller())
+	return err == nil
+}
+
+func validPull(words []string) bool {
+	_, err := oci.ParsePull(words, localCaller())
+	return err == nil
 }
 
 // isBootc recognises the command by which Ironic's agent installs bootc images.
