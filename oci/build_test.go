@@ -299,7 +299,11 @@ func TestExplainMasksSecrets(t *testing.T) {
 	text := oci.Explain(run, plan, base).String()
 	require.NotContains(t, text, "hunter2")
 	require.Contains(t, text, "- seccomp filter")
-	require.Contains(t, text, "+ terminal: yes")
+	require.Contains(t, text, "+ terminal\n")
+	require.Contains(t, text, "+ devices /dev/fuse, ")
+	for _, line := range strings.Split(text, "\n") {
+		require.LessOrEqual(t, len([]rune(line)), 80)
+	}
 	require.Contains(t, text, "~ device rule 0: deny a *:* rwm → allow a *:* rwm")
 }
 

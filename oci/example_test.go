@@ -76,16 +76,16 @@ func ExampleExplain() {
 	base, _ := run.Baseline().Build(in)
 	fmt.Print(oci.Explain(run, plan, base))
 	// Output:
-	// What the options are for:
-	//   --pid=host: PID namespace; host shows and may signal all processes of the node
+	// Warnings:
+	//   --pid=host: the container sees all processes of the node and may signal them
+	//
+	// What each option does:
+	//   --pid=host: the container has the node's processes
 	//   --memory=512m: memory limit; sets memory and swap together to twice that
 	//   --rm has no effect: always so: a step leaves nothing behind
 	//
-	// Against careen's default for this image:
-	//   + limit memory limit: 536870912
-	//   + limit memory swap: 1073741824
+	// Changed against careen's default for this image (+ added, - gone, ~ changed):
 	//   - namespace pid: the container's own
-	//
-	// Warnings:
-	//   --pid=host: the container sees all processes of the node and may signal them
+	//   + resource memory limit: 512MiB
+	//   + resource memory swap: 1GiB
 }

@@ -1,18 +1,14 @@
 package oci
 
 import (
-	"encoding/json"
 	"fmt"
-	"sort"
 	"strings"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Explanation says what a set of options does, for an operator who reviews a
 // runbook before it runs.
 type Explanation struct {
-	// Options says of each option that was given what it is for, in the order of
+	// Options says of each option that was given what it does, in the order of
 	// docs/options.md; those without effect say why.
 	Options []string
 	// Changes are the differences from the spec of the same image without options.
@@ -23,7 +19,8 @@ type Explanation struct {
 
 // Change is one difference between two plans.
 type Change struct {
-	// What is changed, such as "memory limit" or "mount /host".
+	// What is changed, such as "memory limit" or "mount /host". Things of one kind that
+	// change alike, such as capabilities, are one change.
 	What string
 	// From and To are the values; "" is absent.
 	From, To string
@@ -32,8 +29,12 @@ type Change struct {
 // String writes a change as a line of a diff.
 func (c Change) String() string {
 	switch {
+	case c.From == "" && plainFact(c.To):
+		return "+ " + c.What
 	case c.From == "":
 		return fmt.Sprintf("+ %s: %s", c.What, c.To)
+	case c.To == "" && plainFact(c.From):
+		return "- " + c.What
 	case c.To == "":
 		return fmt.Sprintf("- %s: %s", c.What, c.From)
 	default:
@@ -41,7 +42,13 @@ func (c Change) String() string {
 	}
 }
 
-// String writes the explanation as `careen explain` prints it.
+// plainFact is true for values that only say that something is there.
+func plainFact(value string) bool {
+	return value == "yes" || value == "allowed" || value == capEffective
+}
+
+// String writes the explanation as `careen explain` prints it: warnings first, no
+// line longer than 80 columns unless a word is.
 func (e *Explanation) String() string {
 	var b strings.Builder
 	section := func(title, none string, lines []string) {
@@ -50,7 +57,7 @@ func (e *Explanation) String() string {
 			lines = []string{none}
 		}
 		for _, line := range lines {
-			b.WriteString("  " + line + "\n")
+			writeWrapped(&b, line, 2, 2, 6)
 		}
 		b.WriteString("\n")
 	}
@@ -58,9 +65,9 @@ func (e *Explanation) String() string {
 	for i, change := range e.Changes {
 		changes[i] = change.String()
 	}
-	section("What the options are for:", "there are none", e.Options)
-	section("Against careen's default for this image:", "nothing changes", changes)
 	section("Warnings:", "none: the container is as isolated as by default", e.Warnings)
+	section("What each option does:", "there are none", e.Options)
+	section("Changed against careen's default for this image (+ added, - gone, ~ changed):", "nothing", changes)
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 
@@ -85,20 +92,7 @@ func Explain(run *Run, plan, base *Plan) *Explanation {
 			}
 		}
 	}
-	from, to := facts(base), facts(plan)
-	names := make(map[string]bool)
-	for name := range from {
-		names[name] = true
-	}
-	for name := range to {
-		names[name] = true
-	}
-	for name := range names {
-		if from[name] != to[name] {
-			e.Changes = append(e.Changes, Change{What: name, From: from[name], To: to[name]})
-		}
-	}
-	sort.Slice(e.Changes, func(i, j int) bool { return e.Changes[i].What < e.Changes[j].What })
+	e.Changes = changes(base, plan)
 	return e
 }
 
@@ -113,175 +107,5 @@ func explainUse(use given) string {
 	case Reject:
 		return fmt.Sprintf("%s has no effect: it is the default", written)
 	}
-	return fmt.Sprintf("%s: %s", written, use.option.Help)
-}
-
-// facts lists what a plan says by name, each as one short text.
-func facts(plan *Plan) map[string]string {
-	f := make(map[string]string)
-	spec := plan.Spec
-	put := func(name string, v any) {
-		if text := factText(v); text != "" {
-			f[name] = text
-		}
-	}
-	put("command", strings.Join(spec.Process.Args, " "))
-	put("working directory", spec.Process.Cwd)
-	put("user", fmt.Sprintf("%d:%d", spec.Process.User.UID, spec.Process.User.GID))
-	put("supplementary groups", spec.Process.User.AdditionalGids)
-	put("umask", spec.Process.User.Umask)
-	put("terminal", spec.Process.Terminal)
-	put("no new privileges", spec.Process.NoNewPrivileges)
-	put("OOM score adjustment", spec.Process.OOMScoreAdj)
-	put("AppArmor profile", spec.Process.ApparmorProfile)
-	put("read-only root", spec.Root.Readonly)
-	put("host name", spec.Hostname)
-	put("stop signal", plan.StopSignal)
-	put("stop timeout", plan.StopTimeout.String())
-	put("time limit", plan.Timeout.String())
-	for _, limit := range spec.Process.Rlimits {
-		put("limit "+limit.Type, fmt.Sprintf("%d:%d", limit.Soft, limit.Hard))
-	}
-	for _, entry := range spec.Process.Env {
-		name, value, _ := strings.Cut(entry, "=")
-		if value != "" && secretVariable(name, value) {
-			value = masked
-		}
-		f["variable "+name] = quote(value)
-	}
-	for name, value := range spec.Annotations {
-		put("annotation "+name, quote(value))
-	}
-	for name, value := range plan.Labels {
-		put("label "+name, quote(value))
-	}
-	for _, m := range spec.Mounts {
-		f["mount "+m.Destination] = fmt.Sprintf("%s from %s (%s)", m.Type, m.Source, strings.Join(m.Options, ","))
-	}
-	capabilityFacts(f, spec.Process.Capabilities)
-	linuxFacts(put, spec.Linux)
-	return f
-}
-
-func capabilityFacts(f map[string]string, caps *specs.LinuxCapabilities) {
-	for _, name := range caps.Bounding {
-		f["capability "+name] = "may be gained"
-	}
-	for _, name := range caps.Effective {
-		f["capability "+name] = "in effect"
-	}
-}
-
-func linuxFacts(put func(name string, v any), linux *specs.Linux) {
-	for _, ns := range linux.Namespaces {
-		own := "the container's own"
-		if ns.Path != "" {
-			own = ns.Path
-		}
-		put("namespace "+string(ns.Type), own)
-	}
-	for _, device := range linux.Devices {
-		put("device "+device.Path, fmt.Sprintf("%s %d:%d", device.Type, device.Major, device.Minor))
-	}
-	for i, rule := range linux.Resources.Devices {
-		put(fmt.Sprintf("device rule %d", i), ruleText(rule))
-	}
-	for name, value := range linux.Sysctl {
-		put("sysctl "+name, value)
-	}
-	for _, file := range linux.MaskedPaths {
-		put("hidden "+file, true)
-	}
-	for _, file := range linux.ReadonlyPaths {
-		put("read-only "+file, true)
-	}
-	put("propagation of mounts", linux.RootfsPropagation)
-	put("cgroup", linux.CgroupsPath)
-	if linux.Personality != nil {
-		put("personality", string(linux.Personality.Domain))
-	}
-	resources := *linux.Resources
-	resources.Devices = nil
-	flattenFacts(put, "limit", resources)
-	if linux.Seccomp == nil {
-		return
-	}
-	put("seccomp filter", string(linux.Seccomp.DefaultAction))
-	for _, rule := range linux.Seccomp.Syscalls {
-		for _, name := range rule.Names {
-			if rule.Action == specs.ActAllow && len(rule.Args) == 0 {
-				put("system call "+name, "allowed")
-			}
-		}
-	}
-}
-
-func ruleText(rule specs.LinuxDeviceCgroup) string {
-	number := func(n *int64) string {
-		if n == nil {
-			return "*"
-		}
-		return fmt.Sprint(*n)
-	}
-	kind, verb := rule.Type, "deny"
-	if kind == "" {
-		kind = "a"
-	}
-	if rule.Allow {
-		verb = "allow"
-	}
-	return fmt.Sprintf("%s %s %s:%s %s", verb, kind, number(rule.Major), number(rule.Minor), rule.Access)
-}
-
-// flattenFacts names each number of the limits by its path.
-func flattenFacts(put func(name string, v any), prefix string, v any) {
-	content, err := json.Marshal(v)
-	if err != nil {
-		return
-	}
-	var tree map[string]any
-	if json.Unmarshal(content, &tree) != nil {
-		return
-	}
-	for name, value := range tree {
-		if inner, ok := value.(map[string]any); ok {
-			flattenFacts(put, prefix+" "+name, inner)
-			continue
-		}
-		text, _ := json.Marshal(value)
-		put(prefix+" "+name, string(text))
-	}
-}
-
-// factText writes a value; "" is for what is not worth a line.
-func factText(v any) string {
-	switch v := v.(type) {
-	case string:
-		if v == "0s" {
-			return ""
-		}
-		return v
-	case bool:
-		if v {
-			return "yes"
-		}
-		return ""
-	case *int:
-		if v == nil {
-			return ""
-		}
-		return fmt.Sprint(*v)
-	case *uint32:
-		if v == nil {
-			return ""
-		}
-		return fmt.Sprintf("%04o", *v)
-	case []uint32:
-		if len(v) == 0 {
-			return ""
-		}
-		return strings.Trim(fmt.Sprint(v), "[]")
-	default:
-		return fmt.Sprint(v)
-	}
+	return fmt.Sprintf("%s: %s", written, meaning(use))
 }

@@ -21,7 +21,7 @@ func HelpText(command Command) string {
 			for _, option := range group.Options {
 				names = append(names, "--"+option.Name)
 			}
-			writeWrapped(&b, strings.Join(names, " "), 2, 2)
+			writeWrapped(&b, strings.Join(names, " "), 2, 2, 2)
 			continue
 		}
 		b.WriteString(string(group.Group) + ":\n")
@@ -52,13 +52,13 @@ func writeOption(b *strings.Builder, option OptionInfo) {
 		b.WriteString("\n")
 		column = 0
 	}
-	writeWrapped(b, text, helpIndent-column, helpIndent)
+	writeWrapped(b, text, helpIndent-column, helpIndent, helpIndent)
 }
 
-// writeWrapped writes words after first blanks, and further lines after indent.
-func writeWrapped(b *strings.Builder, text string, first, indent int) {
-	b.WriteString(strings.Repeat(" ", first))
-	column := indent
+// writeWrapped writes words after blanks that lead to column, and further lines after
+// indent.
+func writeWrapped(b *strings.Builder, text string, blanks, column, indent int) {
+	b.WriteString(strings.Repeat(" ", blanks))
 	for i, word := range strings.Fields(text) {
 		switch {
 		case i == 0:

@@ -76,6 +76,8 @@ type Mount struct {
 	Options []string
 	// Written is the option as it stood.
 	Written string
+	// raw is Destination before it was cleaned.
+	raw string
 }
 
 // Device is one --device.

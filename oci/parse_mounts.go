@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/docker/go-units"
 )
@@ -53,7 +54,11 @@ func (p *runParser) mounts() {
 		p.bad("image-volume", "it is not one of anonymous, bind, tmpfs and ignore")
 	}
 	p.timezone()
-	o.ShmSize = p.size("shm-size")
+	if o.ShmSize = p.size("shm-size"); o.ShmSize < 0 {
+		e := badOption(p.written("shm-size"), "it is more than a file system can have", p.example("shm-size"))
+		e.Attrs = map[string]any{exitAttr: ExitDenied} // podman notices when it mounts
+		p.fail(e)
+	}
 	o.ShmSizeSystemd = p.size("shm-size-systemd")
 }
 
@@ -71,11 +76,13 @@ func (p *runParser) size(name string) int64 {
 }
 
 // sizePattern is podman's: newer libraries also take .5m and 1e3.
-var sizePattern = regexp.MustCompile(`^\d+(\.\d+)* ?[kKmMgGtTpP]?[iI]?[bB]?$`)
+var sizePattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^\d+(\.\d+)* ?[kKmMgGtTpP]?[iI]?[bB]?$`)
+})
 
 // parseSize reads a number of bytes with an optional binary unit.
 func parseSize(text string) (int64, error) {
-	if !sizePattern.MatchString(text) {
+	if !sizePattern().MatchString(text) {
 		return 0, fmt.Errorf("%s is not a size", quote(text))
 	}
 	n, err := units.RAMInBytes(text)
@@ -101,8 +108,10 @@ func (p *runParser) timezone() {
 		p.fail(e)
 	case info.IsDir():
 		p.bad("tz", "it is a directory of zones, not a zone")
-	case strings.HasPrefix(path.Clean("/"+zone), "/..") || strings.Contains(zone, ".."):
-		p.bad("tz", "it leads out of the directory of zones")
+	case zone[0] == '/' || zone[0] == '\\' || strings.HasSuffix(zone, "/") || strings.Contains(zone, ".."):
+		e := badOption(p.written("tz"), "it is not the name of a zone", p.example("tz"))
+		e.Attrs = map[string]any{exitAttr: ExitDenied} // podman notices when it looks for the file again
+		p.fail(e)
 	}
 }
 
@@ -141,7 +150,7 @@ func (s *mountSet) add(m Mount, repeat bool) error {
 }
 
 func sameMount(a, b Mount) bool {
-	return a.Kind == b.Kind && a.Source == b.Source && strings.Join(a.Options, ",") == strings.Join(b.Options, ",")
+	return a.Kind == b.Kind && a.raw == b.raw && a.Source == b.Source && strings.Join(a.Options, ",") == strings.Join(b.Options, ",")
 }
 
 // checkSources makes sure that what is bound exists on the node.
@@ -327,7 +336,7 @@ func volumeOptionSet(option string) string {
 // parseTmpfs reads one --tmpfs.
 func parseTmpfs(it item) (Mount, error) {
 	parts := strings.Split(it.value, ":")
-	m := Mount{Kind: MountTmpfs, Source: "tmpfs", Destination: path.Clean(parts[0]), Written: it.written}
+	m := Mount{Kind: MountTmpfs, Source: "tmpfs", Destination: path.Clean(parts[0]), Written: it.written, raw: parts[0]}
 	if err := checkDestination(parts[0]); err != nil {
 		return m, err
 	}

@@ -77,6 +77,7 @@ var mountOptions = []OptionInfo{
 	{
 		Name: "image-volume", Arg: "anonymous|bind|tmpfs|ignore", Group: GroupMounts, Default: "anonymous",
 		Help: "what the image's VOLUME paths become", Example: "--image-volume=tmpfs",
+		Difference: "anonymous is newer podman's word for bind; 4.3.1 does not know it",
 	},
 	{
 		Name: "mount", Kind: Array, Arg: "type=TYPE,...", Group: GroupMounts,

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 )
 
@@ -26,6 +27,9 @@ func testOptions(g *careenGuest) {
 	testIdentity(g)
 	testOOM(g)
 	testHostPid(g)
+	testFilters(g)
+	testOwnership(g)
+	testTraces(g)
 }
 
 // expect checks sections of a container's output.
@@ -132,4 +136,94 @@ func testHostPid(g *careenGuest) {
 	out, code := g.step("--pid=host --uts=host --ipc=host", "cat /proc/1/comm; hostname; echo == self; cat /proc/self/comm")
 	require.Zero(g.t, code, out)
 	require.Contains(g.t, out, g.MustRun("cat /proc/1/comm; hostname"))
+}
+
+// noChmod is a filter of the operator's own: chmod fails with EACCES, which nothing else
+// would give to root.
+const noChmod = `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmod","fchmodat","fchmodat2"],` +
+	`"action":"SCMP_ACT_ERRNO","errnoRet":13}]}`
+
+// testFilters sees filters, masks, namespaces and the limits that testLimits leaves.
+func testFilters(g *careenGuest) {
+	g.MustRun("mkdir -p /srv && echo " + quoted(noChmod) + " >/srv/seccomp.json")
+	out, code := g.step("--security-opt seccomp=/srv/seccomp.json --security-opt mask=/proc/uptime --security-opt unmask=/proc/timer_list "+
+		"--personality=LINUX32 --oom-score-adj=500 --memory-reservation=16m --cpu-shares=512 --cpuset-cpus=0 --cgroup-conf=memory.high=50331648 "+
+		"--cgroup-parent=/steps --ipc=none --dns=192.0.2.53 --dns-search=lab.example --dns-option=ndots:3 --cap-drop=ALL --cap-add=CHOWN", `
+echo == seccomp; touch /tmp/x; chmod 600 /tmp/x 2>&1
+echo == masked; wc -c </proc/uptime
+echo == unmasked; head -n 1 /proc/timer_list
+echo == personality; uname -m
+echo == score; cat /proc/self/oom_score_adj
+echo == reservation; cat /sys/fs/cgroup/memory.low
+echo == weight; cat /sys/fs/cgroup/cpu.weight
+echo == cpus; cat /sys/fs/cgroup/cpuset.cpus
+echo == high; cat /sys/fs/cgroup/memory.high
+echo == cgroup; cat /proc/self/cgroup
+echo == shm; ls -d /dev/shm 2>&1
+echo == resolver; cat /etc/resolv.conf
+echo == processes; ls -d /proc/[0-9]* | wc -l
+echo == capabilities; grep CapEff /proc/self/status; chown 7 /tmp/x && stat -c %u /tmp/x
+echo == bound; mkdir /tmp/d && chroot /tmp/d x 2>&1
+`)
+	require.NotZero(g.t, code, out)
+	g.expect(out, map[string]string{
+		"seccomp": "Permission denied", "masked": "0", "unmasked": "Timer List Version", "personality": "i686", "score": "500",
+		"reservation": "16777216", "cpus": "0", "high": "50331648", "cgroup": "0::/",
+		"shm": "No such file", "resolver": "search lab.example\nnameserver 192.0.2.53\noptions ndots:3",
+		"capabilities": "CapEff:\t0000000000000001\n7", "bound": "Operation not permitted",
+	})
+	require.NotEqual(g.t, "100", section(out, "weight"), "the default")
+	require.Equal(g.t, "0::/", section(out, "cgroup"), "a cgroup namespace of its own")
+	require.Less(g.t, len(section(out, "processes")), 2, "a PID namespace of its own")
+	g.MustRun("ls -d /sys/fs/cgroup/steps")
+}
+
+// testOwnership sees mounts with options of their own, and devices by rule.
+func testOwnership(g *careenGuest) {
+	major := g.MustRun("echo $((0x$(stat -c %t /dev/vda)))")
+	g.MustRun("mkdir -p /srv/own/sub /srv/noexec && touch /srv/own/sub/file && mount -t tmpfs -o nosuid,nodev,noexec flagged /srv/noexec")
+	out, code := g.step("--user=worker -v /srv/own:/own:U -v /srv/noexec:/flagged --mount type=tmpfs,dst=/t,tmpfs-size=64k,tmpfs-mode=0700 "+
+		"--tmpfs /noexec:noexec,mode=1777 --mount type=bind,src=/srv/own,dst=/ro,readonly=true --read-only --passwd-entry='fw:*:$UID::::'", `
+echo == own; stat -c %u:%g /own/sub/file; touch /own/new && echo written
+echo == tmpfs; stat -c %a /t; df -k /t | tail -n 1
+echo == noexec; cp /bin/busybox /noexec/true; /noexec/true 2>&1
+echo == ro; touch /ro/new 2>&1
+echo == inherited; grep ' /flagged ' /proc/mounts
+`)
+	g.MustRun("umount /srv/noexec")
+	require.Zero(g.t, code, out)
+	g.expect(out, map[string]string{
+		"own": "1234:2345\nwritten", "tmpfs": "700", "noexec": "Permission denied", "ro": "Read-only file system",
+		"inherited": "nosuid,nodev,noexec",
+	})
+	require.Equal(g.t, "64", strings.Fields(section(out, "tmpfs"))[2], out)
+
+	const open = "mknod /tmp/disk b %s 0 && head -c 4 /tmp/disk | wc -c"
+	script := strings.Replace(open, "%s", major, 1)
+	rule := quoted("--device-cgroup-rule=b " + major + ":* r")
+	out, code = g.step("--cap-add=MKNOD "+rule, script)
+	require.Zero(g.t, code, out)
+	require.Contains(g.t, out, "4")
+	out, code = g.step("--cap-add=MKNOD", script+" 2>&1")
+	require.Contains(g.t, out, "Operation not permitted", "%d", code)
+}
+
+// testTraces sees what options leave on the node, and the clock of --timeout.
+func testTraces(g *careenGuest) {
+	out, code := g.step("--cidfile=/srv/cid --pidfile=/srv/pid --timeout=3 --name=clocked -v /srv:/node:ro", "until [ -s /node/pid ]; do usleep 50000; done; "+
+		"echo == cid; cat /node/cid; echo; echo == pid; cat /node/pid; echo; trap '' TERM; while :; do sleep 1000; done")
+	require.NotZero(g.t, code, out)
+	run := g.last()
+	require.Equal(g.t, api.TimedOut, run.State, "%+v", run.Outcome)
+	require.Equal(g.t, "clocked", run.Name)
+	require.Regexp(g.t, "^[0-9a-f]{64}$", section(out, "cid"))
+	require.Regexp(g.t, "^[0-9]+$", strings.Fields(section(out, "pid"))[0])
+	out, code = g.step("--cidfile=/srv/seccomp.json", "true")
+	require.Equal(g.t, 125, code, out)
+	require.Contains(g.t, out, "--cidfile=/srv/seccomp.json")
+	for _, refused := range []string{"--userns=auto", "--network=bridge", "--volumes-from=other", "--restart=always", "--secret=key"} {
+		out, code = g.step(refused, "true")
+		require.Equal(g.t, 125, code, out)
+		require.Contains(g.t, out, refused)
+	}
 }

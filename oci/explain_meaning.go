@@ -1,0 +1,146 @@
+package oci
+
+import (
+	"fmt"
+	"strings"
+)
+
+// meaning says what one use of an option does, with its value where that decides.
+func meaning(use given) string {
+	if use.option.Kind == Bool && use.value != "true" {
+		return "off: " + use.option.Help
+	}
+	name, value, hasValue := strings.Cut(use.value, "=")
+	switch use.option.Name {
+	case "network", "pid", "ipc", "uts", "cgroupns":
+		return namespaceMeaning(use)
+	case "security-opt":
+		return securityMeaning(use.value)
+	case "env":
+		switch {
+		case hasValue:
+			return "sets the variable " + name
+		case strings.HasSuffix(name, "*"):
+			return "copies all variables from the caller that begin with " + strings.TrimSuffix(name, "*")
+		}
+		return "copies the variable " + name + " from the caller"
+	case "volume":
+		return volumeMeaning(use.value)
+	case "tmpfs":
+		path, options, _ := strings.Cut(use.value, ":")
+		return fmt.Sprintf("a file system in memory at %s%s", path, inBrackets(options))
+	case "cap-add":
+		return "adds " + use.value + " to the capabilities, and opens the system calls that need it"
+	case "cap-drop":
+		return "takes " + use.value + " out of the capabilities"
+	case "sysctl", "ulimit", "annotation":
+		if hasValue {
+			return fmt.Sprintf("sets %s to %s", name, redactValue(use.option, value))
+		}
+	case "device":
+		return deviceMeaning(use.value)
+	}
+	return use.option.Help
+}
+
+func inBrackets(text string) string {
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
+}
+
+// spaces are the words for what a namespace separates.
+var spaces = map[string]string{
+	"network": "network", "pid": "processes", "ipc": "shared memory and message queues", "uts": "host name", "cgroupns": "view of cgroups",
+}
+
+func namespaceMeaning(use given) string {
+	what := spaces[use.option.Name]
+	path, isPath := strings.CutPrefix(use.value, "ns:")
+	switch {
+	case use.value == "host":
+		return fmt.Sprintf("the container has the node's %s", what)
+	case use.value == "none" && use.option.Name == "network":
+		return "the container has no network but its own loopback"
+	case use.value == "none":
+		return "the container has " + what + " of its own, but no /dev/shm"
+	case isPath:
+		return fmt.Sprintf("the container has the %s of the namespace at %s", what, path)
+	}
+	return fmt.Sprintf("the container has %s of its own", what)
+}
+
+func securityMeaning(text string) string {
+	separator := "="
+	if !strings.Contains(text, "=") {
+		separator = ":"
+	}
+	name, value, _ := strings.Cut(text, separator)
+	switch name {
+	case "no-new-privileges":
+		return "no program gains rights by set-user-ID or file capabilities"
+	case "seccomp":
+		if value == "unconfined" {
+			return "no filter of system calls"
+		}
+		return "the filter of system calls is that of the file " + value
+	case "mask":
+		return "hides " + strings.ReplaceAll(value, ":", " and ")
+	case "unmask":
+		return "shows what is hidden or read-only by default of " + strings.ReplaceAll(value, ":", " and ")
+	case "systempaths":
+		return "shows all that is hidden or read-only by default"
+	case "proc-opts":
+		return "mounts /proc with " + value
+	case "apparmor":
+		return "AppArmor profile " + value
+	}
+	return "nothing is labelled, there is no SELinux here"
+}
+
+func volumeMeaning(text string) string {
+	parts := strings.SplitN(text, ":", 3)
+	if len(parts) == 1 {
+		return "a scratch directory at " + text
+	}
+	options := ""
+	if len(parts) == 3 {
+		options = parts[2]
+	}
+	what := "the volume " + parts[0] + " of the store"
+	if strings.HasPrefix(parts[0], "/") || strings.HasPrefix(parts[0], ".") {
+		what = "the node's " + parts[0]
+	}
+	var notes []string
+	for _, option := range strings.Split(options, ",") {
+		switch option {
+		case "":
+		case "ro":
+			notes = append(notes, "read-only")
+		case "O":
+			notes = append(notes, "changes are dropped afterwards")
+		case "U":
+			notes = append(notes, "its owner becomes the container's user")
+		default:
+			notes = append(notes, option)
+		}
+	}
+	return fmt.Sprintf("%s is at %s%s", what, parts[1], inBrackets(strings.Join(notes, ", ")))
+}
+
+func deviceMeaning(text string) string {
+	parts := strings.Split(text, ":")
+	if len(parts) == 1 {
+		return "the container may use " + text
+	}
+	out := "the container may use " + parts[0]
+	for _, part := range parts[1:] {
+		if validAccess(part) {
+			out += " (" + part + ")"
+		} else {
+			out += " as " + part
+		}
+	}
+	return out
+}
