@@ -87,7 +87,7 @@ def test_output_goes_on_after_an_agent_restart(agent: FakeAgent, caplog: pytest.
     logs.LOG.logger.addHandler(handler)
     try:
         follower.start()
-        assert seen.wait(5)
+        assert seen.wait(60)
         agent.stop()
         run.write("line 3")
         run.write("line 4")

@@ -386,7 +386,7 @@ def test_an_agent_that_is_restarted_is_waited_for(ipa: Ipa, agent: FakeAgent) ->
     gate, started = threading.Event(), threading.Event()
     agent.default = Script(gate=gate, started=started.set)
     command = ipa.start("clean", make_node(), "generic_container_step", container_url=ALLOWED)
-    assert started.wait(5)
+    assert started.wait(60)
     agent.stop()
     gate.set()
     agent.start()
@@ -399,7 +399,7 @@ def test_an_agent_that_stays_away_fails_the_step(ipa: Ipa, agent: FakeAgent, con
     started = threading.Event()
     agent.default = Script(gate=threading.Event(), started=started.set)
     command = ipa.start("clean", make_node(), "generic_container_step", container_url=ALLOWED)
-    assert started.wait(5)
+    assert started.wait(60)
     agent.stop()
     command.join()
     assert command.command_error.details.startswith(
@@ -471,7 +471,7 @@ def test_an_earlier_step_that_still_runs_is_waited_for(ipa: Ipa, agent: FakeAgen
     gate, started = threading.Event(), threading.Event()
     agent.default = Script(gate=gate, started=started.set, exit_code=9)
     first = ipa.start("clean", make_node(index=0), "generic_container_step", container_url=ALLOWED)
-    assert started.wait(5)
+    assert started.wait(60)
     # A restarted IPA knows nothing of that command, and the conductor has gone on.
     second = Ipa()
     later = second.start("clean", make_node(index=1), "generic_container_step", container_url=ALLOWED)

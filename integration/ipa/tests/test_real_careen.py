@@ -83,7 +83,7 @@ class Careen:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(120)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert server.stdout is not None
     yield server.stdout.readline().decode().strip()
     server.stdin.close()
-    server.wait(30)
+    server.wait(120)
 
 
 @pytest.fixture

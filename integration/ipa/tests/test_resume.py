@@ -53,7 +53,7 @@ def settle(ipa: Any) -> Json:
     """Return the only command after its end."""
     hardware.API_CLIENT = object()
     [command] = ipa.command_results.values()
-    command.join(20)
+    command.join(60)
     return dict(command.serialize())
 
 
