@@ -92,6 +92,14 @@ test-ipa-vm: deps-test build ## the real IPA with careen in a Debian ramdisk in 
 	@integration/install.sh cpio debootstrap python3-venv
 	CAREEN_IPA_VM_TEST=1 $(GOTEST) -v -timeout 40m -run TestIPA ./integration/ipavm
 
+# PODMAN_SETS random option sets, after all listed ones; PODMAN_FLAGS=-mutate spoils
+# every other value.
+PODMAN_SETS ?= 8000
+PODMAN_FLAGS ?=
+.PHONY: test-podman-long
+test-podman-long: deps-test ## the meaning of options against podman's, thousands of option sets
+	$(GOTEST) -v -timeout 5h ./integration/podmandiff -args -listed 0 -sets $(PODMAN_SETS) $(PODMAN_FLAGS)
+
 .PHONY: test-external
 test-external: build ## the same scenarios on containerd 1.7 and 2.x of another process
 	$(GOTEST) -timeout 20m ./integration/external

@@ -93,7 +93,8 @@ var differences = []Difference{
 		Reason: "podman stops at the first, and finds some only when the image is there",
 	},
 	{
-		What:   "--oom-score-adj outside -1000 to 1000 and values that cannot work, such as an unknown --personality, are refused",
+		What: "--oom-score-adj outside -1000 to 1000 and values that cannot work, such as an unknown --personality, a throttle" +
+			" for a directory or an idmap without gids=, are refused",
 		Reason: "podman passes them on, and the runtime fails later with a worse message",
 	},
 	{Case: "container-ns", What: "container:NAME is refused", Reason: "there is no other container whose namespaces could be joined"},

@@ -8,11 +8,17 @@
 // refused, or both specs must be equal after the differences that package oci lists
 // have been taken out. A failing set is shrunk by rapid.
 //
-// The tests need root and podman and are skipped without. The seed is printed;
-// -args -sets N makes a longer run, -all lists every difference unshrunk, and
-// -rapid.seed N repeats a run:
+// A second test gives option sets that people thought of, testdata/sets.txt: each
+// option in all spellings and at the edges of its values. A run takes some of them.
 //
-//	go test ./integration/podmandiff -v -args -sets 5000
+// A difference has to show in three attempts, since podman now and then fails for
+// reasons of its own. The tests need root and podman and are skipped without. The seed is printed;
+// -args -sets N makes a longer run, -listed 0 takes all listed sets, -mutate changes a
+// character of every other random value, -all lists every difference unshrunk, and -rapid.seed N
+// repeats a run:
+//
+//	make test-podman-long
+//	go test ./integration/podmandiff -v -args -sets 5000 -mutate -all
 //
 // On a machine with cgroup v1 or the hybrid layout, half of the sets are run in a
 // mount namespace where /sys/fs/cgroup is cgroup2, so both are covered everywhere
