@@ -3,6 +3,7 @@ package oci_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,37 @@ func TestCorpusSplits(t *testing.T) {
 		require.NoError(t, err, c.Name)
 		require.Equal(t, append([]string{}, c.Flags...), append([]string{}, words...), c.Name)
 	}
+}
+
+// TestCorpusShapes gives every option set of the corpus that has no blanks in its values
+// as Ironic may hold it: as a string, as a list, and as a list whose elements hold
+// several words. All three have to mean the same.
+func TestCorpusShapes(t *testing.T) {
+	shown := 0
+	for _, c := range loadCases(t) {
+		line := strings.Join(c.Flags, " ")
+		if len(c.Flags) < 2 || strings.Join(strings.Fields(line), " ") != line || len(strings.Fields(line)) != len(c.Flags) {
+			continue
+		}
+		half := len(c.Flags) / 2
+		var list, some []any
+		for _, word := range c.Flags {
+			list = append(list, word)
+		}
+		some = append(some, strings.Join(c.Flags[:half], " "), strings.Join(c.Flags[half:], "  "))
+		var results []string
+		for _, shape := range []any{line, list, some} {
+			words, err := oci.Words(shape)
+			require.NoError(t, err, c.Name)
+			plan, _, err := c.build(append(append([]string{"--network=none"}, words...), "image"), "v2")
+			content, _ := json.Marshal(plan)
+			results = append(results, fmt.Sprint(string(content), err))
+		}
+		require.Equal(t, results[0], results[1], c.Name)
+		require.Equal(t, results[0], results[2], c.Name)
+		shown++
+	}
+	require.Greater(t, shown, 80)
 }
 
 func TestSpellings(t *testing.T) {
