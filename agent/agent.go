@@ -52,12 +52,6 @@ type Agent struct {
 	draining  bool
 }
 
-// Reboot is a container's wish that the node be rebooted, once its run has ended.
-type Reboot struct {
-	// Run is the id of the run, Reason what asked for it, in words.
-	Run, Reason string
-}
-
 // New makes an agent. It opens the journal and the audit record and touches no
 // container; the caller calls [Agent.Recover] next, and [Agent.Close] in the end.
 func New(cfg Config) (*Agent, error) {
@@ -105,10 +99,6 @@ func makeDirs(cfg Config) error {
 	}
 	return nil
 }
-
-// Reboots hands out the wishes of containers for a reboot. Nothing is lost when
-// nobody listens: the run's outcome has it, and health.
-func (a *Agent) Reboots() <-chan Reboot { return a.reboots }
 
 // Close lets go of all runs without ending them, waits for everything that the
 // agent began, and closes its files. The containers go on.

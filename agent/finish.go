@@ -150,11 +150,7 @@ func (a *Agent) ended(r *run) {
 	a.writeAudit(r)
 	a.metrics.ended(r.rec)
 	if r.rec.RebootClaim {
-		a.rebootBy = r.id
-		select {
-		case a.reboots <- Reboot{Run: r.id, Reason: o.RebootReason}:
-		default:
-		}
+		a.wishReboot(r)
 	}
 	entry := a.cfg.Log.WithFields(map[string]any{"run": r.id, "state": r.state(), "code": o.Code,
 		"duration": o.Duration})

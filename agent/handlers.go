@@ -332,17 +332,5 @@ func syncFS(dir string) error {
 	return unix.Syncfs(int(f.Fd()))
 }
 
-// Flush writes all records that are due and has the state directory's file system
-// written out. Who reboots the node calls it before.
-func (a *Agent) Flush() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var err error
-	if a.records.journal != nil {
-		err = a.records.retry("")
-	}
-	return errors.Join(err, syncFS(a.cfg.StateDir))
-}
-
 // longest is the longest that one poll waits.
 const longest = 10 * time.Minute

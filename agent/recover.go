@@ -71,7 +71,7 @@ func (a *Agent) load() error {
 		close(r.done)
 		a.tidyLater(r)
 		if r.rec.RebootClaim && r.rec.Run.BootID == a.cfg.BootID {
-			a.rebootBy = r.id
+			a.wishReboot(r)
 		}
 		if !r.rec.Audited {
 			a.writeAudit(r)

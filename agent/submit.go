@@ -88,11 +88,11 @@ func (a *Agent) repeatedLocked(id, hash string) (v api.Run, ok bool, err error) 
 func (a *Agent) admit() error {
 	op := "take a run"
 	switch {
+	case a.rebootBy != "":
+		return a.rebootPending(op)
 	case a.draining:
 		return &fault.Error{Code: fault.Unreachable, Op: op, Reason: "the agent is stopping",
 			Remedy: "Wait until it has been started again"}
-	case a.rebootBy != "":
-		return a.rebootPending(op)
 	}
 	if id := a.stuckRun(); id != "" {
 		return &fault.Error{Code: fault.Stuck, Op: op,
@@ -133,13 +133,6 @@ func (a *Agent) holder() string {
 		}
 	}
 	return ""
-}
-
-func (a *Agent) rebootPending(op string) error {
-	return &fault.Error{Code: fault.RebootPending, Op: op,
-		Reason: fmt.Sprintf("run %s asked for a reboot of the node, which has not happened yet", a.rebootBy),
-		Remedy: "Reboot the node, or delete that run to go on without",
-		Attrs:  map[string]any{attrHolder: a.rebootBy}}
 }
 
 // accept makes r durable and puts it into the queue. The lock is held.

@@ -27,4 +27,5 @@ func TestCareenInABareGuest(t *testing.T) {
 	part("figures", testFigures)
 	part("life", testLife)
 	part("reboot", func(g *careenGuest) { testReboot(g, formatted) })
+	part("allowed reboot", func(g *careenGuest) { testAllowedReboot(g, formatted) })
 }

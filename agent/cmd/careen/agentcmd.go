@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -11,14 +10,10 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/rootfs"
 )
-
-// drainPatience bounds what a stopping agent waits for.
-const drainPatience = 60 * time.Second
 
 func (a *app) agentCommand() *cobra.Command {
 	opts := defaultNodeOptions("")
@@ -96,50 +91,17 @@ func (a *app) serve(ctx context.Context, opts nodeOptions, log *logrus.Logger) e
 	log.Infof("ready on %s after %d ms: cgroup %s, store %s (%s, %s free), pivot_root %v", opts.socket,
 		time.Since(started).Milliseconds(), n.layout.CgroupMode, n.layout.StoreDir, n.layout.StoreFS,
 		bytesText(n.layout.StoreFree), n.layout.PivotRoot)
-	var reboot string
-	select {
-	case <-ctx.Done():
-		log.Info("stopping")
-	case err := <-n.served:
-		n.served <- err
+	reboot, err := n.awaitStop(ctx)
+	if err != nil {
 		return err
-	case wish := <-rebootsIf(opts.allowReboot, n):
-		reboot = wish
 	}
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainPatience)
-	defer cancel()
+	log.Info("stopping")
+	if err := n.drain(context.WithoutCancel(ctx)); err != nil && reboot == "" {
+		return err
+	}
 	if reboot != "" {
 		log.Warnf("rebooting the node: %s", reboot)
-		_ = n.agent.Flush()
-	}
-	if err := n.drain(ending); err != nil {
-		return err
-	}
-	if reboot != "" {
 		return rebootNode()
-	}
-	return nil
-}
-
-// rebootsIf returns the channel on which a reboot is asked for, or one that never
-// delivers where the operator has not allowed it.
-func rebootsIf(allowed bool, n *node) <-chan string {
-	out := make(chan string, 1)
-	if allowed {
-		go func() {
-			if wish, ok := <-n.agent.Reboots(); ok {
-				out <- fmt.Sprintf("run %s: %s", wish.Run, wish.Reason)
-			}
-		}()
-	}
-	return out
-}
-
-// rebootNode is the one place where careen restarts a machine.
-func rebootNode() error {
-	unix.Sync()
-	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
-		return &fault.Error{Code: fault.Node, Op: "reboot the node", Err: err, Remedy: "Give careen CAP_SYS_BOOT, or reboot it yourself"}
 	}
 	return nil
 }

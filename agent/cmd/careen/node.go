@@ -51,6 +51,7 @@ func defaultNodeOptions(socket string) nodeOptions {
 // node is an agent with all that it works with, in this process.
 type node struct {
 	opts     nodeOptions
+	log      *logrus.Logger
 	lock     *os.File
 	layout   *rootfs.Layout
 	engine   *runtime.Engine
@@ -103,6 +104,7 @@ func (n *node) prepareOptions() rootfs.PrepareOptions {
 }
 
 func (n *node) prepare(ctx context.Context, log *logrus.Logger) error {
+	n.log = log
 	layout, actions, err := rootfs.Prepare(ctx, n.prepareOptions())
 	for _, action := range actions {
 		if action.Err != "" {
@@ -255,30 +257,4 @@ func lockDir(dir string) (*os.File, error) {
 			Reason: "another one runs there", Remedy: "Use that one, or give another --run-dir, --root and --socket"}
 	}
 	return nil, &fault.Error{Code: fault.Node, Op: "lock", Subject: path, Err: err, Remedy: "Run careen as root"}
-}
-
-// drain lets runs end or go on without the agent, as configured, and stops.
-func (n *node) drain(ctx context.Context) error {
-	err := n.agent.Drain(ctx)
-	return errors.Join(err, n.close())
-}
-
-func (n *node) close() error {
-	var errs []error
-	if n.stop != nil {
-		n.stop()
-		if err := <-n.served; err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if n.agent != nil {
-		errs = append(errs, n.agent.Close())
-	}
-	if n.engine != nil {
-		errs = append(errs, n.engine.Close())
-	}
-	if n.lock != nil {
-		errs = append(errs, n.lock.Close())
-	}
-	return errors.Join(errs...)
 }

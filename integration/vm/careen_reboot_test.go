@@ -1,0 +1,52 @@
+package vm_test
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/careen-project/careen/agent/api"
+)
+
+// testAllowedReboot: an agent that may, reboots the node for a container that asks
+// for it, and not before that one's outcome and output are stored. What waited is
+// told why it did not begin. It follows testReboot, whose disk it uses.
+func testAllowedReboot(g *careenGuest, formatted bool) {
+	if !formatted {
+		g.t.Skip("needs mke2fs of Debian's e2fsprogs")
+	}
+	g.endAgent("TERM")
+	g.startAgent("--state /persistent/careen --allow-reboot")
+	before := g.MustRun("cat /proc/sys/kernel/random/boot_id")
+	g.background("update", "", `echo flashed; until test -e /run/careen/go; do usleep 20000; done; echo '{"reboot": true, "reason": "new firmware"}' > /run/careen/result.json`)
+	g.MustRun("setsid careen run --name waits " + g.plain + " true >/dev/null 2>&1 </dev/null &")
+	g.MustRun("n=0; until careen ps --all | grep -q queued; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 50000; done")
+	// The guest goes down under this command.
+	_, _, _ = g.RunContext(g.t.Context(), "touch /run/careen/runs/*/control/go; sleep 60")
+	ctx, cancel := context.WithTimeout(g.t.Context(), 2*time.Minute)
+	defer cancel()
+	require.NoError(g.t, g.WaitReady(ctx))
+
+	g.MustRun("mkdir -p /dev && mount -t devtmpfs devtmpfs /dev; mkdir -p /persistent; mount -t ext4 /dev/vda /persistent")
+	g.startAgent("--state /persistent/careen --allow-reboot")
+	require.NotEqual(g.t, before, g.MustRun("cat /proc/sys/kernel/random/boot_id"))
+	found := map[string]api.Run{}
+	for _, run := range g.all() {
+		found[run.Name] = run
+	}
+	update, waited := found["update"], found["waits"]
+	require.Equal(g.t, api.Succeeded, update.State, "%+v", update.Outcome)
+	require.True(g.t, update.Outcome.RebootRequested)
+	require.Contains(g.t, update.Outcome.RebootReason, "new firmware")
+	require.NotNil(g.t, waited.Outcome, "%+v", waited)
+	require.Equal(g.t, "reboot_pending", waited.Outcome.Code, "%+v", waited.Outcome)
+	out, code := g.careen("logs " + update.ID)
+	require.Zero(g.t, code, out)
+	require.Equal(g.t, "flashed", strings.TrimSpace(out))
+
+	out, code = g.careen("run --rm --tls-verify=false " + g.plain + " echo once is enough")
+	require.Zero(g.t, code, out)
+	require.Contains(g.t, out, "once is enough")
+}
