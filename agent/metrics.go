@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 )
@@ -165,11 +167,32 @@ func (a *Agent) processMetrics(out *metricsWriter) {
 		{"process_start_time_seconds", "Start of the agent, seconds since 1970.", float64(a.started.UnixNano()) / 1e9},
 		{"process_resident_memory_bytes", "Resident memory.", residentMemory()},
 		{"process_open_fds", "Open file descriptors.", float64(len(fds))},
+		{"process_threads", "Threads.", threads()},
+		{"process_cpu_seconds_total", "User and system time.", cpuSeconds()},
 		{"go_goroutines", "Goroutines.", float64(goruntime.NumGoroutine())},
 	} {
-		out.head(f.name, "gauge", f.help)
+		kind := "gauge"
+		if strings.HasSuffix(f.name, "_total") {
+			kind = "counter"
+		}
+		out.head(f.name, kind, f.help)
 		out.line(f.name, "", f.value)
 	}
+}
+
+// threads counts those of this process.
+func threads() float64 {
+	tasks, _ := os.ReadDir("/proc/self/task")
+	return float64(len(tasks))
+}
+
+// cpuSeconds is the time that this process has used.
+func cpuSeconds() float64 {
+	var used unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &used) != nil {
+		return 0
+	}
+	return (time.Duration(used.Utime.Nano()) + time.Duration(used.Stime.Nano())).Seconds()
 }
 
 // residentMemory reads the second figure of /proc/self/statm: pages.

@@ -148,16 +148,19 @@ func (c *crashes) life(t *testing.T) {
 	}
 	c.agent.SetEnv("CAREEN_FAILPOINT=" + strings.Join(armed, ","))
 	c.agent.LaunchOnly()
-	span := time.Duration(c.dice.IntN(500)) * time.Millisecond
+	span, early := time.Duration(c.dice.IntN(900))*time.Millisecond, false
 	switch {
 	case len(c.due) > 0:
 		span = 30 * time.Second // until it has come to its failpoint
 	case c.dice.IntN(4) == 0:
-		span /= 6 // while it starts, or recovers from the crash before
+		span, early = span/10, true // while it starts, or recovers from the crash before
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var driver sync.WaitGroup
 	driver.Go(func() { c.drive(ctx) })
+	if !early {
+		c.ready(ctx)
+	}
 	select {
 	case <-c.agent.Exited():
 	case <-time.After(span):
@@ -171,6 +174,20 @@ func (c *crashes) life(t *testing.T) {
 		fmt.Printf("%s: %d kills, %d runs\n", t.Name(), c.kills, len(c.asked))
 	}
 	c.took(t)
+}
+
+// ready waits until the agent answers, or has ended.
+func (c *crashes) ready(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	go func() {
+		select {
+		case <-c.agent.Exited():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	_ = c.agent.Client.WaitReady(ctx)
 }
 
 var firedLine = regexp.MustCompile(`killed at failpoint (\S+)`)
@@ -265,7 +282,7 @@ func (c *crashes) draw(id string) *asked {
 	}
 	want.req = shell(image, fmt.Sprintf(`echo x >> /effects/%s; echo '{"run":"%s"}' > /run/careen/result.json; echo ran; %s`, id, id, act), options...)
 	want.req.ID, want.req.PullOptions = id, []string{"--tls-verify=false"}
-	want.req.Timeout = "1m"
+	want.req.Timeout = "10m"
 	if want.endless {
 		want.req.Timeout = "700ms"
 	}

@@ -69,6 +69,9 @@ type Agent struct {
 	exited chan struct{}
 	// before is what the agent's mount namespace held when it was ready.
 	before map[string]bool
+	// ids are the containers that were on record at some time.
+	idsMu sync.Mutex
+	ids   map[string]bool
 }
 
 // Option changes how [Start] starts an agent.

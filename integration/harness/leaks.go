@@ -76,9 +76,14 @@ func (a *Agent) onNode() []string {
 // harm here.
 var containerID = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
 
-// containers returns every id that the agent put on record.
+// containers returns every id that the agent has on record, or had when this was
+// called before.
 func (a *Agent) containers() map[string]bool {
-	ids := map[string]bool{}
+	a.idsMu.Lock()
+	defer a.idsMu.Unlock()
+	if a.ids == nil {
+		a.ids = map[string]bool{}
+	}
 	journals, _ := filepath.Glob(filepath.Join(a.state(), "journal", "*"))
 	for _, path := range journals {
 		data, err := os.ReadFile(path)
@@ -86,11 +91,15 @@ func (a *Agent) containers() map[string]bool {
 			continue // replaced just now
 		}
 		for _, id := range containerID.FindAllString(string(data), -1) {
-			ids[id] = true
+			a.ids[id] = true
 		}
 	}
-	return ids
+	return maps.Clone(a.ids)
 }
+
+// Note takes note of the containers on record: where runs are deleted, the journal
+// forgets them.
+func (a *Agent) Note() { a.containers() }
 
 // state is the agent's state directory.
 func (a *Agent) state() string {
