@@ -130,11 +130,12 @@ func compare(p *podman, set optionSet, got capture, node oci.Node, workDir strin
 		return ""
 	}}
 	differences := diff("", podmanSide(p, got, run).normal(false), careen.normal(true))
-	return append(differences, compareFiles(set, got, plan)...)
+	return append(differences, compareFiles(set, got, plan, run.Options.Name != "")...)
 }
 
-// compareFiles compares the generated files that podman kept.
-func compareFiles(set optionSet, got capture, plan *oci.Plan) []string {
+// compareFiles compares the generated files that podman kept, byte by byte. named says that the
+// container has a name of the operator's.
+func compareFiles(set optionSet, got capture, plan *oci.Plan, named bool) []string {
 	files := make(map[string]string)
 	for _, file := range plan.Files {
 		files[filepath.Base(file.Path)] = string(file.Content)
@@ -143,7 +144,7 @@ func compareFiles(set optionSet, got capture, plan *oci.Plan) []string {
 	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
 		want, have := got.files[name], files[name]
 		if name == "hosts" {
-			want = normalHosts(want, strings.Contains(set.String(), "--name"))
+			want = normalHosts(want, named)
 		}
 		if id := containerOf(got.spec); id != "" {
 			want = strings.ReplaceAll(want, id[:12], careenID[:12])
