@@ -1,18 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
-
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-type unixRusage = syscall.Rusage
 
 // machine names what the figures were measured on.
 func machine() string {
@@ -26,23 +20,19 @@ func machine() string {
 		}
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf("%d x %s, Linux %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)))
+	load, _ := os.ReadFile("/proc/loadavg")
+	first, _, _ := strings.Cut(string(load), " ")
+	return fmt.Sprintf("%d x %s, Linux %s, load %s before", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)), first)
 }
 
-// layersOf returns the files of an image's layers.
-func layersOf(dir string) ([]string, error) {
-	desc, err := top(dir)
-	if err != nil {
-		return nil, err
+// versions are those of the programs that careen is held against.
+func versions() string {
+	var all []string
+	for _, name := range []string{"podman", "runc", "isal"} {
+		out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", name).Output()
+		if err == nil {
+			all = append(all, name+" "+string(out))
+		}
 	}
-	var m ocispec.Manifest
-	body, err := os.ReadFile(filepath.Join(dir, "blobs/sha256", desc.Digest.Encoded()))
-	if err == nil {
-		err = json.Unmarshal(body, &m)
-	}
-	var files []string
-	for _, l := range m.Layers {
-		files = append(files, filepath.Join(dir, "blobs/sha256", l.Digest.Encoded()))
-	}
-	return files, err
+	return strings.Join(all, ", ")
 }

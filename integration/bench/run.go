@@ -2,73 +2,186 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // bench holds what all measurements share.
 type bench struct {
-	work   string // images and the tmpfs live here
+	images string // OCI layouts, a directory each
 	self   string
+	binary string // careen's
 	rounds int
-	out    string
-	addr   string
-	stop   func()
+	runs   int
+	short  bool
+	svg    string
+	addr   string // of the registry that runs
+	table  *table
+}
+
+// results is what is written to results.json.
+type results struct {
+	Machine  string    `json:"machine"`
+	Versions string    `json:"versions"`
+	When     time.Time `json:"when"`
+	Took     float64   `json:"took_seconds"`
+	Table    *table    `json:"table"`
+	Scale    []curve   `json:"scale,omitempty"`
 }
 
 func run(args []string) error {
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
-	rounds := flags.Int("rounds", 5, "rounds of each comparison")
+	b := &bench{table: &table{}}
+	flags.IntVar(&b.rounds, "rounds", 5, "rounds of each comparison")
+	flags.IntVar(&b.runs, "runs", 200, "runs between two looks at what the idle agent holds")
+	flags.BoolVar(&b.short, "short", false, "two rounds, fewer runs, smaller images in the curves")
+	flags.StringVar(&b.binary, "careen", "bin/careen", "the binary")
+	flags.StringVar(&b.svg, "svg", "integration/bench/scale.svg", "file for the curves")
 	work := flags.String("work", "/var/tmp/careen-bench", "where images are kept between runs")
-	only := flags.String("only", "", "cold or scale; all if empty")
+	only := flags.String("only", "", "parts, with commas in between: cold, memory, warm, idle, size, scale; all if empty")
 	out := flags.String("out", "integration/bench/results.json", "file for the figures")
+	merge := flags.Bool("merge", false, "keep what the file has of parts that do not run now")
+	markdown := flags.String("markdown", "", "file for the table, if any")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if os.Getuid() != 0 {
-		return fmt.Errorf("needs root: mounts a tmpfs and unpacks images")
+		return fmt.Errorf("needs root: mounts a tmpfs, unpacks images, runs containers")
 	}
-	self, err := os.Executable()
-	if err != nil {
+	if b.short {
+		b.rounds, b.runs = min(b.rounds, 2), min(b.runs, 20)
+	}
+	var err error
+	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	b := &bench{work: *work, self: self, rounds: *rounds, out: *out}
-	results := map[string]any{"machine": machine(), "when": time.Now().UTC().Format(time.RFC3339)}
-	if err := os.MkdirAll(b.work, 0o700); err != nil {
+	if b.binary, err = filepath.Abs(b.binary); err != nil {
 		return err
 	}
-	if *only == "" || *only == "cold" {
-		if results["cold_pull"], err = b.cold(); err != nil {
-			return err
-		}
+	if _, err := os.Stat(b.binary); err != nil {
+		return fmt.Errorf("no binary to measure: %w", err)
 	}
-	if *only == "" || *only == "scale" {
-		if results["scale"], err = b.scale(); err != nil {
-			return err
-		}
-	}
-	body, err := json.MarshalIndent(results, "", "  ")
-	if err != nil {
+	b.images = filepath.Join(*work, generation)
+	if err := os.MkdirAll(b.images, 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(*out, append(body, '\n'), 0o644)
+	r := results{Machine: machine(), Versions: versions(), When: time.Now().UTC().Truncate(time.Second), Table: b.table}
+	fmt.Printf("%s\n%s\n", r.Machine, r.Versions)
+	if r.Scale, err = b.parts(*only); err != nil {
+		return err
+	}
+	r.Took = time.Since(r.When).Seconds()
+	if *merge {
+		r.merge(*out)
+	}
+	return r.write(*out, *markdown)
 }
 
-// serveImages starts a registry process for what is in the work directory.
-func (b *bench) serveImages(args ...string) error {
-	cmd := exec.Command(b.self, append([]string{"serve", "-root", b.work}, args...)...)
+// order is that of the parts in the table.
+var order = []string{"cold", "memory", "warm", "idle", "size", "scale"}
+
+// part is one of them.
+type part struct {
+	name string
+	run  func() error
+}
+
+// parts runs what was chosen.
+func (b *bench) parts(only string) (curves []curve, err error) {
+	all := []part{
+		{"cold", b.cold}, {"memory", b.memory}, {"warm", b.warm}, {"idle", b.idle}, {"size", b.size},
+		{"scale", func() error { curves, err = b.scale(); return err }},
+	}
+	chosen := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
+	for _, name := range chosen {
+		if !slices.ContainsFunc(all, func(p part) bool { return p.name == name }) {
+			return nil, fmt.Errorf("there is no part %q", name)
+		}
+	}
+	for _, p := range all {
+		if len(chosen) > 0 && !slices.Contains(chosen, p.name) {
+			continue
+		}
+		began := time.Now()
+		b.table.part = p.name
+		fmt.Printf("\n%s\n", p.name)
+		if err := p.run(); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Printf("  (%.0f s)\n", time.Since(began).Seconds())
+	}
+	return curves, nil
+}
+
+// merge adds what an earlier run found of other parts, so that a machine has to
+// be quiet for one part at a time only.
+func (r *results) merge(file string) {
+	var old results
+	body, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(body, &old) != nil || old.Table == nil {
+		return
+	}
+	ran := map[string]bool{}
+	for _, l := range r.Table.Lines {
+		ran[l.Part] = true
+	}
+	for _, l := range old.Table.Lines {
+		if !ran[l.Part] {
+			r.Table.Lines = append(r.Table.Lines, l)
+		}
+	}
+	slices.SortStableFunc(r.Table.Lines, func(a, b line) int { return slices.Index(order, a.Part) - slices.Index(order, b.Part) })
+	if r.Scale == nil {
+		r.Scale = old.Scale
+	}
+	r.Took += old.Took
+}
+
+func (r *results) write(file, markdown string) error {
+	fmt.Println()
+	r.Table.markdown(os.Stdout)
+	if markdown != "" {
+		f, err := os.Create(markdown)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(f, "%s; %s; %s\n\n", r.Machine, r.Versions, r.When.Format("2006-01-02"))
+		r.Table.markdown(f)
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	body, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(body, '\n'), 0o644)
+}
+
+// need makes sure that images are there.
+func (b *bench) need(shapes ...shape) error {
+	for _, s := range shapes {
+		dir := filepath.Join(b.images, s.Name)
+		if _, err := os.Stat(filepath.Join(dir, "index.json")); err != nil {
+			fmt.Printf("  making image %s\n", s.Name)
+		}
+		if err := generate(dir, s); err != nil {
+			return fmt.Errorf("make image %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// serving calls fn while a registry process answers.
+func (b *bench) serving(fn func() error, args ...string) error {
+	cmd := exec.Command(b.self, append([]string{"serve", "-root", b.images}, args...)...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -81,148 +194,11 @@ func (b *bench) serveImages(args ...string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	b.stop = func() { _ = in.Close(); _ = cmd.Wait() }
+	defer func() { _ = in.Close(); _ = cmd.Wait() }()
 	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("start the registry: %w", err)
+	}
 	b.addr = strings.TrimSpace(line)
-	return err
-}
-
-// onTmpfs calls fn with an empty directory on a new tmpfs.
-func (b *bench) onTmpfs(fn func(dir string) error) error {
-	dir, err := os.MkdirTemp(b.work, "store-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(dir)
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8g"); err != nil {
-		return fmt.Errorf("mount tmpfs: %w", err)
-	}
-	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-	return fn(dir)
-}
-
-// candidate is one way to get an image onto a tmpfs.
-type candidate struct {
-	name string
-	run  func(image, dir string) (result, error)
-}
-
-func (b *bench) candidates() []candidate {
-	return []candidate{
-		{"careen", b.careen},
-		{"podman", b.podman},
-		{"floor", b.floor},
-	}
-}
-
-func (b *bench) careen(image, dir string) (result, error) {
-	return b.careenTimes(image, dir, 1)
-}
-
-// careenTimes pulls an image n times at once.
-func (b *bench) careenTimes(image, dir string, n int) (result, error) {
-	var r result
-	out, err := output(exec.Command(b.self, "pull", "-root", dir, "-times", strconv.Itoa(n), b.addr+"/"+image+":latest"))
-	if err == nil {
-		err = json.Unmarshal(out, &r)
-	}
-	return r, err
-}
-
-func (b *bench) podman(image, dir string) (result, error) {
-	cmd := exec.Command("podman", "--root", dir+"/root", "--runroot", dir+"/run", "--storage-driver", "overlay",
-		"pull", "--quiet", "--tls-verify=false", b.addr+"/"+image+":latest")
-	start := time.Now()
-	_, err := output(cmd)
-	r := result{Seconds: time.Since(start).Seconds()}
-	if usage, ok := cmd.ProcessState.SysUsage().(*unixRusage); ok && usage != nil {
-		r.PeakRSS = usage.Maxrss << 10
-	}
-	return r, err
-}
-
-func (b *bench) floor(image, dir string) (result, error) {
-	layers, err := layersOf(filepath.Join(b.work, image))
-	if err != nil {
-		return result{}, err
-	}
-	var script strings.Builder
-	for i, l := range layers {
-		fmt.Fprintf(&script, "mkdir %s/%d; igzip -dc <%s | tar -x -C %s/%d &\n", dir, i, l, dir, i)
-	}
-	script.WriteString("wait\n")
-	start := time.Now()
-	_, err = output(exec.Command("/bin/sh", "-c", script.String()))
-	return result{Seconds: time.Since(start).Seconds()}, err
-}
-
-func output(cmd *exec.Cmd) ([]byte, error) {
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, strings.TrimSpace(stderr.String()))
-	}
-	return out, err
-}
-
-// row is one line of the table.
-type row struct {
-	Name    string
-	Seconds []float64
-	Median  float64
-	PeakRSS int64
-}
-
-// cold compares cold pulls: one of each candidate per round, in turns.
-func (b *bench) cold() ([]row, error) {
-	fmt.Printf("image %q: %d layers, %d files, %d MB unpacked\n", tool.Name, tool.Layers, tool.Files, tool.Bytes>>20)
-	if err := generate(filepath.Join(b.work, tool.Name), tool); err != nil {
-		return nil, err
-	}
-	if err := b.serveImages(); err != nil {
-		return nil, err
-	}
-	defer b.stop()
-	all := b.candidates()
-	rows := make([]row, len(all))
-	for round := range b.rounds {
-		for i := range all {
-			// The order turns with the rounds, so that none always comes after the
-			// same other one.
-			n := (i + round) % len(all)
-			err := b.onTmpfs(func(dir string) error {
-				r, err := all[n].run(tool.Name, dir)
-				rows[n].Seconds = append(rows[n].Seconds, r.Seconds)
-				rows[n].PeakRSS = max(rows[n].PeakRSS, r.PeakRSS)
-				return err
-			})
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", all[n].name, err)
-			}
-		}
-	}
-	for i := range rows {
-		rows[i].Name, rows[i].Median = all[i].name, median(rows[i].Seconds)
-	}
-	printRows(os.Stdout, rows)
-	return rows, nil
-}
-
-func printRows(w io.Writer, rows []row) {
-	base := map[string]float64{}
-	for _, r := range rows {
-		base[r.Name] = r.Median
-	}
-	fmt.Fprintf(w, "\n%-8s %8s %8s %8s %10s %10s %10s\n", "", "median", "best", "worst", "x podman", "x floor", "peak MB")
-	for _, r := range rows {
-		fmt.Fprintf(w, "%-8s %7.2fs %7.2fs %7.2fs %10.2f %10.2f %10d\n", r.Name, r.Median, slices.Min(r.Seconds), slices.Max(r.Seconds),
-			r.Median/base["podman"], r.Median/base["floor"], r.PeakRSS>>20)
-	}
-	fmt.Fprintln(w)
-}
-
-func median(v []float64) float64 {
-	s := slices.Sorted(slices.Values(v))
-	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+	return fn()
 }
