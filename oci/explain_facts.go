@@ -59,7 +59,7 @@ const shownDevices = 8
 func joinAlike(list []Change) []Change {
 	var out []Change
 	index := make(map[string]int)
-	count := make(map[string]int)
+	count, first := make(map[string]int), make(map[string]string)
 	for _, change := range list {
 		key, name, several := "", "", ""
 		for _, kind := range joined {
@@ -87,10 +87,13 @@ func joinAlike(list []Change) []Change {
 		switch {
 		case !ok:
 			index[key] = len(out)
-			out = append(out, Change{What: several + " " + name, From: change.From, To: change.To})
+			first[key] = name
+			out = append(out, change)
 		case several == "devices" && count[key] > shownDevices:
 			kept, _, _ := strings.Cut(out[at].What, " and ")
 			out[at].What = fmt.Sprintf("%s and %d more", kept, count[key]-shownDevices)
+		case count[key] == 2:
+			out[at].What = several + " " + first[key] + ", " + name
 		default:
 			out[at].What += ", " + name
 		}

@@ -26,13 +26,15 @@ func meaning(use given) string {
 		return "copies the variable " + name + " from the caller"
 	case "volume":
 		return volumeMeaning(use.value)
+	case "mount":
+		return mountMeaning(use.value)
 	case "tmpfs":
 		path, options, _ := strings.Cut(use.value, ":")
-		return fmt.Sprintf("a file system in memory at %s%s", path, inBrackets(options))
+		return fmt.Sprintf("a file system in memory is at %s%s", path, inBrackets(options))
 	case "cap-add":
 		return "adds " + use.value + " to the capabilities, and opens the system calls that need it"
 	case "cap-drop":
-		return "takes " + use.value + " out of the capabilities"
+		return "takes " + use.value + " out of the capabilities; without effect beside --privileged"
 	case "sysctl", "ulimit", "annotation":
 		if hasValue {
 			return fmt.Sprintf("sets %s to %s", name, redactValue(use.option, value))
@@ -102,7 +104,7 @@ func securityMeaning(text string) string {
 func volumeMeaning(text string) string {
 	parts := strings.SplitN(text, ":", 3)
 	if len(parts) == 1 {
-		return "a scratch directory at " + text
+		return "a scratch directory is at " + text
 	}
 	options := ""
 	if len(parts) == 3 {
@@ -127,6 +129,38 @@ func volumeMeaning(text string) string {
 		}
 	}
 	return fmt.Sprintf("%s is at %s%s", what, parts[1], inBrackets(strings.Join(notes, ", ")))
+}
+
+func mountMeaning(text string) string {
+	kind, fields, err := splitMount(text)
+	if err != nil {
+		return "a mount"
+	}
+	var source, destination string
+	var notes []string
+	for _, field := range fields {
+		name, value, _ := strings.Cut(field, "=")
+		switch name {
+		case "src", "source":
+			source = value
+		case "dst", "destination", "target":
+			destination = value
+		default:
+			notes = append(notes, field)
+		}
+	}
+	what := "a file system of type " + kind
+	switch {
+	case kind == "bind" && source == "":
+		what = "the node's " + destination
+	case kind == "bind":
+		what = "the node's " + source
+	case kind == "volume" && source == "":
+		what = "a scratch directory"
+	case kind == "volume":
+		what = "the volume " + source + " of the store"
+	}
+	return fmt.Sprintf("%s is at %s%s", what, destination, inBrackets(strings.Join(notes, ", ")))
 }
 
 func deviceMeaning(text string) string {
