@@ -51,6 +51,10 @@ type Runner interface {
 	RemoveImage(ctx context.Context, ref string) error
 }
 
+// Expecter is a [Runner] that can prepare for a container while its image is still
+// being asked for. Nothing may stay of that where no container follows.
+type Expecter interface{ Expect() }
+
 // Container names a container to a [Runner].
 type Container struct {
 	// Run is the run's id.

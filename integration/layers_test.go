@@ -23,8 +23,9 @@ var layers = map[string][]string{
 	"rootfs":           {"agent/fault", "agent/api", "oci", "rootfs/"},
 	"runtime/logs":     {},
 	"runtime/initproc": {},
-	"runtime/reexec":   {},
-	"runtime/shim":     {"runtime/logs"},
+	"runtime/filter":   {},
+	"runtime/reexec":   {"runtime/filter"},
+	"runtime/shim":     {"runtime/filter", "runtime/logs"},
 	"runtime/pull":     {"agent/fault", "agent/api", "oci", "runtime/pull/"},
 	"runtime":          {"agent/fault", "oci", "rootfs", "runtime/"},
 }

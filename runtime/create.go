@@ -92,7 +92,7 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 	defer func() { _ = release(context.WithoutCancel(ctx)) }()
 	e.cfg.Failpoint("runtime.leased")
 
-	plan, err := e.prepare(ctx, spec)
+	plan, mounts, err := e.prepare(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 	// a process that nobody knows.
 	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
-	task, err := e.newTask(creating, spec, plan)
+	pid, err := e.newTask(creating, spec, plan, mounts)
 	e.cfg.Failpoint("runtime.task-made")
 	if err == nil {
 		err = ctx.Err()
@@ -108,30 +108,27 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 	if err != nil {
 		return nil, err
 	}
-	e.mu.Lock()
-	e.tasks[spec.ID] = task
-	e.mu.Unlock()
-	if err := writeIDs(spec, int(task.Pid())); err != nil {
+	if err := writeIDs(spec, pid); err != nil {
 		return nil, err
 	}
-	return &Created{Plan: plan, Pid: int(task.Pid())}, nil
+	return &Created{Plan: plan, Pid: pid}, nil
 }
 
 // prepare makes the writable layer, translates the options with the image's own
 // files in view, and puts on the node what the spec's mounts refer to.
-func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, err error) {
-	mounts, err := e.client.SnapshotService(e.cfg.Snapshotter).Prepare(ctx, spec.ID, spec.Image.ChainID,
+func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, mounts []mount.Mount, err error) {
+	mounts, err = e.client.SnapshotService(e.cfg.Snapshotter).Prepare(ctx, spec.ID, spec.Image.ChainID,
 		snapshots.WithLabels(map[string]string{labelRun: spec.RunID}))
 	if err != nil {
-		return nil, runtimeError("prepare the writable layer of", spec.RunID, err)
+		return nil, nil, runtimeError("prepare the writable layer of", spec.RunID, err)
 	}
 	e.cfg.Failpoint("runtime.layer-made")
 	root := filepath.Join(spec.Dir, "root")
 	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, runtimeError("prepare", spec.Dir, err)
+		return nil, nil, runtimeError("prepare", spec.Dir, err)
 	}
 	if err := mount.All(mounts, root); err != nil {
-		return nil, runtimeError("mount the image", spec.Image.Name, err)
+		return nil, nil, runtimeError("mount the image", spec.Image.Name, err)
 	}
 	e.cfg.Failpoint("runtime.layer-mounted")
 	defer func() {
@@ -144,7 +141,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 	}()
 	control, err := makeControl(spec.Dir)
 	if err != nil {
-		return nil, runtimeError("prepare", spec.Dir, err)
+		return nil, nil, runtimeError("prepare", spec.Dir, err)
 	}
 	e.cfg.Failpoint("runtime.control-mounted")
 	plan, err = spec.Run.Build(oci.BuildInput{
@@ -157,12 +154,12 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 		Dir: spec.Dir, ControlDir: control, VolumeDir: e.volumeDir(), InitPath: e.cfg.Binary, RootFS: "rootfs",
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if p := plan.Spec.Process; p != nil && p.Terminal && spec.Columns > 0 {
 		p.ConsoleSize = consoleSize(spec.Columns, spec.Rows)
 	}
-	return plan, materialise(plan, root)
+	return plan, mounts, materialise(plan, root)
 }
 
 // volumeDir holds named volumes: they live as long as the store.
@@ -173,29 +170,29 @@ func (e *Engine) volumeDir() string {
 	return filepath.Join(e.cfg.Root, "volumes")
 }
 
-func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan) (containerd.Task, error) {
-	ctr, err := e.client.NewContainer(ctx, spec.ID,
+func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan, mounts []mount.Mount) (int, error) {
+	_, err := e.client.NewContainer(ctx, spec.ID,
 		containerd.WithContainerLabels(spec.labels()),
 		containerd.WithSnapshotter(e.cfg.Snapshotter),
 		containerd.WithSnapshot(spec.ID),
-		containerd.WithRuntime(e.shimPath, nil),
+		containerd.WithRuntime(e.runtimeName, nil),
 		containerd.WithSpec(plan.Spec),
 	)
 	if err != nil {
-		return nil, runtimeError("create container", spec.RunID, err)
+		return 0, runtimeError("create container", spec.RunID, err)
 	}
 	e.cfg.Failpoint("runtime.container-made")
-	target := shim.Target{Dir: spec.Dir, LogLimit: spec.LogLimit, Stdin: spec.Stdin}
+	target := shim.Target{Dir: spec.Dir, LogLimit: spec.LogLimit, Stdin: spec.Stdin, Filters: filepath.Join(e.cfg.State, "seccomp")}
 	if spec.Stdin {
 		if err := unix.Mkfifo(target.StdinPath(), 0o600); err != nil {
-			return nil, runtimeError("make standard input for", spec.RunID, err)
+			return 0, runtimeError("make standard input for", spec.RunID, err)
 		}
 	}
-	task, err := ctr.NewTask(ctx, targetIO(target, plan.Spec.Process.Terminal))
+	pid, err := e.keeper.create(ctx, newContainer{id: spec.ID, spec: plan.Spec, mounts: mounts, target: target})
 	if err != nil {
-		return nil, startError(spec.RunID, plan.Spec.Process.Args[0], err)
+		return 0, startError(spec.RunID, plan.Spec.Process.Args[0], err)
 	}
-	return task, nil
+	return pid, nil
 }
 
 // labels say what the next agent has to know of a container.

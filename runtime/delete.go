@@ -7,13 +7,11 @@ import (
 	"path/filepath"
 	"sort"
 
-	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/runtime/shim"
 )
 
 // kept are the entries of a run's directory that outlive its container: the
@@ -29,25 +27,13 @@ func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 	var errs []error
 	// Absent where an earlier call got this far, or nothing was made.
 	record, recordErr := e.client.ContainerService().Get(ctx, id)
-	socket := shim.SocketOf(e.bundle(id))
-	if task, err := e.task(ctx, id); err == nil {
-		if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
-			errs = append(errs, err)
-		}
-	} else if !errdefs.IsNotFound(err) {
+	if dir == "" && recordErr == nil {
+		dir = record.Labels[labelDir]
+	}
+	if err := e.keeper.remove(ctx, id, dir); err != nil {
 		errs = append(errs, err)
 	}
 	e.cfg.Failpoint("runtime.task-deleted")
-	e.mu.Lock()
-	delete(e.tasks, id)
-	e.mu.Unlock()
-	// Where the shim died, containerd starts another process to clean up, and does
-	// not wait for it here: without the state in dir, which goes below, that one
-	// could find neither the container's processes nor its cgroups.
-	if dir != "" {
-		errs = append(errs, shim.RemoveStray(dir, id))
-	}
-	errs = append(errs, shim.RemoveDeadSocket(socket))
 	if err := e.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		errs = append(errs, err)
 	}
@@ -64,12 +50,8 @@ func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 	if e.embedded != nil {
 		e.embedded.collect(ctx)
 	}
+	e.rest.Reset(restTime)
 	return runtimeError("remove container", id, errors.Join(errs...))
-}
-
-// bundle is where the embedded containerd keeps a task's files.
-func (e *Engine) bundle(id string) string {
-	return filepath.Join(e.cfg.State, "io.containerd.runtime.v2.task", Namespace, id)
 }
 
 // deleteWith removes what was to go with the container.

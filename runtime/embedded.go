@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -13,14 +12,12 @@ import (
 	"github.com/containerd/containerd/api/services/diff/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
-	"github.com/containerd/containerd/api/services/tasks/v1"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/containerd/v2/plugins/services"
@@ -49,12 +46,7 @@ type embedded struct {
 	end context.CancelFunc
 }
 
-// collector is containerd's garbage collector.
-type collector interface {
-	ScheduleAndWait(ctx context.Context) (gc.Stats, error)
-}
-
-// bridge is the one plugin of careen's own: containerd gives the instances of
+// bridge is the plugin that looks out: containerd gives the instances of
 // all others to a plugin only, so this one makes the client.
 var bridge struct {
 	once   sync.Once
@@ -113,17 +105,12 @@ func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.C
 		Root:    cfg.Root,
 		State:   cfg.State,
 		Plugins: map[string]any{
-			// The addresses are never listened on. The first makes the names of the
-			// shims' sockets unique, the second tells shims that nobody listens.
+			// The addresses are never listened on.
 			"io.containerd.server.v1.grpc":  map[string]any{"address": filepath.Join(cfg.State, "in-process")},
-			"io.containerd.server.v1.ttrpc": map[string]any{"address": shim.NoEvents},
-			"io.containerd.shim.v1.manager": map[string]any{"socket_dir": socketDir(cfg.State)},
+			"io.containerd.server.v1.ttrpc": map[string]any{"address": filepath.Join(cfg.State, "in-process.ttrpc")},
 			// In RAM there is nothing to sync, and on a disk a store that a crash
 			// tore is only a cache: the next pull fills it again.
 			"io.containerd.metadata.v1.bolt": map[string]any{"no_sync": cfg.StoreInMemory},
-			// What an earlier agent left is collected once this one has settled; what a
-			// container leaves, when it is deleted: see [embedded.collect].
-			"io.containerd.gc.v1.scheduler": map[string]any{"startup_delay": "10s", "schedule_delay": "0s"},
 		},
 		RequiredPlugins: []string{"io.careen.client.v1.in-process"},
 	}
@@ -133,7 +120,7 @@ func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.C
 	bridge.once.Do(registerBridge)
 	bridge.mu.Lock()
 	defer bridge.mu.Unlock()
-	bridge.client, bridge.gc, bridge.stores = nil, nil, nil
+	bridge.client, bridge.gc, bridge.stores = nil, collector{}, nil
 	srv, err := server.New(ctx, config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot start the embedded containerd: %w", err)
@@ -148,6 +135,7 @@ func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.C
 		e.server.Stop()
 		return nil, nil, err
 	}
+	go e.gc.later(ctx)
 	return e, bridge.client, nil
 }
 
@@ -174,21 +162,9 @@ func (e *embedded) recover(ctx context.Context, client *containerd.Client, store
 	if len(left) > 0 {
 		e.collect(ctx)
 	}
-	sockets, err := filepath.Glob(filepath.Join(cfg.State, "s", "*"))
+	sockets, err := filepath.Glob(filepath.Join(socketDir(cfg.State), "*"))
 	for _, socket := range sockets {
 		err = errors.Join(err, shim.RemoveDeadSocket(socket))
-	}
-	// What containerd is about to remove it hides first, and does not find again.
-	for _, dir := range []string{cfg.State, cfg.Root} {
-		hidden, gerr := filepath.Glob(filepath.Join(dir, "io.containerd.runtime.v2.task", Namespace, ".*"))
-		err = errors.Join(err, gerr)
-		for _, path := range hidden {
-			if uerr := unmountBelow(path); uerr != nil {
-				err = errors.Join(err, uerr)
-				continue
-			}
-			err = errors.Join(err, os.RemoveAll(path))
-		}
 	}
 	return err
 }
@@ -246,7 +222,7 @@ func inProcessClient(ic *plugin.InitContext) (*containerd.Client, error) {
 	}
 	for _, name := range []string{
 		services.ContentService, services.ImagesService, services.SnapshotsService, services.ContainersService,
-		services.TasksService, services.DiffService, services.NamespacesService,
+		services.DiffService, services.NamespacesService,
 	} {
 		if byName[name] == nil {
 			return nil, fmt.Errorf("containerd's %s is missing", name)
@@ -261,26 +237,7 @@ func inProcessClient(ic *plugin.InitContext) (*containerd.Client, error) {
 			containerd.WithImageClient(byName[services.ImagesService].(imagesapi.ImagesClient)),
 			containerd.WithSnapshotters(byName[services.SnapshotsService].(map[string]snapshots.Snapshotter)),
 			containerd.WithContainerClient(byName[services.ContainersService].(containersapi.ContainersClient)),
-			containerd.WithTaskClient(byName[services.TasksService].(tasks.TasksClient)),
 			containerd.WithDiffClient(byName[services.DiffService].(diff.DiffClient)),
 			containerd.WithNamespaceClient(byName[services.NamespacesService].(namespacesapi.NamespacesClient)),
 		))
-}
-
-// linkShim puts a name in place under which the binary acts as shim, and returns
-// its absolute path. It is a symbolic link: containerd reads only its name.
-func linkShim(binary, state string) (string, error) {
-	dir := filepath.Join(state, "bin")
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, shim.Name)
-	if have, err := os.Readlink(path); err == nil && have == binary {
-		return path, nil
-	}
-	_ = os.Remove(path)
-	if err := os.Symlink(binary, path); err != nil {
-		return "", fmt.Errorf("cannot link the shim: %w", err)
-	}
-	return path, nil
 }

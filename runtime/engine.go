@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/runtime/pull"
+	"github.com/careen-project/careen/runtime/shim"
 )
 
 // Namespace is the containerd namespace that everything of careen's is in.
@@ -46,11 +48,16 @@ type Engine struct {
 	embedded *embedded
 	client   *containerd.Client
 	puller   *pull.Puller
-	shimPath string
-
-	mu    sync.Mutex
-	tasks map[string]containerd.Task
+	keeper   keeper
+	// runtimeName is what containerd has on record as a container's runtime.
+	runtimeName string
+	// rest gives memory back when nothing has been going on for a while.
+	rest *time.Timer
 }
+
+// restTime is how long after a container's end its memory is given back: not
+// between those of one run.
+const restTime = 2 * time.Second
 
 // Open starts the embedded containerd, or connects to the external one, which
 // has to be of version 1.7 or newer.
@@ -61,19 +68,21 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if cfg.Failpoint == nil {
 		cfg.Failpoint = func(string) {}
 	}
-	e := &Engine{cfg: cfg, tasks: map[string]containerd.Task{}}
-	if e.shimPath, err = linkShim(cfg.Binary, cfg.State); err != nil {
-		return nil, nodeError("prepare the shim", cfg.State, err)
-	}
+	e := &Engine{cfg: cfg, runtimeName: shim.Name, rest: time.AfterFunc(restTime, debug.FreeOSMemory)}
 	if cfg.ContainerdAddress == "" {
 		e.embedded, e.client, err = openEmbedded(ctx, cfg)
 		if err != nil {
 			return nil, nodeError("start containerd", cfg.Root, err)
 		}
+		e.keeper = newShims(cfg.Binary, socketDir(cfg.State))
 		cfg.Pull.DirectApply, cfg.Pull.StoreDir = true, cfg.Root
 	} else {
 		if e.client, err = openExternal(ctx, cfg.ContainerdAddress); err != nil {
 			return nil, err
+		}
+		e.keeper = &external{client: e.client, tasks: map[string]containerd.Task{}}
+		if e.runtimeName, err = linkShim(cfg.Binary, cfg.State); err != nil {
+			return nil, errors.Join(nodeError("prepare the shim", cfg.State, err), e.Close())
 		}
 	}
 	cfg.Pull.Snapshotter = cfg.Snapshotter
@@ -134,12 +143,18 @@ func supported(version string) bool {
 
 // Close lets go of containerd. Containers go on running.
 func (e *Engine) Close() error {
-	err := e.client.Close()
+	e.rest.Stop()
+	err := errors.Join(e.keeper.close(), e.client.Close())
 	if e.embedded != nil {
 		e.embedded.close()
 	}
 	return err
 }
+
+// Expect says that a container is going to be created soon, so that what its
+// creation would wait for can start while its image is being asked for. Nothing
+// stays of it if none is created.
+func (e *Engine) Expect() { e.keeper.expect() }
 
 // Images returns what fetches and lists images.
 func (e *Engine) Images() *pull.Puller { return e.puller }

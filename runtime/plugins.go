@@ -15,16 +15,12 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/native/plugin"
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
 
-	// Garbage collection removes what no lease, image or container refers to,
-	// and leases keep a pull's content alive until its image exists.
-	_ "github.com/containerd/containerd/v2/plugins/gc"
+	// Leases keep a pull's content alive until its image exists. For what removes
+	// the rest see [collector].
 	_ "github.com/containerd/containerd/v2/plugins/leases"
 
-	// The event exchange, which the stores and the shim manager publish to.
+	// The event exchange, which the stores publish to.
 	_ "github.com/containerd/containerd/v2/plugins/events"
-
-	// Tasks: the shim manager. For the mount manager that it asks for see noMounts.
-	_ "github.com/containerd/containerd/v2/core/runtime/v2"
 
 	// Diff applies a layer the slow way: for snapshotters other than overlayfs.
 	_ "github.com/containerd/containerd/v2/plugins/diff/walking/plugin"
@@ -36,6 +32,5 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/services/images"
 	_ "github.com/containerd/containerd/v2/plugins/services/namespaces"
 	_ "github.com/containerd/containerd/v2/plugins/services/snapshots"
-	_ "github.com/containerd/containerd/v2/plugins/services/tasks"
 	_ "github.com/containerd/containerd/v2/plugins/services/warning"
 )

@@ -9,10 +9,9 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 
-	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -24,48 +23,13 @@ import (
 // Exit is how a container ended; see [shim.Exit].
 type Exit = shim.Exit
 
-// taskIO hands the shim its target. The shim does all the copying, so there is
-// nothing here to wait for or to close.
-type taskIO struct{ config cio.Config }
-
-func targetIO(target shim.Target, terminal bool) cio.Creator {
-	return func(string) (cio.IO, error) {
-		return taskIO{cio.Config{Terminal: terminal, Stdout: target.String()}}, nil
-	}
-}
-
-func (t taskIO) Config() cio.Config { return t.config }
-func (taskIO) Cancel()              {}
-func (taskIO) Wait()                {}
-func (taskIO) Close() error         { return nil }
-
-// task returns the task of a container, also after the agent was restarted.
-func (e *Engine) task(ctx context.Context, id string) (containerd.Task, error) {
-	e.mu.Lock()
-	task := e.tasks[id]
-	e.mu.Unlock()
-	if task != nil {
-		return task, nil
-	}
-	ctr, err := e.client.LoadContainer(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	// The shim keeps the streams: attaching means knowing that.
-	return ctr.Task(ctx, func(*cio.FIFOSet) (cio.IO, error) { return taskIO{}, nil })
-}
-
 // Start runs the container's command and returns the pid of its first process.
 func (e *Engine) Start(ctx context.Context, id string) (int, error) {
-	ctx = e.context(ctx)
-	task, err := e.task(ctx, id)
-	if err == nil {
-		err = task.Start(ctx)
-	}
+	pid, err := e.keeper.start(e.context(ctx), id)
 	if err != nil {
 		return 0, startError(id, "", err)
 	}
-	return int(task.Pid()), nil
+	return pid, nil
 }
 
 // Wait returns when the container has ended and its output is on record. An
@@ -73,10 +37,7 @@ func (e *Engine) Start(ctx context.Context, id string) (int, error) {
 // may then still run.
 func (e *Engine) Wait(ctx context.Context, id, dir string) (Exit, error) {
 	ctx = e.context(ctx)
-	task, err := e.task(ctx, id)
-	if err == nil {
-		err = waitTask(ctx, task)
-	}
+	err := e.keeper.wait(ctx, id, dir)
 	if ctx.Err() != nil {
 		return Exit{}, ctx.Err()
 	}
@@ -94,31 +55,10 @@ func (e *Engine) Wait(ctx context.Context, id, dir string) (Exit, error) {
 		Remedy: "Check on the node what it did before running it again"}
 }
 
-func waitTask(ctx context.Context, task containerd.Task) error {
-	statuses, err := task.Wait(ctx)
-	if err != nil {
-		return err
-	}
-	select {
-	case status := <-statuses:
-		return status.Error()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // Signal sends a signal to the container's first process, or to all of them. A
 // container that has ended is no error.
 func (e *Engine) Signal(ctx context.Context, id string, sig syscall.Signal, all bool) error {
-	ctx = e.context(ctx)
-	task, err := e.task(ctx, id)
-	if err == nil {
-		var opts []containerd.KillOpts
-		if all {
-			opts = append(opts, containerd.WithKillAll)
-		}
-		err = task.Kill(ctx, sig, opts...)
-	}
+	err := e.keeper.kill(e.context(ctx), id, sig, all)
 	if err == nil || errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
 		return nil
 	}
@@ -127,12 +67,7 @@ func (e *Engine) Signal(ctx context.Context, id string, sig syscall.Signal, all 
 
 // Resize sets the size of the container's terminal in characters.
 func (e *Engine) Resize(ctx context.Context, id string, columns, rows uint16) error {
-	ctx = e.context(ctx)
-	task, err := e.task(ctx, id)
-	if err == nil {
-		err = task.Resize(ctx, uint32(columns), uint32(rows))
-	}
-	return runtimeError("resize the terminal of", id, err)
+	return runtimeError("resize the terminal of", id, e.keeper.resize(e.context(ctx), id, columns, rows))
 }
 
 // Stdin returns what feeds the container's standard input; closing it is the
@@ -148,11 +83,7 @@ func (e *Engine) Stdin(ctx context.Context, id, dir string) (io.WriteCloser, err
 		return nil, runtimeError("write to standard input of", id, err)
 	}
 	return &stdin{File: file, closed: func() error {
-		ctx := e.context(context.WithoutCancel(ctx))
-		task, err := e.task(ctx, id)
-		if err == nil {
-			err = task.CloseIO(ctx, containerd.WithStdinCloser)
-		}
+		err := e.keeper.endInput(e.context(context.WithoutCancel(ctx)), id)
 		if errdefs.IsNotFound(err) {
 			return nil // ended by itself
 		}
@@ -187,14 +118,12 @@ func (e *Engine) Existing(ctx context.Context) ([]Existing, error) {
 	}
 	var out []Existing
 	for _, c := range all {
-		found := Existing{ID: c.ID, RunID: c.Labels[labelRun], Dir: c.Labels[labelDir]}
-		if task, err := e.task(ctx, c.ID); err == nil {
-			if status, err := task.Status(ctx); err == nil {
-				found.Running = status.Status == containerd.Running || status.Status == containerd.Paused
-				found.Created = status.Status == containerd.Created
-				found.Pid = int(task.Pid())
-			}
+		// Without a shim it has ended; how is in its directory.
+		found, err := e.keeper.look(ctx, c.ID, c.Labels[labelDir])
+		if err != nil {
+			found = Existing{}
 		}
+		found.ID, found.RunID, found.Dir = c.ID, c.Labels[labelRun], c.Labels[labelDir]
 		out = append(out, found)
 	}
 	return out, nil
@@ -205,18 +134,22 @@ func strconvQuote(label string) string { return `"` + label + `"` }
 // missing and denied are how libcontainer's init reports a command that cannot
 // be executed; it passes on os/exec's words.
 var (
-	missing = regexp.MustCompile(`exec: "([^"]*)": (executable file not found in \$PATH|stat .*: no such file or directory)|exec: ([^:]*): no such file`)
-	denied  = regexp.MustCompile(`exec: "[^"]*": (permission denied|is a directory)|exec format error`)
+	missing = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`exec: "([^"]*)": (executable file not found in \$PATH|stat .*: no such file or directory)|exec: ([^:]*): no such file`)
+	})
+	denied = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`exec: "[^"]*": (permission denied|is a directory)|exec format error`)
+	})
 )
 
 // startError sorts a failure to create or start by whose it is.
 func startError(run, command string, err error) error {
 	text := firstCause(err)
 	switch {
-	case missing.MatchString(text) || strings.Contains(text, "no such file or directory") && strings.Contains(text, "exec "):
+	case missing().MatchString(text) || strings.Contains(text, "no such file or directory") && strings.Contains(text, "exec "):
 		return &fault.Error{Code: fault.CommandAbsent, Op: "run", Subject: command, Err: err,
 			Reason: "the image has no such command", Remedy: "Check the command, --entrypoint, and PATH in the image"}
-	case denied.MatchString(text):
+	case denied().MatchString(text):
 		return &fault.Error{Code: fault.CommandDenied, Op: "run", Subject: command, Err: err,
 			Reason: "it cannot be executed: " + text, Remedy: "Check that it is an executable for this machine's architecture"}
 	}

@@ -118,7 +118,12 @@ func (c *container) create(spec *specs.Spec, terminal bool) (err error) {
 	if c.proc, err = newProcess(spec.Process); err != nil {
 		return err
 	}
+	program, err := c.passFilter(config.Seccomp)
+	if err != nil {
+		return err
+	}
 	if c.io, err = openStdio(c.target, c.proc, terminal); err != nil {
+		program.drop()
 		return err
 	}
 	c.reaper.hold(func() {
@@ -130,9 +135,11 @@ func (c *container) create(spec *specs.Spec, terminal bool) (err error) {
 		}
 	})
 	if err != nil {
+		program.drop()
 		c.io.abandon()
 		return err
 	}
+	program.keep()
 	if err := c.io.attach(); err != nil {
 		_ = c.ctr.Signal(unix.SIGKILL)
 		_, _ = c.proc.Wait()
@@ -286,6 +293,11 @@ func (c *container) delete() (Exit, error) {
 	err := errors.Join(c.ctr.Destroy(), unmountAll(filepath.Join(c.bundle, "rootfs")))
 	return *c.exit, err
 }
+
+// CleanUp removes a container whose shim died, as far as its bundle tells, and puts
+// on record that nobody saw its end if its shim did not. It may be called again,
+// and for a container that was never made.
+func CleanUp(bundle, id string) (Exit, error) { return cleanUp(filepath.Clean(bundle), id) }
 
 // cleanUp removes a container whose shim died, as far as its bundle tells.
 func cleanUp(bundle, id string) (Exit, error) {

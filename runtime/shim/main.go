@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime/debug"
-	"syscall"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	shimapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -29,7 +26,7 @@ const Name = "containerd-shim-careen-v1"
 // invocation is what containerd passes to a shim, flags and environment together.
 type invocation struct {
 	namespace, id, address, ttrpcAddress, bundle, socket, action string
-	info, version                                                bool
+	info, version, lifeline                                      bool
 }
 
 // Main runs the shim binary protocol of containerd's runtime v2 (its
@@ -60,6 +57,7 @@ func parseInvocation(args []string) (invocation, error) {
 	set.StringVar(&inv.address, "address", "", "containerd's gRPC address")
 	set.StringVar(&inv.bundle, "bundle", "", "bundle directory, for delete")
 	set.StringVar(&inv.socket, "socket", "", "address to serve on (set by start)")
+	set.BoolVar(&inv.lifeline, "lifeline", false, "end with the process that started this one, until there is a container (set by the agent)")
 	set.StringVar(&unused, "publish-binary", "", "ignored: events go over ttrpc")
 	set.BoolVar(&debug, "debug", false, "ignored")
 	set.BoolVar(&inv.info, "info", false, "print what the runtime supports")
@@ -80,7 +78,8 @@ func (inv invocation) run() error {
 	if inv.info {
 		return printInfo()
 	}
-	if inv.namespace == "" || inv.id == "" {
+	// An agent with an embedded containerd names the container when it creates it.
+	if inv.namespace == "" || inv.id == "" && !inv.lifeline {
 		return errors.New("-namespace and -id are required: containerd starts this program, nobody else")
 	}
 	ctx := namespaces.WithNamespace(context.Background(), inv.namespace)
@@ -90,8 +89,6 @@ func (inv invocation) run() error {
 	case "delete":
 		return inv.delete()
 	case "":
-		// The shim lives as long as its container in a node's scarce memory.
-		debug.SetGCPercent(40)
 		return inv.serve(ctx)
 	default:
 		return fmt.Errorf("unknown action %q", inv.action)
@@ -134,8 +131,16 @@ func (inv invocation) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := inv.spawn(address, file); err != nil {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd, err := inv.spawn(self, address, file)
+	if err != nil {
 		_ = ctrdshim.RemoveSocket(address)
+		return err
+	}
+	if err := cmd.Process.Release(); err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{
@@ -163,29 +168,6 @@ func (inv invocation) bootstrap(ctx context.Context) (address string, version in
 		address, err = ctrdshim.CreateSocketAddress(ctx, params.GetSocketDir(), inv.address, inv.id, false)
 	}
 	return address, 3, err
-}
-
-// spawn starts the serving process in a session of its own, so that signals
-// meant for the agent's process group do not reach it.
-func (inv invocation) spawn(address string, listener *os.File) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(self, "-namespace", inv.namespace, "-id", inv.id, "-address", inv.address, "-socket", address)
-	cmd.Args[0] = Name
-	// Of the agent's environment the shim needs only where to send events.
-	cmd.Env = []string{"GOMAXPROCS=2", "TTRPC_ADDRESS=" + inv.ttrpcAddress}
-	cmd.ExtraFiles = []*os.File{listener}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("cannot start the shim: %w", err)
-	}
-	// A shim that is killed for the node's memory would take the step's exit
-	// code with it. Without CAP_SYS_RESOURCE this fails, which is no reason not
-	// to run.
-	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("-998"), 0o644)
-	return cmd.Process.Release()
 }
 
 // delete cleans up after a shim that died: everything of the container that is

@@ -23,6 +23,9 @@ import (
 // listenerFD is the descriptor on which start hands over the socket.
 const listenerFD = 3
 
+// lifelineFD is a pipe that nobody writes to: its end is that of the agent.
+const lifelineFD = 4
+
 // idleLimit ends a shim that is never asked for a container: whoever started it
 // died before it could say what for. Creating follows starting within
 // milliseconds, or seconds where the node is emulated.
@@ -89,6 +92,9 @@ func (inv invocation) serve(ctx context.Context) error {
 	registerV2(server, service)
 	idle := time.AfterFunc(idleLimit, service.endIdle)
 	defer idle.Stop()
+	if inv.lifeline {
+		go service.endWith(os.NewFile(lifelineFD, "lifeline"))
+	}
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()
@@ -99,5 +105,16 @@ func (inv invocation) serve(ctx context.Context) error {
 	case err = <-served:
 	}
 	publisher.close()
-	return errors.Join(err, ctrdshim.RemoveSocket(inv.socket))
+	err = errors.Join(err, removeSocket(inv.socket))
+	if inv.lifeline {
+		err = errors.Join(err, removeSocket(service.socket(inv.socket)))
+	}
+	return err
+}
+
+func removeSocket(address string) error {
+	if err := ctrdshim.RemoveSocket(address); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -4,8 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	eventapi "github.com/containerd/containerd/api/events"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -39,6 +43,9 @@ func newService(id string, r *reaper, events *publisher, stop context.CancelFunc
 func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.id == "" && s.ctr == nil {
+		s.id = r.ID
+	}
 	if r.ID != s.id || s.ctr != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("this shim keeps container %s only: %w", s.id, errdefs.ErrAlreadyExists))
 	}
@@ -80,8 +87,19 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	if err := ctr.start(); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
+	settle()
 	s.events.send(ctx, runtime.TaskStartEventTopic, &eventapi.TaskStart{ContainerID: ctr.id, Pid: uint32(ctr.pid)})
 	return &taskapi.StartResponse{Pid: uint32(ctr.pid)}, nil
+}
+
+// settleTime is when a container that still runs is one that takes its time.
+const settleTime = time.Second
+
+// settle makes the shim small after it has made its container: it lives as long as
+// that in a node's scarce memory.
+func settle() {
+	debug.SetGCPercent(40)
+	time.AfterFunc(settleTime, debug.FreeOSMemory)
 }
 
 // Wait returns when the container has ended and its output is on record.
@@ -168,6 +186,24 @@ func (s *service) endIdle() {
 	if s.ctr == nil {
 		s.stop()
 	}
+}
+
+// endWith ends a shim that keeps nothing when its agent does.
+func (s *service) endWith(lifeline *os.File) {
+	_, _ = lifeline.Read(make([]byte, 1))
+	_ = lifeline.Close()
+	s.endIdle()
+}
+
+// socket returns where the agent has moved the socket to, for the container that
+// it named later.
+func (s *service) socket(address string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.id == "" {
+		return address
+	}
+	return "unix://" + SocketPath(filepath.Dir(strings.TrimPrefix(address, "unix://")), s.id)
 }
 
 // Connect tells the process ids of shim and container.

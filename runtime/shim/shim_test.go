@@ -53,8 +53,16 @@ func requireRoot(t *testing.T) {
 	}
 }
 
-// newBox starts a shim as containerd does.
+// newBox makes a bundle and starts a shim for it as containerd does.
 func newBox(t *testing.T, change func(*specs.Spec)) *box {
+	t.Helper()
+	b := newBundle(t, change)
+	b.start()
+	return b
+}
+
+// newBundle makes what a shim is started for.
+func newBundle(t *testing.T, change func(*specs.Spec)) *box {
 	t.Helper()
 	requireRoot(t)
 	b := &box{t: t, id: fmt.Sprintf("shimtest-%d-%d", os.Getpid(), time.Now().UnixNano()), bundle: t.TempDir(), run: t.TempDir()}
@@ -76,7 +84,6 @@ func newBox(t *testing.T, change func(*specs.Spec)) *box {
 	data, err = json.Marshal(spec)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(b.bundle, "config.json"), data, 0o600))
-	b.start()
 	return b
 }
 

@@ -19,6 +19,9 @@ type Target struct {
 	LogLimit int64
 	// Stdin says that Dir has a FIFO named stdin to read from.
 	Stdin bool
+	// Filters is the directory in which compiled seccomp profiles are kept, absolute;
+	// "" keeps none.
+	Filters string
 }
 
 // String returns the address, as in "careen:///run/careen/runs/42?log_limit=1048576".
@@ -29,6 +32,9 @@ func (t Target) String() string {
 	}
 	if t.Stdin {
 		q.Set("stdin", "1")
+	}
+	if t.Filters != "" {
+		q.Set("filters", t.Filters)
 	}
 	u := url.URL{Scheme: scheme, Path: t.Dir, RawQuery: q.Encode()}
 	return u.String()
@@ -44,6 +50,9 @@ func ParseTarget(address string) (Target, error) {
 		return Target{}, fmt.Errorf("cannot use stdout address %q: it is not %s:///DIR", address, scheme)
 	}
 	t := Target{Dir: filepath.Clean(u.Path), Stdin: u.Query().Get("stdin") == "1"}
+	if filters := u.Query().Get("filters"); filepath.IsAbs(filters) {
+		t.Filters = filepath.Clean(filters)
+	}
 	if limit := u.Query().Get("log_limit"); limit != "" {
 		if t.LogLimit, err = strconv.ParseInt(limit, 10, 64); err != nil || t.LogLimit <= 0 {
 			return Target{}, fmt.Errorf("cannot use stdout address %q: bad log_limit", address)

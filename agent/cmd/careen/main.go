@@ -6,6 +6,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	// First: answers when libcontainer starts this binary as a container's init.
@@ -37,6 +38,8 @@ func dispatch(args []string) int {
 			return exitUsage
 		}
 	}
+	// A command is over soon; an agent sets what it needs.
+	debug.SetGCPercent(400)
 	if name == "podman" || name == "docker" {
 		return podmanMain(name, args[1:])
 	}

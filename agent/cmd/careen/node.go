@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -61,9 +62,14 @@ type node struct {
 	stop     context.CancelFunc
 }
 
+// agentGCPercent is how much an agent may have in garbage beside what it uses: less
+// than Go's 100, for it is in the node's memory beside a step's.
+const agentGCPercent = 60
+
 // startNode makes the node fit for containers, starts containerd and the agent,
 // lets it find what an earlier one left, and listens. On an error nothing runs.
 func startNode(ctx context.Context, opts nodeOptions, log *logrus.Logger) (_ *node, err error) {
+	debug.SetGCPercent(agentGCPercent)
 	n := &node{opts: opts, served: make(chan error, 1)}
 	defer func() {
 		if err != nil {

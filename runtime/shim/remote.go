@@ -1,0 +1,191 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	ctrdshim "github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/ttrpc"
+)
+
+// endPatience bounds the wait for a shim that was told to end.
+const endPatience = 5 * time.Second
+
+// Remote is a shim as the agent sees it that started it, or that found it running.
+type Remote struct {
+	// Task is the shim's task service.
+	Task taskapi.TTRPCTaskService
+
+	client *ttrpc.Client
+	socket string
+	// lost is closed when the connection ends, which a shim does with its process.
+	lost chan struct{}
+	// ended is closed when the process is gone; nil for one that another process
+	// started.
+	ended chan struct{}
+	// lifeline ends the shim with this process until it has a container.
+	lifeline *os.File
+	once     sync.Once
+}
+
+var spawned atomic.Uint64
+
+// Spawn starts a shim for a container that is named later, by the first Create. It
+// returns before the shim answers. Until it has a container the shim ends with
+// [Remote.Close], with this process, or after half a minute.
+func Spawn(binary, namespace, socketDir string) (_ *Remote, err error) {
+	socket := filepath.Join(socketDir, fmt.Sprintf("new-%d-%d", os.Getpid(), spawned.Add(1)))
+	listener, err := ctrdshim.NewSocket("unix://" + socket)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", socket, err)
+	}
+	// The socket is the shim's: it stays when this process lets go of it.
+	listener.SetUnlinkOnClose(false)
+	defer listener.Close()
+	defer func() {
+		if err != nil {
+			_ = os.Remove(socket)
+		}
+	}()
+	file, err := listener.File()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	hold, lifeline, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer hold.Close()
+	inv := invocation{namespace: namespace, ttrpcAddress: NoEvents}
+	cmd, err := inv.spawn(binary, "unix://"+socket, file, hold)
+	if err != nil {
+		return nil, errors.Join(err, lifeline.Close())
+	}
+	r := &Remote{socket: socket, lifeline: lifeline, ended: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(r.ended)
+	}()
+	if err := r.connect(); err != nil {
+		return nil, errors.Join(err, lifeline.Close())
+	}
+	return r, nil
+}
+
+// Dial connects to the shim that keeps a container. The error is fs.ErrNotExist or
+// ECONNREFUSED where there is none any more.
+func Dial(socketDir, id string) (*Remote, error) {
+	r := &Remote{socket: SocketPath(socketDir, id)}
+	return r, r.connect()
+}
+
+// SocketPath is where the shim of a container listens that [Spawn] started.
+func SocketPath(socketDir, id string) string { return filepath.Join(socketDir, id) }
+
+func (r *Remote) connect() error {
+	conn, err := net.Dial("unix", r.socket)
+	if err != nil {
+		return err
+	}
+	r.lost = make(chan struct{})
+	r.client = ttrpc.NewClient(conn, ttrpc.WithOnClose(func() { close(r.lost) }))
+	r.Task = taskapi.NewTTRPCTaskClient(r.client)
+	return nil
+}
+
+// Name moves the shim's socket to where [Dial] finds it, for the container that is
+// going to be created.
+func (r *Remote) Name(id string) error {
+	path := SocketPath(filepath.Dir(r.socket), id)
+	if err := os.Rename(r.socket, path); err != nil {
+		return fmt.Errorf("cannot name the shim's socket: %w", err)
+	}
+	r.socket = path
+	return nil
+}
+
+// Alive reports whether the shim's process was there a moment ago.
+func (r *Remote) Alive() bool {
+	select {
+	case <-r.lost:
+		return false
+	default:
+		return true
+	}
+}
+
+// Lost is closed when the shim has gone.
+func (r *Remote) Lost() <-chan struct{} { return r.lost }
+
+// Close lets go of the shim: one without a container ends, one with a container
+// goes on.
+func (r *Remote) Close() error {
+	var err error
+	r.once.Do(func() {
+		err = r.client.Close()
+		if r.lifeline != nil {
+			err = errors.Join(err, r.lifeline.Close())
+		}
+	})
+	return err
+}
+
+// End asks a shim whose container was deleted to end, and waits for it.
+func (r *Remote) End(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
+	_, err := r.Task.Shutdown(ctx, &taskapi.ShutdownRequest{ID: id})
+	if errors.Is(err, ttrpc.ErrClosed) {
+		err = nil
+	}
+	err = errors.Join(err, r.Close())
+	ended := r.ended
+	if ended == nil {
+		ended = r.lost
+	}
+	select {
+	case <-ended:
+		return err
+	case <-ctx.Done():
+		return errors.Join(err, fmt.Errorf("the shim of container %s does not end: %w", id, ctx.Err()))
+	}
+}
+
+// spawn starts the serving process in a session of its own, so that signals meant
+// for the agent's process group do not reach it. The listener becomes its first
+// descriptor, what else is given follows.
+func (inv invocation) spawn(binary, address string, files ...*os.File) (*exec.Cmd, error) {
+	args := []string{"-namespace", inv.namespace, "-socket", address}
+	if inv.id != "" {
+		args = append(args, "-id", inv.id, "-address", inv.address)
+	}
+	if len(files) > 1 {
+		args = append(args, "-lifeline")
+	}
+	cmd := exec.Command(binary, args...)
+	cmd.Args[0] = Name
+	// Of the agent's environment the shim needs only where to send events.
+	cmd.Env = []string{"GOMAXPROCS=2", "TTRPC_ADDRESS=" + inv.ttrpcAddress}
+	cmd.ExtraFiles = files
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("cannot start the shim: %w", err)
+	}
+	// A shim that is killed for the node's memory would take the step's exit
+	// code with it. Without CAP_SYS_RESOURCE this fails, which is no reason not
+	// to run.
+	_ = os.WriteFile("/proc/"+strconv.Itoa(cmd.Process.Pid)+"/oom_score_adj", []byte("-998"), 0o644)
+	return cmd, nil
+}

@@ -1,0 +1,319 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/runtime/shim"
+)
+
+// spareAge is how old a shim may be that waits for its container. It is well below
+// the time after which such a shim ends by itself.
+const spareAge = 15 * time.Second
+
+// shims keeps containers by shims that this process starts itself. A container's
+// shim is found by its socket, so that nothing but the socket's name is needed to
+// find it again.
+type shims struct {
+	binary, sockets string
+
+	mu    sync.Mutex
+	known map[string]*shim.Remote
+	spare *spare
+	ended bool
+}
+
+// spare is a shim that is starting, or has started, for the next container.
+type spare struct {
+	born  time.Time
+	ready chan struct{}
+	shim  *shim.Remote
+	err   error
+}
+
+func newShims(binary, sockets string) *shims {
+	return &shims{binary: binary, sockets: sockets, known: map[string]*shim.Remote{}}
+}
+
+// bundleOf is where a container's spec and root file system are.
+func bundleOf(dir string) string { return filepath.Join(dir, "bundle") }
+
+func (s *shims) expect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || s.spare != nil && s.spare.fresh() {
+		return
+	}
+	if old := s.spare; old != nil {
+		go old.discard()
+	}
+	s.spare = s.spawn()
+}
+
+func (s *shims) spawn() *spare {
+	p := &spare{born: time.Now(), ready: make(chan struct{})}
+	go func() {
+		defer close(p.ready)
+		p.shim, p.err = shim.Spawn(s.binary, Namespace, s.sockets)
+	}()
+	return p
+}
+
+// fresh reports whether the shim will last until it is used.
+func (p *spare) fresh() bool {
+	select {
+	case <-p.ready:
+		return p.err == nil && p.shim.Alive() && time.Since(p.born) < spareAge
+	default:
+		return true
+	}
+}
+
+func (p *spare) discard() {
+	<-p.ready
+	if p.err == nil {
+		_ = p.shim.Close()
+	}
+}
+
+// take returns a shim for a container, the one that waits if there is one.
+func (s *shims) take() (*shim.Remote, error) {
+	s.mu.Lock()
+	p := s.spare
+	s.spare = nil
+	s.mu.Unlock()
+	if p == nil {
+		p = s.spawn()
+	}
+	<-p.ready
+	if p.err == nil && !p.fresh() {
+		p.discard()
+		p = s.spawn()
+		<-p.ready
+	}
+	return p.shim, p.err
+}
+
+func (s *shims) create(ctx context.Context, c newContainer) (_ int, err error) {
+	bundle := bundleOf(c.target.Dir)
+	if err := os.MkdirAll(bundle, 0o711); err != nil {
+		return 0, err
+	}
+	data, err := json.Marshal(c.spec)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600); err != nil {
+		return 0, err
+	}
+	remote, err := s.take()
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			_ = remote.Close()
+		}
+	}()
+	if err := remote.Name(c.id); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	s.known[c.id] = remote
+	s.mu.Unlock()
+	request := &taskapi.CreateTaskRequest{
+		ID: c.id, Bundle: bundle, Stdout: c.target.String(), Terminal: c.spec.Process.Terminal,
+	}
+	for _, m := range c.mounts {
+		request.Rootfs = append(request.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	answer, err := remote.Task.Create(ctx, request)
+	if err != nil {
+		return 0, native(err)
+	}
+	return int(answer.Pid), nil
+}
+
+// native makes an error of errdefs of one that came over the connection. A
+// connection that broke is a shim that is not there.
+func native(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, ttrpc.ErrClosed) {
+		return fmt.Errorf("its shim has ended: %w", errdefs.ErrNotFound)
+	}
+	return errgrpc.ToNative(err)
+}
+
+// remote returns the shim of a container, also after the agent was restarted.
+func (s *shims) remote(id string) (*shim.Remote, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.known[id]; r != nil && r.Alive() {
+		return r, nil
+	}
+	r, err := shim.Dial(s.sockets, id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return nil, fmt.Errorf("container %s has no shim: %w", id, errdefs.ErrNotFound)
+	case err != nil:
+		return nil, fmt.Errorf("cannot reach the shim of container %s: %w", id, err)
+	}
+	s.known[id] = r
+	return r, nil
+}
+
+func (s *shims) start(ctx context.Context, id string) (int, error) {
+	r, err := s.remote(id)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := r.Task.Start(ctx, &taskapi.StartRequest{ID: id})
+	if err != nil {
+		return 0, native(err)
+	}
+	return int(answer.Pid), nil
+}
+
+func (s *shims) wait(ctx context.Context, id, dir string) error {
+	r, err := s.remote(id)
+	if err == nil {
+		if _, err = r.Task.Wait(ctx, &taskapi.WaitRequest{ID: id}); err != nil {
+			err = native(err)
+		}
+	}
+	if errdefs.IsNotFound(err) && ctx.Err() == nil {
+		err = errors.Join(err, s.bury(id, dir))
+	}
+	return err
+}
+
+// bury removes what a shim that died has left, and says on record that nobody saw
+// how its container ended, where the shim did not write that.
+func (s *shims) bury(id, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if r, err := s.remote(id); err == nil {
+		// It is there, and has no container: the agent was killed before it could
+		// ask for one.
+		_ = r.Close()
+		return nil
+	}
+	err := shim.RemoveDeadSocket(shim.SocketPath(s.sockets, id))
+	if _, serr := os.Stat(bundleOf(dir)); errors.Is(serr, fs.ErrNotExist) {
+		return err
+	}
+	_, cerr := shim.CleanUp(bundleOf(dir), id)
+	return errors.Join(err, cerr)
+}
+
+func (s *shims) kill(ctx context.Context, id string, sig syscall.Signal, all bool) error {
+	r, err := s.remote(id)
+	if err != nil {
+		return err
+	}
+	_, err = r.Task.Kill(ctx, &taskapi.KillRequest{ID: id, Signal: uint32(sig), All: all})
+	return native(err)
+}
+
+func (s *shims) resize(ctx context.Context, id string, columns, rows uint16) error {
+	r, err := s.remote(id)
+	if err != nil {
+		return err
+	}
+	_, err = r.Task.ResizePty(ctx, &taskapi.ResizePtyRequest{ID: id, Width: uint32(columns), Height: uint32(rows)})
+	return native(err)
+}
+
+func (s *shims) endInput(ctx context.Context, id string) error {
+	r, err := s.remote(id)
+	if err != nil {
+		return err
+	}
+	_, err = r.Task.CloseIO(ctx, &taskapi.CloseIORequest{ID: id, Stdin: true})
+	return native(err)
+}
+
+func (s *shims) look(ctx context.Context, id, dir string) (Existing, error) {
+	r, err := s.remote(id)
+	if err != nil {
+		return Existing{}, errors.Join(err, s.bury(id, dir))
+	}
+	state, err := r.Task.State(ctx, &taskapi.StateRequest{ID: id})
+	if err != nil {
+		return Existing{}, native(err)
+	}
+	return Existing{
+		Running: state.Status == tasktypes.Status_RUNNING || state.Status == tasktypes.Status_PAUSED,
+		Created: state.Status == tasktypes.Status_CREATED, Pid: int(state.Pid),
+	}, nil
+}
+
+func (s *shims) remove(ctx context.Context, id, dir string) error {
+	r, err := s.remote(id)
+	if err == nil {
+		err = s.end(ctx, r, id)
+	}
+	if errdefs.IsNotFound(err) {
+		err = s.bury(id, dir)
+	}
+	s.mu.Lock()
+	delete(s.known, id)
+	s.mu.Unlock()
+	return err
+}
+
+// end kills a container, removes it, and ends its shim.
+func (s *shims) end(ctx context.Context, r *shim.Remote, id string) error {
+	_, err := r.Task.Delete(ctx, &taskapi.DeleteRequest{ID: id})
+	if err = native(err); errdefs.IsFailedPrecondition(err) {
+		// It runs.
+		if err := s.kill(ctx, id, unix.SIGKILL, true); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		if _, err := r.Task.Wait(ctx, &taskapi.WaitRequest{ID: id}); err != nil {
+			return native(err)
+		}
+		_, err = r.Task.Delete(ctx, &taskapi.DeleteRequest{ID: id})
+		err = native(err)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	if eerr := r.End(ctx, id); eerr != nil {
+		return eerr
+	}
+	return err
+}
+
+func (s *shims) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	if s.spare != nil {
+		s.spare.discard()
+	}
+	var errs []error
+	for _, r := range s.known {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
+}
