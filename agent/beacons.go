@@ -76,7 +76,7 @@ func (a *Agent) findBeacon() {
 		return
 	}
 	var found beaconRecord
-	if err := json.Unmarshal(data, &found); err != nil || !validID.MatchString(found.Run) {
+	if err := json.Unmarshal(data, &found); err != nil || !validID().MatchString(found.Run) {
 		a.cfg.Log.Warn("the beacon says something that is not careen's; it is put out")
 		_ = a.cfg.Beacon.Clear()
 		return

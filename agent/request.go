@@ -41,7 +41,7 @@ func (l requestLimits) apply(res *Resolved, req *api.RunRequest) {
 // checkRequest checks what does not need the policy.
 func checkRequest(req *api.RunRequest) (requestLimits, error) {
 	var lim requestLimits
-	if req.ID != "" && !validID.MatchString(req.ID) {
+	if req.ID != "" && !validID().MatchString(req.ID) {
 		return lim, badField("id", "it is not 1 to 64 of a-z, A-Z, 0-9, _, . and -, starting with neither . nor -")
 	}
 	if (req.Step == "") == (req.Image == "") {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -196,9 +197,15 @@ func (b *builder) hostsBase() ([]byte, error) {
 }
 
 var (
-	nameserverLine = regexp.MustCompile(`^\s*nameserver\s+(\S+)\s*$`)
-	searchLine     = regexp.MustCompile(`^\s*search\s+(.*)$`)
-	optionsLine    = regexp.MustCompile(`^\s*options\s+(.*)$`)
+	nameserverLine = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\s*nameserver\s+(\S+)\s*$`)
+	})
+	searchLine = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\s*search\s+(.*)$`)
+	})
+	optionsLine = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\s*options\s+(.*)$`)
+	})
 )
 
 // resolver is what a resolv.conf says.
@@ -210,14 +217,14 @@ func parseResolv(content []byte) resolver {
 	var r resolver
 	for _, line := range strings.Split(string(content), "\n") {
 		line, _, _ = strings.Cut(line, "#")
-		if match := nameserverLine.FindStringSubmatch(line); match != nil {
+		if match := nameserverLine().FindStringSubmatch(line); match != nil {
 			r.servers = append(r.servers, match[1])
 		}
 		// Of several lines the last one counts, as in the resolver itself.
-		if match := searchLine.FindStringSubmatch(line); match != nil {
+		if match := searchLine().FindStringSubmatch(line); match != nil {
 			r.searches = strings.Fields(match[1])
 		}
-		if match := optionsLine.FindStringSubmatch(line); match != nil {
+		if match := optionsLine().FindStringSubmatch(line); match != nil {
 			r.options = strings.Fields(match[1])
 		}
 	}

@@ -7,12 +7,15 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // cdiPattern is the form of a CDI device's name: vendor/class=name.
-var cdiPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$`)
+var cdiPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$`)
+})
 
 func (p *runParser) devices() {
 	o := p.o
@@ -52,7 +55,7 @@ func (p *runParser) devices() {
 // parseDevice reads PATH[:PATH][:ACCESS].
 func parseDevice(it item) (Device, error) {
 	device := Device{Written: it.written}
-	if cdiPattern.MatchString(it.value) {
+	if cdiPattern().MatchString(it.value) {
 		return device, unsupported(it.written, "CDI devices are not injected", "Give the device nodes by their paths")
 	}
 	parts := strings.Split(it.value, ":")

@@ -5,6 +5,7 @@ import (
 	"net"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // noBridge says what a ramdisk offers instead of a network of podman's.
@@ -72,10 +73,14 @@ func checkHost(text string) error {
 }
 
 var (
-	letterPattern = regexp.MustCompile(`[a-zA-Z]`)
+	letterPattern = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`[a-zA-Z]`)
+	})
 	// domainPattern is podman's, which also allows colons before a label.
-	domainPattern = regexp.MustCompile(`^:?(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])` +
-		`(?::?\.:?(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*\.?\s*$`)
+	domainPattern = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^:?(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])` +
+			`(?::?\.:?(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*\.?\s*$`)
+	})
 )
 
 func (p *runParser) dns() {
@@ -96,7 +101,7 @@ func (p *runParser) dns() {
 	o.DNSOptions = p.list("dns-option")
 	searches := p.items("dns-search")
 	for _, it := range searches {
-		valid := letterPattern.MatchString(it.value) && domainPattern.MatchString(it.value) && len(it.value) < 255
+		valid := letterPattern().MatchString(it.value) && domainPattern().MatchString(it.value) && len(it.value) < 255
 		switch {
 		case it.value == "." && len(searches) > 1:
 			p.badItem("dns-search", it, ". cannot be given together with other domains")

@@ -8,12 +8,15 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/docker/go-units"
 )
 
-var umaskPattern = regexp.MustCompile(`^[0-7]{1,4}$`)
+var umaskPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-7]{1,4}$`)
+})
 
 func (p *runParser) process() {
 	o := p.o
@@ -80,7 +83,7 @@ func (p *runParser) umask() {
 	if text == "" {
 		return
 	}
-	if !umaskPattern.MatchString(text) {
+	if !umaskPattern().MatchString(text) {
 		p.bad("umask", "it is not an octal number of at most four digits")
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/careen-project/careen/agent/fault"
@@ -179,7 +180,9 @@ func (p *runParser) policy(name, def string) string {
 }
 
 // platformPattern is what each part of a platform is made of.
-var platformPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+var platformPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+})
 
 // platform reads --platform, or --os, --arch and --variant.
 func (p *runParser) platform() Platform {
@@ -194,7 +197,7 @@ func (p *runParser) platform() Platform {
 	}
 	parts := strings.Split(text, "/")
 	for _, part := range parts {
-		if len(parts) > 3 || !platformPattern.MatchString(part) {
+		if len(parts) > 3 || !platformPattern().MatchString(part) {
 			p.bad("platform", "it is not OS/ARCH or OS/ARCH/VARIANT")
 			return platform
 		}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -16,7 +17,9 @@ import (
 const ticksPerSecond = 100
 
 // containerGroup is a control group named after a container's id.
-var containerGroup = regexp.MustCompile(`[0-9a-f]{64}`)
+var containerGroup = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`[0-9a-f]{64}`)
+})
 
 // Strays lists the processes that a container may have left on the node by moving
 // them out of its control group, one line each: those that were started after the
@@ -43,7 +46,7 @@ func Strays(since time.Duration) []string {
 			continue
 		}
 		groups, err := os.ReadFile(dir + "/cgroup")
-		if err != nil || containerGroup.Match(groups) || string(groups) != string(own) && inUnit(string(groups)) {
+		if err != nil || containerGroup().Match(groups) || string(groups) != string(own) && inUnit(string(groups)) {
 			continue
 		}
 		name, started, err := startOf(dir + "/stat")

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -72,7 +73,9 @@ func yamlExitCodes(v any) ([]int, error) {
 // maxAliases bounds the aliases of one file.
 const maxAliases = 64
 
-var reAlias = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]{0,62}$`)
+var reAlias = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]{0,62}$`)
+})
 
 // extensions reads the top-level key careen: aliases of the generic step and the
 // switch for sequences.
@@ -113,7 +116,7 @@ func (p *stepsParser) addAliases(e entry) error {
 	}
 	for _, item := range list {
 		name, ok := item.(string)
-		if !ok || !reAlias.MatchString(name) {
+		if !ok || !reAlias().MatchString(name) {
 			return &yamlError{e.line, fmt.Sprintf("'careen.aliases': %v is not a name of letters, digits and underscores", item)}
 		}
 		_, taken := p.cat.lookup(name)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -50,7 +51,9 @@ func (p *stepsParser) fail(err error) error {
 	return stepsError(p.cat.Path, 0, "%s", err)
 }
 
-var reYAMLLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+var reYAMLLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+})
 
 // document returns the file's one value.
 func (p *stepsParser) document(data []byte) (any, error) {
@@ -105,7 +108,7 @@ func decode(d *yaml.Decoder, n *yaml.Node) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	if m := reYAMLLine.FindStringSubmatch(err.Error()); m != nil && m[1] != "" {
+	if m := reYAMLLine().FindStringSubmatch(err.Error()); m != nil && m[1] != "" {
 		line, convErr := strconv.Atoi(m[1])
 		if convErr == nil {
 			return &yamlError{line, "not valid YAML: " + m[2]}

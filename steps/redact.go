@@ -3,6 +3,7 @@ package steps
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // secretOptions are the options whose value may be a secret, and whether it is one
@@ -12,7 +13,9 @@ var secretOptions = map[string]bool{
 }
 
 // reShortEnv is -eNAME=SECRET, also behind switches without a value, as in -ite.
-var reShortEnv = regexp.MustCompile(`(?s)\A(-[dPqit]*e)(.*)\z`)
+var reShortEnv = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)\A(-[dPqit]*e)(.*)\z`)
+})
 
 const hidden = "***"
 
@@ -46,7 +49,7 @@ func redactWord(word, after string) (shown, next string) {
 			return name + "=" + hideValue(value, named), ""
 		}
 	}
-	if m := reShortEnv.FindStringSubmatch(word); m != nil {
+	if m := reShortEnv().FindStringSubmatch(word); m != nil {
 		if m[2] == "" {
 			return word, "-e"
 		}

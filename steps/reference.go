@@ -3,6 +3,7 @@ package steps
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // transports are the prefixes that name an image in a registry and so may be
@@ -30,10 +31,18 @@ var localTransports = []string{
 }
 
 var (
-	reName   = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	reBare   = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	reTag    = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$`)
-	reDigest = regexp.MustCompile(`^(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$`)
+	reName = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	})
+	reBare = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	})
+	reTag = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$`)
+	})
+	reDigest = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$`)
+	})
 )
 
 // reference is a normalised image reference taken apart.
@@ -56,20 +65,20 @@ func splitReference(image string) (reference, bool) {
 	}
 	rest, digest, hasDigest := strings.Cut(image, "@")
 	if hasDigest {
-		if !reDigest.MatchString(digest) {
+		if !reDigest().MatchString(digest) {
 			return ref, false
 		}
 		ref.digest = digest
 	}
 	if colon := strings.LastIndexByte(rest, ':'); colon > strings.LastIndexByte(rest, '/') {
-		if !reTag.MatchString(rest[colon+1:]) {
+		if !reTag().MatchString(rest[colon+1:]) {
 			return ref, false
 		}
 		ref.tag, rest = rest[colon+1:], rest[:colon]
 	}
 	ref.repository = rest
 	if strings.Contains(rest, "/") {
-		return ref, reName.MatchString(rest)
+		return ref, reName().MatchString(rest)
 	}
-	return ref, reBare.MatchString(rest)
+	return ref, reBare().MatchString(rest)
 }

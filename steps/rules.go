@@ -88,7 +88,7 @@ func (c *Config) newRule(t tomlRule) (*Rule, error) {
 	if r.Image == "" && r.Digest == "" && r.Repository == "" && r.Glob == "" {
 		return nil, errors.New("one of image, digest, repository and glob is required")
 	}
-	if r.Digest != "" && !reDigest.MatchString(r.Digest) {
+	if r.Digest != "" && !reDigest().MatchString(r.Digest) {
 		return nil, fmt.Errorf("digest %q is not sha256: and 64 hexadecimal digits", r.Digest)
 	}
 	if r.Repository != "" {
