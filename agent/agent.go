@@ -35,7 +35,12 @@ type Agent struct {
 		open map[string]io.WriteCloser
 	}
 
-	mu      sync.Mutex
+	// mu orders all changes. It is held while a record is brought to stable storage,
+	// which takes long on a slow disk: who only looks takes see instead.
+	mu sync.Mutex
+	// see guards, for readers without mu, what a view of a run is made of: runs, order,
+	// queue, and in a run its rec, pull and critical. Who changes one of them holds both.
+	see     sync.RWMutex
 	records *records
 	runs    map[string]*run
 	order   []*run // by acceptance, oldest first
@@ -162,8 +167,8 @@ func waitGroup(ctx context.Context, wg *sync.WaitGroup) error {
 
 // Run returns one run.
 func (a *Agent) Run(id string) (api.Run, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.see.RLock()
+	defer a.see.RUnlock()
 	r, err := a.find(id)
 	if err != nil {
 		return api.Run{}, err
@@ -173,8 +178,8 @@ func (a *Agent) Run(id string) (api.Run, error) {
 
 // Runs returns all runs that are remembered, oldest first.
 func (a *Agent) Runs() []api.Run {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.see.RLock()
+	defer a.see.RUnlock()
 	all := make([]api.Run, 0, len(a.order))
 	for _, r := range a.order {
 		all = append(all, a.view(r))
@@ -182,6 +187,41 @@ func (a *Agent) Runs() []api.Run {
 	return all
 }
 
+// change does what readers without the lock must not see half done. The lock is held.
+func (a *Agent) change(do func()) {
+	a.see.Lock()
+	defer a.see.Unlock()
+	do()
+}
+
+// look is find for who does not hold the lock.
+func (a *Agent) look(id string) (*run, error) {
+	a.see.RLock()
+	defer a.see.RUnlock()
+	return a.find(id)
+}
+
+// show is view for who does not hold the lock.
+func (a *Agent) show(r *run) api.Run {
+	a.see.RLock()
+	defer a.see.RUnlock()
+	return a.view(r)
+}
+
+// know remembers a run. The lock is held.
+func (a *Agent) know(r *run) {
+	a.change(func() {
+		a.runs[r.id] = r
+		a.order = append(a.order, r)
+	})
+}
+
+// unqueue has r wait no longer. The lock is held.
+func (a *Agent) unqueue(r *run) {
+	a.change(func() { a.queue = slices.DeleteFunc(a.queue, func(q *run) bool { return q == r }) })
+}
+
+// find returns a run. The lock is held, or see.
 func (a *Agent) find(id string) (*run, error) {
 	r, ok := a.runs[id]
 	if !ok {
@@ -193,9 +233,7 @@ func (a *Agent) find(id string) (*run, error) {
 
 // Wait returns the run once it has ended, or as it is when ctx ends.
 func (a *Agent) Wait(ctx context.Context, id string) (api.Run, error) {
-	a.mu.Lock()
-	r, err := a.find(id)
-	a.mu.Unlock()
+	r, err := a.look(id)
 	if err != nil {
 		return api.Run{}, err
 	}
@@ -204,7 +242,5 @@ func (a *Agent) Wait(ctx context.Context, id string) (api.Run, error) {
 	case <-ctx.Done():
 	case <-a.ctx.Done():
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.view(r), nil
+	return a.show(r), nil
 }

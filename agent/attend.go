@@ -99,7 +99,7 @@ func (a *Agent) progress(r *run, p api.PullProgress) {
 		r.pulled = now
 	}
 	first := r.pull == nil || r.pull.Status != p.Status
-	r.pull = &p
+	a.change(func() { r.pull = &p })
 	if first || now-r.lastPull >= pullEvery {
 		r.lastPull = now
 		r.events.add(api.Event{Type: "pull", Pull: &p})

@@ -97,7 +97,7 @@ func (a *Agent) waitFor(r *run) <-chan waited {
 func (a *Agent) tookEnd(r *run, got waited) error {
 	a.mu.Lock()
 	r.claimed = true
-	r.critical = nil
+	a.change(func() { r.critical = nil })
 	rec := r.rec
 	a.mu.Unlock()
 	if got.err != nil {
@@ -214,7 +214,7 @@ func (a *Agent) noteCritical(r *run, c *criticalSection, now time.Duration) {
 	case c != nil && c.until <= now && r.rec.Stop != nil && !r.rec.Stop.Applied:
 		r.events.add(api.Event{Type: "warning", Message: "the critical section passed its limit"})
 	}
-	r.critical = c
+	a.change(func() { r.critical = c })
 }
 
 // held says whether the container may not be stopped now. The lock is held.

@@ -103,8 +103,7 @@ func (a *Agent) adoptBeacon(found beaconRecord) {
 	rec.audit().Image, rec.audit().Started = found.Image, true
 	rec.warn("only the beacon knows of this run: the state directory did not survive the reboot")
 	r := newRun(rec)
-	a.runs[r.id] = r
-	a.order = append(a.order, r)
+	a.know(r)
 	a.lostInReboot(r)
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
@@ -40,7 +39,7 @@ func (a *Agent) schedule() {
 			a.failQueued(r, err)
 			continue
 		}
-		a.queue = a.queue[1:]
+		a.unqueue(r)
 		a.begin(r)
 	}
 }
@@ -72,7 +71,7 @@ func (rec *record) beginPart(p Part, now time.Duration) {
 
 // failQueued ends a run that never began. The lock is held.
 func (a *Agent) failQueued(r *run, err error) {
-	a.queue = slices.DeleteFunc(a.queue, func(q *run) bool { return q == r })
+	a.unqueue(r)
 	a.concludeNow(r, judge(r.rec, err))
 }
 
@@ -138,7 +137,8 @@ func (a *Agent) nextPart(r *run) (more bool, err error) {
 	// The exit record of the container before would be taken for the next one's.
 	_ = os.Remove(filepath.Join(a.cfg.runDir(r.id), "exit.json"))
 	reason, _ := rebootWish(r.rec)
-	r.claimed, r.critical, r.pull, r.pulled, r.found, r.gone = false, nil, nil, 0, nil, false
+	r.claimed, r.pulled, r.found, r.gone = false, 0, nil, false
+	a.change(func() { r.critical, r.pull = nil, nil })
 	err = a.transition(r, api.Pulling, func(rec *record) {
 		if reason != "" {
 			rec.Reboot = reason

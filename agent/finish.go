@@ -159,6 +159,7 @@ func (a *Agent) ended(r *run) {
 	} else {
 		entry.Warn("run ended: " + o.Message)
 	}
-	r.req, r.parts, r.pull, r.critical = nil, nil, nil, nil
+	r.req, r.parts = nil, nil
+	a.change(func() { r.pull, r.critical = nil, nil })
 	close(r.done)
 }

@@ -275,6 +275,8 @@ func (a *Agent) forget(r *run) {
 	if err := a.records.forget(id); err != nil {
 		a.cfg.Log.WithField("run", id).WithError(err).Warn("cannot forget the run")
 	}
-	delete(a.runs, id)
-	a.order = slices.DeleteFunc(a.order, func(o *run) bool { return o == r })
+	a.change(func() {
+		delete(a.runs, id)
+		a.order = slices.DeleteFunc(a.order, func(o *run) bool { return o == r })
+	})
 }

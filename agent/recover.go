@@ -54,14 +54,15 @@ func (a *Agent) load() error {
 		// Events go on with higher numbers than any that a client can have seen.
 		r := newRun(rec)
 		r.events.seq = rec.Seq*ringSize + int64(a.cfg.Clock()/time.Millisecond)
-		a.runs[rec.Run.ID] = r
-		a.order = append(a.order, r)
+		a.know(r)
 	})
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(a.order, func(x, y *run) int {
-		return cmp.Compare(x.rec.Run.CreatedAt.UnixNano(), y.rec.Run.CreatedAt.UnixNano())
+	a.change(func() {
+		slices.SortStableFunc(a.order, func(x, y *run) int {
+			return cmp.Compare(x.rec.Run.CreatedAt.UnixNano(), y.rec.Run.CreatedAt.UnixNano())
+		})
 	})
 	for _, r := range a.order {
 		if !r.state().Final() {
@@ -157,8 +158,7 @@ func (a *Agent) adoptUnknown(e Existing) {
 	rec.audit().Image, rec.audit().Started = "unknown", true
 	rec.warn("the container was found running without a record of its run")
 	r := newRun(rec)
-	a.runs[e.Run] = r
-	a.order = append(a.order, r)
+	a.know(r)
 }
 
 // resume goes on with a run that had not ended. The lock is held.
@@ -264,7 +264,7 @@ func (a *Agent) requeue(r *run) {
 		a.concludeNow(r, judge(r.rec, err))
 		return
 	}
-	a.queue = append(a.queue, r)
+	a.change(func() { a.queue = append(a.queue, r) })
 }
 
 // sweep removes what a killed agent was about to remove: requests, which hold

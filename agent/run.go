@@ -7,7 +7,8 @@ import (
 	"github.com/careen-project/careen/agent/api"
 )
 
-// run is a run in memory. The agent's lock guards everything in it but events.
+// run is a run in memory. The agent's lock guards everything in it but events; see
+// guards rec, pull and critical for who only looks.
 type run struct {
 	id  string // never changes; no lock is needed
 	rec *record
@@ -53,7 +54,7 @@ func (r *run) nudge() {
 	}
 }
 
-// view returns the run as the API shows it. The lock is held.
+// view returns the run as the API shows it. The lock is held, or see.
 func (a *Agent) view(r *run) api.Run {
 	v := r.rec.Run
 	v.Warnings = slices.Clone(v.Warnings)

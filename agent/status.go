@@ -72,6 +72,6 @@ func (a *Agent) save(r *run, next *record, must bool) error {
 			return err
 		}
 	}
-	r.rec = next
+	a.change(func() { r.rec = next })
 	return nil
 }

@@ -234,9 +234,7 @@ func (a *Agent) readerGone(r *run) {
 
 func (a *Agent) getEvents(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	a.mu.Lock()
-	run, err := a.find(id)
-	a.mu.Unlock()
+	run, err := a.look(id)
 	if err != nil {
 		return err
 	}
@@ -254,6 +252,9 @@ func (a *Agent) getEvents(w http.ResponseWriter, r *http.Request) error {
 
 // loadEvents gets the events of a run that ended under an earlier agent.
 func (a *Agent) loadEvents(r *run) {
+	if !a.show(r).State.Final() {
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if events, _, more := r.events.after(0); more == nil && len(events) == 0 && !r.rec.Dropped {
@@ -273,9 +274,7 @@ func (a *Agent) sendEvents(ctx context.Context, out *streamWriter, r *run, seq i
 		if missed && seq > 0 {
 			// Some are gone for good: say where the run is now, so that nothing is
 			// concluded from what is missing.
-			a.mu.Lock()
-			v := a.view(r)
-			a.mu.Unlock()
+			v := a.show(r)
 			events = append([]api.Event{{Seq: events[0].Seq - 1, Time: time.Now().UTC(), Run: v.ID, Type: "state",
 				State: v.State, Pull: v.Pull, Outcome: v.Outcome, Message: "events before this one were dropped"}}, events...)
 		}

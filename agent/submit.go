@@ -149,9 +149,8 @@ func (a *Agent) accept(r *run) error {
 		_ = os.Remove(a.cfg.requestPath(id))
 		return err
 	}
-	a.runs[id] = r
-	a.order = append(a.order, r)
-	a.queue = append(a.queue, r)
+	a.know(r)
+	a.change(func() { a.queue = append(a.queue, r) })
 	r.events.add(api.Event{Type: "state", State: api.Queued})
 	for _, w := range r.rec.Run.Warnings {
 		r.events.add(api.Event{Type: "warning", Message: w})
