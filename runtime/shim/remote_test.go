@@ -145,7 +145,7 @@ func refusing(call string) func(*specs.Spec) {
 		errno := uint(1)
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
 			DefaultAction: specs.ActAllow,
-			Syscalls: []specs.LinuxSyscall{{Names: []string{call}, Action: specs.ActErrno, ErrnoRet: &errno}},
+			Syscalls:      []specs.LinuxSyscall{{Names: []string{call}, Action: specs.ActErrno, ErrnoRet: &errno}},
 		}
 	}
 }
