@@ -120,6 +120,12 @@ bench: build ## time, memory and size against podman, containerd and the floor, 
 	$(GO) build -tags '$(TAGS)' -o .cache/bench ./integration/bench
 	.cache/bench run -careen bin/careen $(BENCH_ARGS)
 
+# MiB of the image that bench-vm pulls, unpacked.
+BENCH_VM_SIZE ?= 526
+.PHONY: bench-vm
+bench-vm: deps-test build ## what a pull and a run take of a ramdisk's memory, in QEMU, ten minutes
+	CAREEN_BENCH_VM=$(BENCH_VM_SIZE) CAREEN_BINARY=$(CURDIR)/bin/careen $(GO) test -tags '$(TAGS)' -count 1 -v -timeout 40m -run TestInRAMDisk ./integration/bench
+
 FUZZTIME ?= 20s
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME
