@@ -208,7 +208,7 @@ func (p *runParser) noops() {
 	}
 	p.checkLog()
 	switch mode := p.text("sdnotify", "container"); mode {
-	case "container", "conmon", "ignore", "healthy":
+	case "", "container", "conmon", "ignore", "healthy":
 	default:
 		p.bad("sdnotify", "it is not one of container, conmon, healthy and ignore")
 	}
