@@ -28,6 +28,8 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ]; then
     pip="$venv/bin/python -m pip --disable-pip-version-check -q install --no-compile"
     $pip "setuptools>=61" wheel "ironic-python-agent==$version" pytest==9.2.0 pytest-xdist==3.8.0 mypy==2.4.1 \
         ruff==0.17.6 oslotest testtools types-PyYAML >&2
+    # For its diskimage-builder elements only.
+    $pip --no-deps ironic-python-agent-builder==7.4.0 >&2
     # With the tools from above: pip would fetch them again for a build of its own.
     $pip --no-build-isolation --no-deps -e "$here" >&2
     echo "$want" >"$stamp"

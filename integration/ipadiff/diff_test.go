@@ -190,10 +190,10 @@ func drawURL(t *rapid.T) any {
 // TestPolicy holds Resolve against _apply_container_policy, and against what IPA
 // executes when the step is dispatched with the same arguments.
 func TestPolicy(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
-	checks(t, 20_000)
 	var allowed, refused int
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, 20_000, func(t *rapid.T) {
 		url := drawURL(t)
 		q := drawAllowed(t, url)
 		if rapid.IntRange(0, 9).Draw(t, "any conf") == 0 {
@@ -252,14 +252,14 @@ func sameCommands(t *rapid.T, executed *answer, cfg *steps.Config, d *steps.Deci
 // TestOptions holds the splitting of option lists against _as_options, by way of
 // a configuration that allows everything.
 func TestOptions(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
-	checks(t, 5_000)
 	q := question{Op: "options"}
 	cfg, err := n.load(t, question{Override: raw(t, map[string]any{
 		"allow_arbitrary_containers": true, "pull_options": []string{}, "run_options": []string{},
 	})})
 	require.NoError(t, err)
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, 5_000, func(t *rapid.T) {
 		q.Value = raw(t, optionsValue().Draw(t, "value"))
 		a := n.o.ask(t, q)
 		args := map[string]any{"container_url": "a", "run_options": decode(t, q.Value)}
@@ -281,9 +281,9 @@ func TestOptions(t *testing.T) {
 // TestConfig holds the [container] options in force against IPA's, from a file,
 // the environment and the conductor.
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
-	checks(t, 8_000)
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, 8_000, func(t *rapid.T) {
 		q := drawConf(t)
 		q.Op = "config"
 		if rapid.IntRange(0, 9).Draw(t, "environment") == 0 {
@@ -339,10 +339,10 @@ func sameConfig(t *rapid.T, a *answer, cfg *steps.Config) {
 
 // TestLists holds the advertised steps of every phase against IPA's.
 func TestLists(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
-	checks(t, 6_000)
 	var both, files, syntax int
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, 6_000, func(t *rapid.T) {
 		text := stepsFile().Draw(t, "yaml")
 		mutated := rapid.IntRange(0, 2).Draw(t, "mutate") == 0
 		if mutated {
@@ -368,10 +368,10 @@ func TestLists(t *testing.T) {
 
 // TestFileSteps holds what a step of the steps file runs against IPA's dispatch.
 func TestFileSteps(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
-	checks(t, 6_000)
 	var ran int
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, 6_000, func(t *rapid.T) {
 		text := stepsFile().Draw(t, "yaml")
 		q := drawAllowed(t, nil)
 		q.Op, q.YAML, q.Args = "run", &text, raw(t, map[string]any{})

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 )
 
 // oracle is the Python process that runs the real IPA.
@@ -58,24 +59,20 @@ type answer struct {
 
 func (a *answer) refused() bool { return a.Error != "" }
 
-var shared struct {
-	once sync.Once
-	o    *oracle
-	err  error
-}
-
-// ipa returns the oracle, one for all tests. Where IPA is not installed the test
-// is skipped, unless CAREEN_IPADIFF=required, as CI sets it.
+// ipa returns an oracle of the test's own, for two tests may run at a time. Where IPA
+// is not installed the test is skipped, unless CAREEN_IPADIFF=required, as CI sets it.
 func ipa(t *testing.T) *oracle {
 	t.Helper()
-	shared.once.Do(func() { shared.o, shared.err = startOracle() })
-	if shared.err != nil {
-		if os.Getenv("CAREEN_IPADIFF") == "required" {
-			t.Fatalf("the real ironic-python-agent is not there: %v", shared.err)
-		}
-		t.Skipf("the real ironic-python-agent is not there, run integration/ipadiff/setup.sh: %v", shared.err)
+	o, err := startOracle()
+	if err == nil {
+		t.Cleanup(o.close)
+		return o
 	}
-	return shared.o
+	if os.Getenv("CAREEN_IPADIFF") == "required" {
+		t.Fatalf("the real ironic-python-agent is not there: %v", err)
+	}
+	t.Skipf("the real ironic-python-agent is not there, run integration/ipadiff/setup.sh: %v", err)
+	return nil
 }
 
 func python() (string, error) {
@@ -155,11 +152,7 @@ func TestMain(m *testing.M) {
 	fmt.Printf("ipadiff: seed %d (repeat with -ipadiff.seed=%d)\n", s, s)
 	set("rapid.seed", strconv.FormatUint(s, 10))
 	set("rapid.nofailfile", "true")
-	code := m.Run()
-	if shared.o != nil {
-		shared.o.close()
-	}
-	os.Exit(code)
+	os.Exit(m.Run())
 }
 
 func set(name, value string) {
@@ -168,14 +161,26 @@ func set(name, value string) {
 	}
 }
 
-// checks sets how many inputs the next rapid.Check generates. CAREEN_IPADIFF_SCALE
-// multiplies it: 0.05 for a quick look, 20 to soak.
-func checks(t *testing.T, n int) {
+// settings is held from setting rapid's flags, which are the whole process's, to the
+// first input, before which rapid reads them.
+var settings sync.Mutex
+
+// check holds prop for n generated inputs. CAREEN_IPADIFF_SCALE multiplies n: 0.05
+// for a quick look, 20 to soak.
+func check(t *testing.T, n int, prop func(*rapid.T)) {
+	t.Helper()
 	if scale, err := strconv.ParseFloat(os.Getenv("CAREEN_IPADIFF_SCALE"), 64); err == nil && scale > 0 {
 		n = max(1, int(float64(n)*scale))
 	}
-	set("rapid.checks", strconv.Itoa(n))
 	t.Logf("%d generated inputs, seed %d", n, *seed)
+	settings.Lock()
+	release := sync.OnceFunc(settings.Unlock)
+	defer release()
+	set("rapid.checks", strconv.Itoa(n))
+	rapid.Check(t, func(t *rapid.T) {
+		release()
+		prop(t)
+	})
 }
 
 // raw turns a value into JSON once, so that both sides read the same text.

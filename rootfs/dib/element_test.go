@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,6 +39,13 @@ func newImage(t *testing.T, files ...string) *image {
 // the order of their names, with the variables that the operator set.
 func (i *image) run(env ...string) (string, error) {
 	i.t.Helper()
+	return i.runWith(func(*exec.Cmd, string) {}, env...)
+}
+
+// runWith has a test change how each script is started; bin is the first directory of
+// its PATH.
+func (i *image) runWith(change func(cmd *exec.Cmd, bin string), env ...string) (string, error) {
+	i.t.Helper()
 	bin := filepath.Join(i.tmp, "bin")
 	require.NoError(i.t, os.MkdirAll(bin, 0o755))
 	// The scripts call sudo, which a machine where all is root may not have.
@@ -51,6 +59,7 @@ func (i *image) run(env ...string) (string, error) {
 		require.NoError(i.t, err)
 		cmd := exec.CommandContext(i.t.Context(), path)
 		cmd.Env = append([]string{"PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "TMP_BUILD_DIR=" + i.tmp}, env...)
+		change(cmd, bin)
 		out, err := cmd.CombinedOutput()
 		all.Write(out)
 		if err != nil {
@@ -149,6 +158,83 @@ func TestServices(t *testing.T) {
 			require.Equal(t, tt.target, i.link(tt.path))
 		})
 	}
+}
+
+// TestBases runs the element on roots of the shape that each distribution gives them,
+// with no network and no program but the few that copy and write files: it cannot
+// matter which packages, or which package manager, a base has.
+func TestBases(t *testing.T) {
+	systemd := "usr/lib/systemd/systemd"
+	for _, base := range []struct {
+		name  string
+		files []string
+		links map[string]string
+	}{
+		{"Debian", []string{systemd, "usr/bin/apt-get", "usr/bin/dpkg"}, merged},
+		{"Ubuntu", []string{systemd, "usr/bin/apt-get", "etc/netplan/50-cloud-init.yaml"}, merged},
+		{"CentOS Stream", []string{systemd, "usr/bin/dnf", "usr/bin/rpm", "etc/selinux/config"}, merged},
+		{"Fedora", []string{systemd, "usr/bin/dnf5", "usr/bin/rpm"},
+			map[string]string{"bin": "usr/bin", "sbin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "usr/sbin": "bin"}},
+		{"openSUSE", []string{systemd, "usr/bin/zypper", "usr/etc/login.defs", "usr/lib/sysimage/rpm/Packages.db"}, merged},
+	} {
+		t.Run(base.name, func(t *testing.T) {
+			i := newImage(t, base.files...)
+			for name, target := range base.links {
+				require.NoError(t, os.MkdirAll(filepath.Join(i.root, filepath.Dir(name)), 0o755))
+				require.NoError(t, os.Symlink(target, filepath.Join(i.root, name)))
+			}
+			before := i.tree()
+			out, err := i.runWith(func(cmd *exec.Cmd, bin string) {
+				for _, program := range []string{"bash", "dirname", "grep", "head", "install", "ln", "mkdir", "tail", "tee"} {
+					path, err := exec.LookPath(program)
+					require.NoError(t, err)
+					_ = os.Symlink(path, filepath.Join(bin, program)) // there from the script before
+				}
+				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+				cmd.Path, cmd.Args = "/bin/bash", append([]string{"/bin/bash"}, cmd.Args...)
+				cmd.Env[0] = "PATH=" + bin
+			}, "DIB_CAREEN_BINARY="+binary(t, staticELF))
+			require.NoError(t, err, out)
+			added := i.tree()
+			for path := range before {
+				delete(added, path)
+			}
+			require.Equal(t, map[string]string{
+				"usr/bin/careen": "-rwxr-xr-x", "usr/bin/podman": "careen",
+				"etc/systemd/system/careen.service":                         "-rw-r--r--",
+				"etc/systemd/system/multi-user.target.wants/careen.service": "/etc/systemd/system/careen.service",
+				"etc/ironic-python-agent.d/ironic_python_agent.conf":        "-rw-r--r--",
+				"etc/containers/containers.conf":                            "-rw-r--r--",
+			}, added)
+		})
+	}
+}
+
+// merged are the links of a root whose programs and libraries are all below /usr.
+var merged = map[string]string{"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+
+// tree returns the files of the image with their modes, and links with their targets.
+func (i *image) tree() map[string]string {
+	i.t.Helper()
+	found := map[string]string{}
+	require.NoError(i.t, filepath.WalkDir(i.root, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(i.root, path)
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			found[name] = info.Mode().String()
+		}
+		if entry.Type() == os.ModeSymlink {
+			found[name], err = os.Readlink(path)
+		}
+		return err
+	}))
+	return found
 }
 
 func TestRefused(t *testing.T) {
