@@ -70,6 +70,9 @@ func newPodman(t *testing.T) *podman {
 		t.Skip("podman has not the configuration that Debian ships")
 	}
 	p := &podman{dir: t.TempDir()}
+	// podman waits for the disk at every step of a container's life; memory is enough here.
+	require.NoError(t, unix.Mount("tmpfs", p.dir, "tmpfs", 0, "size=512m"))
+	t.Cleanup(func() { _ = unix.Unmount(p.dir, unix.MNT_DETACH) })
 	var fs unix.Statfs_t
 	require.NoError(t, unix.Statfs("/sys/fs/cgroup", &fs))
 	p.hostV2 = fs.Type == unix.CGROUP2_SUPER_MAGIC
