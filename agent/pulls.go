@@ -7,6 +7,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/pull/polite"
 )
 
 const (
@@ -56,7 +57,7 @@ func (a *Agent) StartPull(req *api.PullRequest, peer Peer) (api.Pull, error) {
 	go func() {
 		defer a.work.Done()
 		defer cancel()
-		info, err := a.cfg.Runner.Image(ctx, wanted, func(p api.PullProgress) {
+		info, err := a.cfg.Runner.Image(polite.While(ctx, a.runsGoOn), wanted, func(p api.PullProgress) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			job.pull.Progress = &p
@@ -64,6 +65,14 @@ func (a *Agent) StartPull(req *api.PullRequest, peer Peer) (api.Pull, error) {
 		a.endPull(ctx, job, info, err)
 	}()
 	return job.pull, nil
+}
+
+// runsGoOn reports whether a pull that was asked for apart has to step back: the
+// image of the next step must not slow down this one.
+func (a *Agent) runsGoOn() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.active) > 0
 }
 
 // roomForPull refuses more pulls than go on at once, and forgets old ones. The

@@ -399,6 +399,25 @@ func TestPullsAreCancelledAndKept(t *testing.T) {
 	require.Equal(t, api.Aborted, pull.State, "the client asked for its end when it gave up")
 }
 
+// TestPullsStepBackForRuns: the image of the next step is pulled with less than the
+// priority of the step that runs, and with all of it when none does.
+func TestPullsStepBackForRuns(t *testing.T) {
+	s := serve(t, newConfig(t))
+	ctx := t.Context()
+	_, err := s.client.Pull(ctx, api.PullRequest{Image: "pull=0s"}, nil)
+	require.NoError(t, err)
+	require.NotContains(t, s.runner.Trace(), "step back for a run")
+	_, _, err = s.client.Submit(ctx, api.RunRequest{ID: "a", Image: "run=1h"})
+	require.NoError(t, err)
+	s.waitFor(t, "a", api.Running)
+	require.NotContains(t, s.runner.Trace(), "step back for a run", "a run's own pull does not")
+	_, err = s.client.Pull(ctx, api.PullRequest{Image: "pull=0s"}, nil)
+	require.NoError(t, err)
+	require.Contains(t, s.runner.Trace(), "step back for a run")
+	s.runner.End("a", agent.Exit{})
+	s.end(t, "a")
+}
+
 func TestBundle(t *testing.T) {
 	s := serve(t, newConfig(t))
 	_, _, err := s.client.Submit(t.Context(), api.RunRequest{ID: "a", Image: "out=hello/run=0s"})

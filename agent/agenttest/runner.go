@@ -17,6 +17,7 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/runtime/logs"
+	"github.com/careen-project/careen/runtime/pull/polite"
 )
 
 // Runner is a fake [agent.Runner] in memory. Its containers are told what to do by
@@ -133,8 +134,12 @@ func (r *Runner) Image(ctx context.Context, pull *oci.Pull, progress func(api.Pu
 	if err != nil {
 		return agent.ImageInfo{}, err
 	}
+	busy := polite.Busy(ctx) // asks the agent, which may ask this runner
 	r.mu.Lock()
 	r.note("pull %s", image)
+	if busy {
+		r.note("step back for a run")
+	}
 	r.mu.Unlock()
 	progress(api.PullProgress{Status: "resolving"})
 	const pieces = 4

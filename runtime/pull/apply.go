@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/pull/polite"
 )
 
 // apply makes a layer's snapshot with containerd's own means: the blob goes
@@ -70,7 +71,8 @@ func (u *unpacker) download(ctx context.Context, i int) (bool, error) {
 		return false, err
 	}
 	defer blob.Close()
-	source := &meter{r: blob, u: u, i: i, ctx: ctx, slow: u.j.req.Background}
+	source := &meter{r: blob, u: u, i: i, worker: polite.New(ctx)}
+	defer source.worker.Done()
 	ref := "careen-layer-" + l.desc.Digest.String()
 	if err := content.WriteBlob(ctx, cs, ref, source, l.desc); err != nil {
 		clean, cancel := cleanupContext(ctx)

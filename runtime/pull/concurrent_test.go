@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,11 +14,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/registry"
 	"github.com/careen-project/careen/runtime/pull"
+	"github.com/careen-project/careen/runtime/pull/polite"
 )
 
 // TestConcurrentPulls unpacks what several pulls share once, also when one of
@@ -109,14 +112,28 @@ func TestRecover(t *testing.T) {
 	require.Equal(t, []string{"lease " + other.ID}, s.contents(t))
 }
 
-func TestBackground(t *testing.T) {
+// TestStepsBack pulls while a step runs: every stage is on a thread of the lowest
+// priority, from its second look on.
+func TestStepsBack(t *testing.T) {
 	s := newStore(t, "64m")
 	reg := registry.Start(t)
 	ref, _ := reg.Push(t, "team/tool:1", large(t))
-	req := insecure(request(ref))
-	req.Background = true
-	_, err := newPuller(t, s).Pull(s.ctx, req, nil)
+	var normal, low atomic.Int64
+	busy := func() bool {
+		// This is called on the thread that works. The system call has an offset.
+		switch nice, _ := unix.Getpriority(unix.PRIO_PROCESS, unix.Gettid()); 20 - nice {
+		case 0:
+			normal.Add(1)
+		case 19:
+			low.Add(1)
+		}
+		return true
+	}
+	_, err := newPuller(t, s).Pull(polite.While(s.ctx, busy), insecure(request(ref)), nil)
 	require.NoError(t, err)
+	// Two layers with at most six looks each that find a thread as it was.
+	require.LessOrEqual(t, normal.Load(), int64(2*6))
+	require.Greater(t, low.Load(), normal.Load())
 }
 
 func TestProgress(t *testing.T) {

@@ -155,7 +155,7 @@ func TestStreamReachesAllReaders(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.outs[0].each(func(b []byte) { fast += int64(len(b)) })
+		_ = s.outs[0].each(context.Background(), func(b []byte) { fast += int64(len(b)) })
 	}()
 	slow, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{s.outs[1]}, make([]byte, 1000))
 	require.NoError(t, err)

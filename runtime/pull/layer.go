@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/careen-project/careen/agent/fault"
 	gunzip "github.com/careen-project/careen/runtime/pull/inflate"
+	"github.com/careen-project/careen/runtime/pull/polite"
 	"github.com/careen-project/careen/runtime/pull/untar"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -40,9 +40,11 @@ func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) erro
 
 	wire := newStream(2)
 	group.Go(func() error {
-		return wire.pump(ctx, &meter{r: blob, u: u, i: i, ctx: ctx, slow: u.j.req.Background})
+		m := &meter{r: blob, u: u, i: i, worker: polite.New(ctx)}
+		defer m.worker.Done()
+		return wire.pump(ctx, m)
 	})
-	group.Go(func() error { return verify(wire.outs[0], l.desc.Digest, l.desc.Size, "layer") })
+	group.Go(func() error { return verify(ctx, wire.outs[0], l.desc.Digest, l.desc.Size, "layer") })
 	var content error
 	group.Go(func() error {
 		content = unpackStream(ctx, wire.outs[1], l.diffID, target)
@@ -51,7 +53,7 @@ func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) erro
 		}
 		// Wrong content may be the registry's or the builder's. Only the digest of
 		// the whole layer tells, so that is read to its end.
-		return wire.outs[1].each(func([]byte) {})
+		return wire.outs[1].each(ctx, func([]byte) {})
 	})
 	if err := group.Wait(); err != nil {
 		return layerError(err, u.j.req.Original, l.desc)
@@ -64,8 +66,12 @@ func unpackStream(ctx context.Context, in *reader, diffID digest.Digest, target 
 	group, ctx := errgroup.WithContext(ctx)
 	plain := newStream(2)
 	group.Go(func() error { return inflate(ctx, in, plain) })
-	group.Go(func() error { return verify(plain.outs[0], diffID, -1, "unpacked layer") })
-	group.Go(func() error { return target.Extract(ctx, plain.outs[1]) })
+	group.Go(func() error { return verify(ctx, plain.outs[0], diffID, -1, "unpacked layer") })
+	group.Go(func() error {
+		worker := polite.New(ctx)
+		defer worker.Done()
+		return target.Extract(ctx, &politeReader{plain.outs[1], worker})
+	})
 	return group.Wait()
 }
 
@@ -76,38 +82,40 @@ func aboutContent(err error) bool {
 		fault.CodeOf(err) == fault.Digest
 }
 
-// meter counts what passes for the progress report.
+// meter counts what passes for the progress report. It is where a pull rests that
+// steps back for a step: the stages behind it run dry.
 type meter struct {
-	r    io.Reader
-	u    *unpacker
-	i    int
-	ctx  context.Context //nolint:containedctx // of the pipeline it is a stage of
-	done int64
-	slow bool
+	r      io.Reader
+	u      *unpacker
+	i      int
+	done   int64
+	worker *polite.Worker
 }
 
 func (m *meter) Read(p []byte) (int, error) {
-	start := time.Now()
+	m.worker.Rest()
 	n, err := m.r.Read(p)
 	m.done += int64(n)
 	m.u.j.progress.layer(m.i, "downloading", m.done)
-	if m.slow && err == nil {
-		// Rest as long as the read took: half of the bandwidth stays for others.
-		timer := time.NewTimer(min(time.Since(start), time.Second))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-m.ctx.Done():
-		}
-	}
 	return n, err
 }
 
+// politeReader lets the goroutine that unpacks step back with the others.
+type politeReader struct {
+	*reader
+	worker *polite.Worker
+}
+
+func (r *politeReader) Read(p []byte) (int, error) {
+	r.worker.Check()
+	return r.reader.Read(p)
+}
+
 // verify hashes a stream and compares. A size of -1 is not checked.
-func verify(r *reader, want digest.Digest, size int64, subject string) error {
+func verify(ctx context.Context, r *reader, want digest.Digest, size int64, subject string) error {
 	hash := want.Algorithm().Hash()
 	var n int64
-	if err := r.each(func(b []byte) {
+	if err := r.each(ctx, func(b []byte) {
 		_, _ = hash.Write(b)
 		n += int64(len(b))
 	}); err != nil {

@@ -69,9 +69,6 @@ type Request struct {
 	// Retry and RetryDelay replace Limits.Retries and Limits.Backoff if not nil.
 	Retry      *int
 	RetryDelay *time.Duration
-	// Background makes the pull yield: one layer at a time, at most half of the
-	// measured bandwidth. For an image that is wanted later.
-	Background bool
 }
 
 // Platform is what an image is built for, in GOOS and GOARCH terms.

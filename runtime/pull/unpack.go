@@ -41,7 +41,7 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 		return false, err
 	}
 	u := &unpacker{p: p, direct: direct, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p),
-		slots: make(chan struct{}, p.parallel(j.req, direct))}
+		slots: make(chan struct{}, p.parallel(direct))}
 	group, inner := errgroup.WithContext(ctx)
 	below := make(chan struct{})
 	close(below)
@@ -67,8 +67,8 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	return true, context.Cause(ctx)
 }
 
-func (p *Puller) parallel(req *Request, direct bool) int {
-	if req.Background || !direct {
+func (p *Puller) parallel(direct bool) int {
+	if !direct {
 		return 1
 	}
 	return p.cfg.Limits.Parallel
