@@ -15,6 +15,7 @@ from pathlib import Path
 PROGRAMS = ("cat", "df", "dmesg", "ip", "lsblk", "lscpu", "mount", "ps", "sh", "udevadm")
 
 _SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
+_UNSHARE = "/usr/bin/unshare"
 
 _SETUP = r"""
 set -eu
@@ -38,6 +39,33 @@ mkdir "$1/dev/shm"
 mount --rbind "$1/dev" /dev
 echo ready
 read -r _ || true
+"""
+
+
+_CONTAINER = r"""
+set -eu
+root=$1; shift
+mount -t tmpfs root "$root"
+cd "$root"
+mkdir -p usr proc sys dev run tmp var/log etc old
+mount --bind /usr usr
+# Without it Python finds no libraries.
+cp /etc/ld.so.cache etc/
+for name in bin sbin lib lib64; do ln -s "usr/$name" "$name"; done
+# Up to a dash: what is there under its own name or, after a colon, under another one.
+while [ "$1" != - ]; do
+    mkdir -p "./${1#*:}"
+    mount --bind "${1%%:*}" "./${1#*:}"
+    shift
+done
+shift
+mount --rbind /sys sys
+mount --rbind /dev dev
+mount -t proc proc proc
+pivot_root . old
+umount -l /old
+cd /
+exec "$@"
 """
 
 
@@ -91,6 +119,30 @@ class Namespace:
             )
         self._processes.append(process)
         return process
+
+    def start_in_container(
+        self, *command: str, output: Path, mounts: list[str], environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start command in a root of its own there, with its own processes.
+
+        It has this machine's /usr as its operating system, and nothing else of it but the directories in mounts, as
+        in PATH or PATH:OTHER.
+        """
+        root = self.directory / "root"
+        root.mkdir(exist_ok=True)
+        enter = [_UNSHARE, "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", _CONTAINER, "sh"]
+        # The shell that makes the root needs more programs than IPA gets.
+        inner = ["/usr/bin/env", f"PATH={self.environment['PATH']}", *command]
+        return self.start(
+            *enter,
+            str(root),
+            *mounts,
+            str(self.directory / "bin"),
+            "-",
+            *inner,
+            output=output,
+            environment={"PATH": _SYSTEM, **(environment or {})},
+        )
 
     def close(self) -> None:
         """End what is still running."""

@@ -71,15 +71,19 @@ class Site:
 
     def boot(self) -> subprocess.Popen[bytes]:
         """Start ironic-python-agent."""
-        return self.namespace.start(
+        return self.namespace.start(*self.command(self.directory / "ipa.conf"), output=self.log)
+
+    @staticmethod
+    def command(config: Path) -> list[str]:
+        """Return the command that is ironic-python-agent."""
+        return [
             str(Path(sys.executable).parent / "ironic-python-agent"),
-            f"--config-file={self.directory / 'ipa.conf'}",
+            f"--config-file={config}",
             "--api_url=http://127.0.0.1:6385",
             "--listen_host=127.0.0.1",
             "--advertise_host=127.0.0.1",
             f"--agent_token={TOKEN}",
-            output=self.log,
-        )
+        ]
 
     def end(self) -> Json:
         """Wait for the conductor's end and return what it saw."""

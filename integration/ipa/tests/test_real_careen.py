@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
+import careen_ipa
 from careen_ipa.client import Client, ClientError
 from tests.conftest import build
 from tests.namespace import Namespace
@@ -30,6 +32,8 @@ from tests.test_process import Site, until
 Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[3]
+#: Where the plugin is installed from.
+PLUGIN = Path(careen_ipa.__file__).parent
 BINARY = Path(os.environ.get("CAREEN_BINARY", ROOT / "bin" / "careen"))
 GO = shutil.which("go")
 _ENVIRONMENT = dict(os.environ)
@@ -54,7 +58,9 @@ class Careen:
 
     def __init__(self, directory: Path, store: Path) -> None:
         self.directory = directory
-        self.socket = directory / "careen.sock"
+        # In a directory of its own, which is all that a container with IPA needs to see.
+        self.socket = directory / "socket" / "careen.sock"
+        self.socket.parent.mkdir()
         self.client = Client(str(self.socket))
         self._store = store
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,6 +122,7 @@ class Ipa(Site):
 
     def __init__(self, directory: Path, careen: Careen, way: str, registry: str) -> None:
         super().__init__(directory, careen.socket)
+        self.careen = careen
         self.way = way
         self.registry = registry
         self.gate = directory / "gate"
@@ -263,3 +270,161 @@ def test_the_agent_is_restarted_in_the_middle(ipa: Ipa, careen: Careen) -> None:
     outcome = ipa.end()
     assert outcome["error"] == "", json.dumps(outcome)
     assert [step["status"] for step in outcome["ended"]] == ["SUCCEEDED", "SUCCEEDED"]
+
+
+def command_lines(ipa: Ipa) -> str:
+    """Return the command lines of all processes but those that IPA started itself."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue  # it has ended
+        # IPA's own manager gives podman its options as arguments. What comes after that is careen's.
+        if not (ipa.way == "dropin" and line.startswith(b"podman\0")):
+            lines.append(line.decode(errors="replace"))
+    assert lines
+    return "\n".join(lines)
+
+
+def shown(careen: Careen, run: str) -> str:
+    """Return all that the socket and the command line show of a run."""
+    paths = ["runs", "config", "health", "audit", "steps?phase=clean", f"runs/{run}"]
+    paths += [f"runs/{run}/{part}" for part in ("spec", "logs")]
+    texts = [careen.client._request("GET", path) for path in ("/metrics", *(f"/v1/{path}" for path in paths))]
+    media, bundle = careen.client.bundle(run, 4 << 20)
+    assert "tar" in media
+    texts.append(bundle)
+    commands = [["ps", "-a"], ["inspect", run], ["logs", run], ["config"], ["step", "list"]]
+    if careen.client.run(run)["state"] != "running":
+        commands.append(["events", run])  # of one that runs they have no end
+    for command in commands:
+        ended = subprocess.run(
+            [str(BINARY), f"--socket={careen.socket}", *command], capture_output=True, check=True
+        )
+        texts += [ended.stdout, ended.stderr]
+    return b"\n".join(texts).decode(errors="replace")
+
+
+def test_secrets_reach_nobody(ipa: Ipa, careen: Careen) -> None:
+    """Credentials and variables of a step: not in logs, command lines, errors, answers or what is collected."""
+    marker = f"m4rker-{ipa.way}"  # part of every secret; another test may run at the same time
+    secrets = {
+        "run_options": f"--rm -v {ipa.gate}:/gate -e PASSWORD={marker}-env --env=TOKEN={marker}-token",
+        "pull_options": f"--tls-verify=false --creds=op:{marker}-creds",
+    }
+    ipa.bake(
+        {"name": "long", "image": ipa.image("wait"), **secrets},
+        {"name": "broken", "image": ipa.image("fail"), **secrets},
+    )
+    ipa.conduct("clean", {"step": "long"}, {"step": "broken"}, **ipa.policy)
+    ipa.boot()
+
+    def running() -> list[str]:
+        return [str(run["id"]) for run in careen.client.runs() if run["state"] == "running"]
+
+    until(running)
+    [run] = running()
+    container = careen.client.run(run)["pid"]
+    assert f"PASSWORD={marker}-env" in Path(f"/proc/{container}/environ").read_text(), "it has them"
+    assert marker not in command_lines(ipa)
+    assert marker not in shown(careen, run)
+    (ipa.gate / "open").touch()
+    outcome = ipa.end()
+    assert [step["status"] for step in outcome["ended"]] == ["SUCCEEDED", "FAILED"]
+    for one in careen.client.runs():
+        assert marker not in shown(careen, str(one["id"]))
+    for path in careen.directory.rglob("*"):
+        if path.is_file():
+            assert marker.encode() not in path.read_bytes(), path
+    with tarfile.open(ipa.directory / "logs.tar.gz") as logs:
+        for member in logs:
+            # IPA's own manager has IPA's log say what podman is called with.
+            if member.isfile() and (ipa.way == "plugin" or member.name.startswith("careen/")):
+                file = logs.extractfile(member)
+                assert file is not None
+                assert marker.encode() not in file.read(), member.name
+    if ipa.way == "plugin":
+        assert marker not in ipa.log.read_text()
+        assert marker not in json.dumps(outcome)
+    else:
+        assert marker not in outcome["error"].partition("Stdout:")[2]
+
+
+class ContainedIpa(Ipa):
+    """IPA in a container that has of the node the directory with the socket, and nothing else."""
+
+    def __init__(self, directory: Path, careen: Careen, registry: str) -> None:
+        super().__init__(directory, careen, "plugin", registry)
+        (directory / "config").mkdir()
+
+    def boot(self) -> subprocess.Popen[bytes]:
+        text = (self.directory / "ipa.conf").read_text().split("[careen]")[0]
+        # The agent cannot read IPA's files, and IPA does not know where the agent's lie.
+        text += "[careen]\nforward_config = all\nstart_timeout = 1\n"
+        (self.directory / "config" / "ipa.conf").write_text(text)
+        return self.namespace.start_in_container(
+            *self.command(Path("/etc/ipa/ipa.conf")), output=self.log, mounts=self.mounts()
+        )
+
+    def mounts(self) -> list[str]:
+        # An interpreter that lies outside of /usr, too.
+        interpreter = [] if sys.base_prefix.startswith("/usr") else [sys.base_prefix]
+        return [
+            *interpreter,
+            sys.prefix,
+            str(PLUGIN),
+            f"{self.directory / 'config'}:/etc/ipa",
+            f"{self.careen.socket.parent}:/run/careen",
+        ]
+
+    def files(self) -> list[str]:
+        """Return all that IPA can see outside of its operating system, its environment and the kernel's views."""
+        output = self.directory / "files"
+        # The programs that IPA may start are links; find is not among them.
+        find = "find / -xdev -not -path '/usr/*' -print; find /run/careen /etc/ipa -print"
+        process = self.namespace.start_in_container(
+            *("/bin/sh", "-c", f"PATH=/usr/bin; {find}"), output=output, mounts=self.mounts()
+        )
+        assert process.wait(60) == 0, output.read_text()
+        return output.read_text().splitlines()
+
+
+@pytest.fixture
+def contained(tmp_path: Path, careen: Careen, registry: str) -> Iterator[ContainedIpa]:
+    found = ContainedIpa(tmp_path, careen, registry)
+    yield found
+    found.namespace.close()
+
+
+def test_ipa_in_a_container(contained: ContainedIpa, careen: Careen) -> None:
+    """Steps of both kinds, output while they run, and an agent that is restarted: over the socket alone."""
+    seen = contained.files()
+    assert "/run/careen/careen.sock" in seen
+    assert not [path for path in seen if "steps.yaml" in path or str(careen.directory) in path]
+    assert not {"/var/lib/careen", "/etc/passwd", "/etc/hostname"} & set(seen)
+    assert [path for path in seen if path.startswith("/run/careen/")] == ["/run/careen/careen.sock"]
+
+    ipa = contained
+    ipa.bake({"name": "long", "image": ipa.image("wait"), "run_options": f"--rm -v {ipa.gate}:/gate"})
+    ipa.conduct("clean", {"step": "long"}, ipa.generic("ok"), **ipa.policy)
+    ipa.boot()
+    until(lambda: [run for run in careen.client.runs() if run["state"] == "running"])
+    until(lambda: "stdout] half-way" in ipa.log.read_text())
+    careen.kill()
+    careen.start()
+    (ipa.gate / "open").touch()
+    outcome = ipa.end()
+    assert outcome["error"] == "", json.dumps(outcome)
+    assert [step["status"] for step in outcome["ended"]] == ["SUCCEEDED", "SUCCEEDED"]
+    assert outcome["ended"][1]["result"]["result"] == {"firmware": "2.1"}
+    settings = {one["key"]: one["from"] for one in careen.client.config()["settings"]}
+    assert settings["container.runner"] == "conductor", "what IPA has was told the agent"
+
+
+def test_log_collection_from_a_container(contained: ContainedIpa, careen: Careen) -> None:
+    outcome = contained.phase("service", contained.generic("fail"))
+    assert "exited with code 3" in outcome["error"].split("\n")[0]
+    [run] = careen.client.runs()
+    with tarfile.open(contained.directory / "logs.tar.gz") as logs:
+        assert f"careen/{run['id']}.tar" in logs.getnames()
