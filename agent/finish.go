@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/runtime/logs"
 )
 
@@ -133,8 +134,15 @@ func (a *Agent) conclude(r *run, v verdict) {
 		rec.End = nil
 	})
 	a.cfg.Failpoint("agent.after-final")
-	if err != nil {
-		a.cfg.Log.WithField("run", r.id).WithError(err).Error("cannot end the run")
+	if err == nil || r.state().Final() {
+		return
+	}
+	// A defect in careen. Nobody may wait for ever because of it, nor take the run for
+	// what it is not.
+	a.cfg.Log.WithField("run", r.id).WithError(err).Error("cannot end the run as it ended; it is lost")
+	if v.state != api.Lost {
+		a.conclude(r, verdict{api.Lost, api.Outcome{Code: string(fault.Internal), Message: oneLine(err.Error()),
+			Remedy: "Look at the agent's log, and at the node before you run the step again", Leftovers: v.outcome.Leftovers}})
 	}
 }
 

@@ -173,11 +173,22 @@ func (a *Agent) resume(r *run, found *Existing) {
 	case r.rec.Starting:
 		a.adopt(r, found)
 	case r.rec.Stop != nil:
-		_ = a.update(r, false, func(rec *record) { rec.Stop.Applied = true })
-		a.concludeNow(r, judge(r.rec, nil))
+		a.endUnstarted(r)
 	default:
 		a.requeue(r)
 	}
+}
+
+// endUnstarted ends a run that was to be ended and whose container never started. The
+// agent before may have come to put the wish on record, and no further.
+func (a *Agent) endUnstarted(r *run) {
+	apply := func(rec *record) { rec.Stop.Applied = true }
+	if s := r.state(); s == api.Pulling || s == api.Creating {
+		_ = a.transition(r, api.Stopping, apply)
+	} else {
+		_ = a.update(r, false, apply)
+	}
+	a.concludeNow(r, judge(r.rec, nil))
 }
 
 // lostInReboot ends a run that was under way when the node went down.

@@ -84,7 +84,7 @@ func (a *Agent) containers() map[string]bool {
 	if a.ids == nil {
 		a.ids = map[string]bool{}
 	}
-	journals, _ := filepath.Glob(filepath.Join(a.state(), "journal", "*"))
+	journals, _ := filepath.Glob(filepath.Join(a.State(), "journal", "*"))
 	for _, path := range journals {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -101,8 +101,8 @@ func (a *Agent) containers() map[string]bool {
 // forgets them.
 func (a *Agent) Note() { a.containers() }
 
-// state is the agent's state directory.
-func (a *Agent) state() string {
+// State is the agent's state directory.
+func (a *Agent) State() string {
 	for i, flag := range a.flags {
 		if flag == "--state" {
 			return a.flags[i+1]
@@ -200,7 +200,7 @@ func mine(group []byte, ids map[string]bool) bool {
 }
 
 // kept are the files that may stay with a run that has ended.
-var kept = regexp.MustCompile(`^runs/[^/]+(/log(/.*)?|/exit\.json|/spec\.json|/events\.jsonl)?$`)
+var kept = regexp.MustCompile(`^runs/[^/]+(/log(/.*)?|/exit\.json|/spec\.json|/before\.json|/events\.jsonl)?$`)
 
 // files lists files of containers and requests that should have gone with them.
 func (a *Agent) files() []string {
