@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/pull/polite"
 )
 
 func TestParseRetryAfter(t *testing.T) {
@@ -143,6 +144,40 @@ func TestDefaultAuthFiles(t *testing.T) {
 	env := map[string]string{"REGISTRY_AUTH_FILE": "/r", "XDG_RUNTIME_DIR": "/x", "HOME": "/h"}
 	require.Equal(t, []string{"/r", "/x/containers/auth.json", "/run/containers/0/auth.json", "/h/.config/containers/auth.json",
 		"/h/.docker/config.json", "/h/.dockercfg"}, defaultAuthFiles(func(k string) string { return env[k] }, 0))
+}
+
+// TestLayerThatIsWaitedForIsUrgent: a pull that steps back for a run unpacks a layer;
+// when the run comes to need that layer, it steps back no more.
+func TestLayerThatIsWaitedForIsUrgent(t *testing.T) {
+	f := flights{running: map[string]*flight{}}
+	background := polite.While(context.Background(), func() bool { return true })
+	begun, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var before, after bool
+	go func() {
+		defer close(ended)
+		_, _ = f.do(background, "layer", func(ctx context.Context) error {
+			before = polite.Busy(ctx)
+			close(begun)
+			<-end
+			after = polite.Busy(ctx)
+			return nil
+		})
+	}()
+	<-begun
+	// Another one that steps back changes nothing, and neither does its end.
+	short, cancel := context.WithCancel(background)
+	cancel()
+	_, err := f.do(short, "layer", nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.False(t, f.running["layer"].wanted.Load())
+	short, cancel = context.WithCancel(context.Background())
+	cancel()
+	_, err = f.do(short, "layer", nil)
+	require.ErrorIs(t, err, context.Canceled)
+	close(end)
+	<-ended
+	require.True(t, before)
+	require.False(t, after)
 }
 
 // TestStreamReachesAllReaders sends more than the buffers hold to two readers of

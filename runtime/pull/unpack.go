@@ -139,7 +139,7 @@ func (u *unpacker) layer(ctx context.Context, i int, below <-chan struct{}) erro
 	defer release()
 	l := u.layers[i]
 	for {
-		shared, err := u.p.flights.do(ctx, u.p.cfg.Snapshotter+"/"+l.chain.String(), func() error {
+		shared, err := u.p.flights.do(ctx, u.p.cfg.Snapshotter+"/"+l.chain.String(), func(ctx context.Context) error {
 			if !u.direct {
 				return u.apply(ctx, i, below)
 			}

@@ -31,6 +31,16 @@ func While(ctx context.Context, busy func() bool) context.Context {
 	return context.WithValue(ctx, key{}, busy)
 }
 
+// Unless returns a context whose work does not step back once wanted returns true:
+// the more important thing has come to wait for it.
+func Unless(ctx context.Context, wanted func() bool) context.Context {
+	busy, _ := ctx.Value(key{}).(func() bool)
+	if busy == nil {
+		return ctx
+	}
+	return While(ctx, func() bool { return !wanted() && busy() })
+}
+
 // Busy reports whether work under ctx steps back now.
 func Busy(ctx context.Context) bool {
 	busy, _ := ctx.Value(key{}).(func() bool)
