@@ -50,7 +50,11 @@ build: deps-build ## build bin/careen, one static binary
 	@ls -l bin/careen | awk '{printf "bin/careen: %.1f MB\n", $$5/1e6}'
 
 .PHONY: size
-size: build ## what careen adds to a ramdisk, against its limit
+size: build ## what careen adds to a ramdisk, against its limit, and what each module costs
+	@mkdir -p .cache
+	@CGO_ENABLED=1 GOTOOLCHAIN=local $(GO) build -trimpath -buildvcs=false -tags '$(TAGS)' \
+		-ldflags '-linkmode external -extldflags -static' -o .cache/careen-symbols ./agent/cmd/careen
+	@$(GO) run ./integration/size .cache/careen-symbols bin/careen
 	@n=$$(gzip -9c bin/careen | wc -c); echo "bin/careen: $$n bytes gzipped, limit $(MAX_GZIPPED)"; \
 	test "$$n" -le $(MAX_GZIPPED)
 

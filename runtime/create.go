@@ -111,6 +111,7 @@ func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err e
 	if err := writeIDs(spec, pid); err != nil {
 		return nil, err
 	}
+	e.rest.Reset(restTime)
 	return &Created{Plan: plan, Pid: pid}, nil
 }
 

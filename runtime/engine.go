@@ -55,8 +55,8 @@ type Engine struct {
 	rest *time.Timer
 }
 
-// restTime is how long after a container's end its memory is given back: not
-// between those of one run.
+// restTime is how long after a container was made or removed the memory for that is
+// given back: not between one and the other of a short step.
 const restTime = 2 * time.Second
 
 // Open starts the embedded containerd, or connects to the external one, which

@@ -98,8 +98,10 @@ const settleTime = time.Second
 // settle makes the shim small after it has made its container: it lives as long as
 // that in a node's scarce memory.
 func settle() {
-	debug.SetGCPercent(40)
-	time.AfterFunc(settleTime, debug.FreeOSMemory)
+	time.AfterFunc(settleTime, func() {
+		debug.SetGCPercent(40)
+		debug.FreeOSMemory()
+	})
 }
 
 // Wait returns when the container has ended and its output is on record.

@@ -62,9 +62,9 @@ type node struct {
 	stop     context.CancelFunc
 }
 
-// agentGCPercent is how much an agent may have in garbage beside what it uses: less
-// than Go's 100, for it is in the node's memory beside a step's.
-const agentGCPercent = 60
+// agentGCPercent is how much an agent may have in garbage beside what it uses: what a
+// command may have (see [dispatch]) would be too much for what stays.
+const agentGCPercent = 100
 
 // startNode makes the node fit for containers, starts containerd and the agent,
 // lets it find what an earlier one left, and listens. On an error nothing runs.
