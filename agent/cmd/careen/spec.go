@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
@@ -148,6 +149,9 @@ func (f specFlags) input(run *oci.Run) (oci.BuildInput, error) {
 		if in.Image.Config, err = readImageConfig(f.imageConfig); err != nil {
 			return oci.BuildInput{}, err
 		}
+		if err := checkPlatform(run.Pull(), in.Image.Config.Platform); err != nil {
+			return oci.BuildInput{}, err
+		}
 	} else if len(run.Command) == 0 && run.Options.Entrypoint == nil {
 		in.Image.Config.Config.Cmd = []string{"/bin/sh"}
 	}
@@ -164,6 +168,25 @@ func readImageConfig(path string) (cfg ocispec.Image, err error) {
 			Remedy: "Give an OCI image configuration, such as skopeo inspect --config prints"}
 	}
 	return cfg, nil
+}
+
+// checkPlatform refuses an image that a pull with these options would not choose. An
+// image that does not say what it is for fits.
+func checkPlatform(pull *oci.Pull, has ocispec.Platform) error {
+	want := platforms.Normalize(ocispec.Platform{OS: pull.Platform.OS, Architecture: pull.Platform.Arch, Variant: pull.Platform.Variant})
+	normal := platforms.Normalize(has)
+	for _, part := range []struct{ asked, want, has string }{
+		{pull.Platform.OS, want.OS, normal.OS}, {pull.Platform.Arch, want.Architecture, normal.Architecture},
+	} {
+		if part.asked != "" && part.has != "" && part.want != part.has {
+			return &fault.Error{
+				Code: fault.Platform, Op: "use", Subject: pull.Image.Original,
+				Reason: fmt.Sprintf("its configuration is for %s, the options ask for %s", platforms.Format(normal), platforms.Format(want)),
+				Remedy: "Give the configuration of the image for that platform with --image-config, or leave the options out",
+			}
+		}
+	}
+	return nil
 }
 
 // noFiles is an image whose files are not known.
