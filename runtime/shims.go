@@ -23,9 +23,9 @@ import (
 	"github.com/careen-project/careen/runtime/shim"
 )
 
-// spareAge is how old a shim may be that waits for its container. It is well below
-// the time after which such a shim ends by itself.
-const spareAge = 15 * time.Second
+// spareAge is how old a shim may become that waits for its container: where an image
+// takes longer than that, the time that a shim takes is not noticed.
+const spareAge = 5 * time.Second
 
 // shims keeps containers by shims that this process starts itself. A container's
 // shim is found by its socket, so that nothing but the socket's name is needed to
@@ -41,7 +41,6 @@ type shims struct {
 
 // spare is a shim that is starting, or has started, for the next container.
 type spare struct {
-	born  time.Time
 	ready chan struct{}
 	shim  *shim.Remote
 	err   error
@@ -63,11 +62,26 @@ func (s *shims) expect() {
 	if old := s.spare; old != nil {
 		go old.discard()
 	}
-	s.spare = s.spawn()
+	p := s.spawn()
+	s.spare = p
+	time.AfterFunc(spareAge, func() { s.drop(p) })
+}
+
+// drop ends a shim that nobody came for.
+func (s *shims) drop(p *spare) {
+	s.mu.Lock()
+	unused := s.spare == p
+	if unused {
+		s.spare = nil
+	}
+	s.mu.Unlock()
+	if unused {
+		p.discard()
+	}
 }
 
 func (s *shims) spawn() *spare {
-	p := &spare{born: time.Now(), ready: make(chan struct{})}
+	p := &spare{ready: make(chan struct{})}
 	go func() {
 		defer close(p.ready)
 		p.shim, p.err = shim.Spawn(s.binary, Namespace, s.sockets)
@@ -75,11 +89,11 @@ func (s *shims) spawn() *spare {
 	return p
 }
 
-// fresh reports whether the shim will last until it is used.
+// fresh reports whether the shim is there, or is coming.
 func (p *spare) fresh() bool {
 	select {
 	case <-p.ready:
-		return p.err == nil && p.shim.Alive() && time.Since(p.born) < spareAge
+		return p.err == nil && p.shim.Alive()
 	default:
 		return true
 	}
