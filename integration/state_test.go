@@ -74,7 +74,9 @@ func TestStateDirectoryReadOnly(t *testing.T) {
 	state := smallDisk(t, "ro")
 	agent, _ := node(t)
 	agent.Kill()
-	assert.Contains(t, refusal(t, agent, state), "the file system is read-only")
+	said := refusal(t, agent, state)
+	assert.Contains(t, said, "read-only file system")
+	assert.Contains(t, said, "Check the directory given with --state")
 }
 
 // TestJournalOfANewerVersion is refused, and left as it is.
