@@ -108,6 +108,7 @@ func (a *Agent) tookEnd(r *run, got waited) error {
 	a.cfg.Failpoint("agent.before-exit")
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	r.events.add(api.Event{Type: "exit", Message: got.exit.words()})
 	if end.Result != nil {
 		r.events.add(api.Event{Type: "result"})
 	}
@@ -119,6 +120,24 @@ func (a *Agent) tookEnd(r *run, got waited) error {
 		rec.Run.Pid = 0
 		rec.warn(end.Warnings...)
 	})
+}
+
+// words say how a container ended.
+func (e Exit) words() string {
+	text := fmt.Sprintf("exit code %d", e.Code)
+	if e.Signal != 0 {
+		text = "ended by " + signalName(e.Signal)
+	}
+	if e.OOMKilled {
+		text += ", the kernel killed for its memory"
+	}
+	if e.Reboot != "" {
+		text += ", it called reboot(2)"
+	}
+	if e.Killed > 0 {
+		text += fmt.Sprintf(", %d processes outlived the first", e.Killed)
+	}
+	return text
 }
 
 // watch is what await remembers from one look to the next.
@@ -267,6 +286,11 @@ func (a *Agent) ladder(r *run, w *watch, now time.Duration) (time.Duration, erro
 // stop: the next step of the ladder follows.
 func (a *Agent) signal(r *run, sig syscall.Signal, all bool) {
 	c := r.rec.container(a.cfg)
+	to := "the container's first process"
+	if all {
+		to = "all processes of the container"
+	}
+	r.events.add(api.Event{Type: "signal", Message: signalName(int(sig)) + " to " + to})
 	a.mu.Unlock()
 	defer a.mu.Lock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), min(a.cfg.CallTimeout, a.cfg.StuckAfter))

@@ -325,14 +325,16 @@ func (a *Agent) startRecorded(r *run, c Container) error {
 
 // forceRunning is for a container that runs although its state cannot be written.
 func (a *Agent) forceRunning(r *run, pid int) error {
+	from, now := r.state(), a.cfg.Clock()
+	took := now - r.rec.PhaseBegan
 	next := r.rec.clone()
-	next.leavePhase(r.state(), a.cfg.Clock())
+	next.leavePhase(from, now)
 	next.Run.State, next.Run.Pid = api.Running, pid
 	next.Seq++
 	next.warn("the state directory could not be written while this run went on")
 	if err := a.save(r, next, false); err != nil {
 		return err
 	}
-	r.events.add(api.Event{Type: "state", State: api.Running})
+	r.events.add(api.Event{Type: "state", State: api.Running, From: from, Took: inWords(took)})
 	return nil
 }

@@ -12,7 +12,7 @@ const (
 	// ringSize bounds the events that are kept of one run while it goes on.
 	ringSize = 256
 	// endedRing is how many stay when it has ended: enough for every change of state.
-	endedRing = 24
+	endedRing = 48
 	// pullEvery is the shortest time between two events of one pull.
 	pullEvery = 200 * time.Millisecond
 )

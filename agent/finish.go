@@ -54,6 +54,7 @@ func (a *Agent) clean(r *run) {
 	}
 	_ = a.closeStdin(c)
 	a.cfg.Failpoint("agent.before-delete")
+	began := a.cfg.Clock()
 	left, err := a.remove(c)
 	a.cfg.Failpoint("agent.after-delete")
 	a.mu.Lock()
@@ -61,6 +62,11 @@ func (a *Agent) clean(r *run) {
 	if err != nil {
 		left.Left = append(left.Left, "the container could not be removed: "+oneLine(err.Error()))
 	}
+	removed := "the container is removed"
+	if n := len(left.Left); n > 0 {
+		removed = fmt.Sprintf("what it left that is not careen's: %d", n)
+	}
+	r.events.add(api.Event{Type: "cleanup", Message: removed, Took: inWords(a.cfg.Clock() - began)})
 	_ = a.update(r, false, func(rec *record) {
 		rec.Leftovers.Undone = append(rec.Leftovers.Undone, left.Undone...)
 		rec.Leftovers.Left = append(rec.Leftovers.Left, left.Left...)

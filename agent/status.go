@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
@@ -30,8 +31,10 @@ func (a *Agent) transition(r *run, to api.State, change func(*record)) error {
 		a.cfg.Log.WithField("run", r.id).Error(err)
 		return err
 	}
+	now := a.cfg.Clock()
+	took := now - r.rec.PhaseBegan
 	next := r.rec.clone()
-	next.leavePhase(from, a.cfg.Clock())
+	next.leavePhase(from, now)
 	next.Run.State = to
 	if change != nil {
 		change(next)
@@ -40,12 +43,21 @@ func (a *Agent) transition(r *run, to api.State, change func(*record)) error {
 	if err := a.save(r, next, mustBeRecorded(to)); err != nil {
 		return err
 	}
-	r.events.add(api.Event{Type: "state", State: to, Message: r.rec.Run.StopReason, Outcome: r.rec.Run.Outcome})
+	r.events.add(api.Event{Type: "state", State: to, From: from, Took: inWords(took), Message: r.rec.Run.StopReason,
+		Outcome: r.rec.Run.Outcome})
 	a.cfg.Log.WithFields(map[string]any{"run": r.id, "from": from, "state": to}).Info("run moved")
 	if to.Final() {
 		a.ended(r)
 	}
 	return nil
+}
+
+// inWords is a duration as events have it; none where a reboot came between.
+func inWords(d time.Duration) string {
+	if d < 0 {
+		return ""
+	}
+	return d.Round(time.Microsecond).String()
 }
 
 // mustBeRecorded reports whether a run may not enter a state that is not on

@@ -152,6 +152,9 @@ func (a *Agent) accept(r *run) error {
 	a.know(r)
 	a.change(func() { a.queue = append(a.queue, r) })
 	r.events.add(api.Event{Type: "state", State: api.Queued})
+	for _, p := range r.parts {
+		r.events.add(api.Event{Type: "policy", Message: fmt.Sprintf("%s allows %s", orDefault(p.Entry, "the policy"), p.Image)})
+	}
 	for _, w := range r.rec.Run.Warnings {
 		r.events.add(api.Event{Type: "warning", Message: w})
 	}

@@ -195,9 +195,13 @@ type Event struct {
 	Seq  int64     `json:"seq"`
 	Time time.Time `json:"time"`
 	Run  string    `json:"run"`
-	// Type is state, pull, warning, critical or result.
-	Type    string        `json:"type"`
-	State   State         `json:"state,omitempty"`
+	// Type is state, policy, pull, signal, exit, result, cleanup, warning or critical.
+	Type  string `json:"type"`
+	State State  `json:"state,omitempty"`
+	// From is the state before, with type state, and Took how long the run was in it;
+	// with type cleanup, Took is how long it took to remove the container.
+	From    State         `json:"from,omitempty"`
+	Took    string        `json:"took,omitempty"`
 	Pull    *PullProgress `json:"pull,omitempty"`
 	Message string        `json:"message,omitempty"`
 	Outcome *Outcome      `json:"outcome,omitempty"`
