@@ -69,7 +69,16 @@ func (r *ring) end() []api.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := r.events
-	kept := slices.DeleteFunc(slices.Clone(all), func(e api.Event) bool { return e.Type == "pull" })
+	// Of a pull the last event with each status: resolved, downloaded, unpacked when.
+	lastOf := map[string]int64{}
+	for _, e := range all {
+		if e.Type == "pull" {
+			lastOf[e.Pull.Status] = e.Seq
+		}
+	}
+	kept := slices.DeleteFunc(slices.Clone(all), func(e api.Event) bool {
+		return e.Type == "pull" && lastOf[e.Pull.Status] != e.Seq
+	})
 	r.events = slices.Clip(slices.Clone(kept[max(0, len(kept)-endedRing):]))
 	if !r.closed {
 		r.closed = true
