@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -55,10 +54,6 @@ type Engine struct {
 	rest *time.Timer
 }
 
-// restTime is how long after a container was made or removed the memory for that is
-// given back: not between one and the other of a short step.
-const restTime = 2 * time.Second
-
 // Open starts the embedded containerd, or connects to the external one, which
 // has to be of version 1.7 or newer.
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
@@ -68,7 +63,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if cfg.Failpoint == nil {
 		cfg.Failpoint = func(string) {}
 	}
-	e := &Engine{cfg: cfg, runtimeName: shim.Name, rest: time.AfterFunc(restTime, debug.FreeOSMemory)}
+	e := &Engine{cfg: cfg, runtimeName: shim.Name, rest: time.AfterFunc(restTime, rest)}
 	if cfg.ContainerdAddress == "" {
 		e.embedded, e.client, err = openEmbedded(ctx, cfg)
 		if err != nil {
