@@ -64,6 +64,11 @@ var families = []struct {
 	}},
 }
 
+// imageName is the repository of a curve's image: these are lower-case.
+func imageName(family string, x int64) string {
+	return strings.ToLower(strings.ReplaceAll(fmt.Sprintf("%s%d", family, x), " ", "-"))
+}
+
 func (b *bench) scaleImage() (curves []curve, err error) {
 	for _, family := range families {
 		c := curve{Name: family.name, Unit: family.unit}
@@ -73,7 +78,7 @@ func (b *bench) scaleImage() (curves []curve, err error) {
 		}
 		for _, x := range xs {
 			s := family.shape(x)
-			s.Name = strings.ReplaceAll(fmt.Sprintf("%s%d", family.name, x), " ", "-")
+			s.Name = imageName(family.name, x)
 			if err := b.need(s); err != nil {
 				return nil, err
 			}
@@ -127,7 +132,7 @@ func (b *bench) scaleRegistry() ([]curve, error) {
 			xs = xs[:len(xs)-1]
 		}
 		for _, x := range xs {
-			seconds, err := b.pullTime(slow.registry, fmt.Sprintf("%s%d", slow.image, x))
+			seconds, err := b.pullTime(slow.registry, imageName(slow.image, x))
 			if err != nil {
 				return nil, err
 			}

@@ -6,6 +6,10 @@ import "encoding/binary"
 // of output. It works on copies of the reader's fields, which the compiler keeps
 // in registers, and puts them back at the end.
 //
+// What bounds it is the chain from one symbol to the next: index the table, load,
+// shift. So the next entry is looked up before the refill, of bits that are there
+// already, and the refill is beside the chain: it adds bits above those.
+//
 // Refilling takes eight bytes and counts as many of them as fit; the bits above
 // those that count are the input's next bits already, so that the next refill
 // finds the same there and may simply be or'ed.
@@ -17,14 +21,15 @@ func (z *Reader) fast() (done bool, err error) {
 	window, w := z.window, z.w
 	lit, dist := z.lit, z.dist
 	inEnd := len(in) - 16
+	if pos > inEnd || w >= limit {
+		return false, nil
+	}
+	buf |= load(in, pos) << (n & 63)
+	pos += int((63 - n) >> 3)
+	n |= 56
+	e := lit[buf&(1<<litBits-1)]
 
-loop:
-	for pos <= inEnd && w < limit {
-		buf |= load(in, pos) << (n & 63)
-		pos += int((63 - n) >> 3)
-		n |= 56
-
-		e := lit[buf&(1<<litBits-1)]
+	for {
 		if e&literalFlag != 0 {
 			buf >>= e & 63
 			n -= uint(e & 63)
@@ -42,6 +47,13 @@ loop:
 					n -= uint(e & 63)
 					window[w] = byte(e >> 16)
 					w++
+					e = lit[buf&(1<<litBits-1)]
+					if pos > inEnd || w >= limit {
+						break
+					}
+					buf |= load(in, pos) << (n & 63)
+					pos += int((63 - n) >> 3)
+					n |= 56
 					continue
 				}
 			}
@@ -54,6 +66,13 @@ loop:
 					n -= uint(e & 63)
 					window[w] = byte(e >> 16)
 					w++
+					if pos > inEnd || w >= limit {
+						break
+					}
+					buf |= load(in, pos) << (n & 63)
+					pos += int((63 - n) >> 3)
+					n |= 56
+					e = lit[buf&(1<<litBits-1)]
 					continue
 				}
 			}
@@ -72,12 +91,12 @@ loop:
 		buf >>= e & 63
 		n -= uint(e & 63)
 
-		// At most 22 bits of literals and 20 of the length are gone: a distance may
-		// need 28, so there has to be another refill.
+		// At most 22 bits of literals and 20 of the length are gone: enough are left
+		// for the first level, but a distance may need 28.
+		e = dist[buf&(1<<distBits-1)]
 		buf |= load(in, pos) << (n & 63)
 		pos += int((63 - n) >> 3)
 		n |= 56
-		e = dist[buf&(1<<distBits-1)]
 		if e&linkFlag != 0 {
 			e = dist[(uint64(e>>16)+(buf>>distBits)&(1<<(e>>8&15)-1))&(distSize-1)]
 		}
@@ -94,6 +113,7 @@ loop:
 			break
 		}
 		end := w + length
+		e = lit[buf&(1<<litBits-1)]
 		switch {
 		case distance >= 16:
 			for {
@@ -126,7 +146,12 @@ loop:
 			}
 		}
 		w = end
-		continue loop
+		if pos > inEnd || w >= limit {
+			break
+		}
+		buf |= load(in, pos) << (n & 63)
+		pos += int((63 - n) >> 3)
+		n |= 56
 	}
 	z.pos, z.w = pos, w
 	// Only what counts stays: what comes next may not read on at this place.
