@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -126,6 +127,9 @@ func (b *builder) readOnlyTmpfs(taken map[string]bool) error {
 	}
 	for _, destination := range []string{"/tmp", "/var/tmp", "/run"} {
 		if !taken[destination] {
+			// It takes the place of what the image's VOLUME would be.
+			b.volumes = slices.DeleteFunc(b.volumes, func(m Mount) bool { return m.Destination == destination })
+			b.mounts = slices.DeleteFunc(b.mounts, func(m specs.Mount) bool { return m.Destination == destination })
 			b.mounts = append(b.mounts, specs.Mount{
 				Destination: destination, Type: "tmpfs", Source: "tmpfs",
 				Options: []string{"rw", "rprivate", "nosuid", "nodev", "tmpcopyup"},

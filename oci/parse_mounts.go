@@ -85,6 +85,10 @@ func parseSize(text string) (int64, error) {
 	if !sizePattern().MatchString(text) {
 		return 0, fmt.Errorf("%s is not a size", quote(text))
 	}
+	// The library that podman was built with takes i and b without a unit, too.
+	if plain := strings.TrimRight(text, "iIbB"); plain != "" && plain[len(plain)-1] <= '9' {
+		text = plain
+	}
 	n, err := units.RAMInBytes(text)
 	if err != nil {
 		return 0, fmt.Errorf("%s is not a size", quote(text))

@@ -160,7 +160,8 @@ func compareFiles(set optionSet, got capture, plan *oci.Plan, named bool) []stri
 		}
 	}
 	for _, name := range []string{"passwd", "group"} {
-		have := set.image.files["/etc/"+name]
+		own, _ := rootDir(set.image.root).ReadFile("/etc/"+name, 1<<20)
+		have := string(own)
 		for _, add := range plan.RootAppends {
 			if add.Path == "/etc/"+name {
 				have += string(add.Content)

@@ -94,7 +94,7 @@ var rules = []rule{
 	{name: "label", short: "l", values: []string{"job=42", "empty", "=x", "io.containers.capabilities=CHOWN", "io.containers.capabilities=SYS_ADMIN"}},
 	{name: "label-file", values: []string{placeDir + "/labels.txt", "/no/labels"}},
 	{name: "log-driver", values: []string{"k8s-file", "none", "passthrough", "json-file", "syslog"}},
-	{name: "log-opt", values: []string{"max-size=1mb", "novalue", "max-size=x", "path=/x", "driver=none"}},
+	{name: "log-opt", values: []string{"max-size=1mb", "novalue", "max-size=x", "path=@DIR@/log", "driver=none"}},
 	{name: "memory", short: "m", values: []string{"512m", "1.5g", "1g", "0", "abc", "100000000", "2GiB", "-1"}},
 	{name: "memory-reservation", values: []string{"128m", "4g", "x"}},
 	{name: "memory-swap", values: []string{"768m", "-1", "256m", "x", "0"}},

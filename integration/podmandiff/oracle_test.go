@@ -219,6 +219,24 @@ var images = []*testImage{
 		config: imageConfig{cmd: []string{"/bin/x"}, labels: map[string]string{"io.containers.capabilities": "CHOWN,kill"}},
 		files:  map[string]string{"/bin/x": "#!", "/etc/passwd": "root:x:0:0:root:/root:/bin/sh"},
 	},
+	{
+		name: "odd",
+		config: imageConfig{
+			entrypoint: []string{"/bin/sh", "-c"}, cmd: []string{"echo hi"}, user: "1000:6", workDir: "/no/such/dir", stopSignal: "9",
+			env:     []string{"HOME=", "TERM=vt100", "A=b=c", "SPACED=a b", "container=other", "HOSTNAME=image", "HTTP_PROXY=image"},
+			volumes: []string{"/a/b/", "/tmp", "/etc/conf"},
+			labels:  map[string]string{"io.containers.seccomp.profile": `{"defaultAction":"SCMP_ACT_LOG"}`, "a.b/c": "d=e"},
+		},
+		files: map[string]string{
+			"/bin/sh": "#!", "/tmp/x": "", "/usr/lib/passwd": passwd, "/etc/passwd": "-> ../usr/lib/passwd", "/etc/group": group + "last:x:9:svc",
+			"/home/svc/": "", "/opt": "-> /usr/opt", "/usr/opt/x": "",
+		},
+	},
+	{
+		name:   "bare",
+		config: imageConfig{},
+		files:  map[string]string{"/x": ""},
+	},
 }
 
 // reference is the image's name on both sides.
