@@ -11,6 +11,8 @@
 // A second test gives option sets that people thought of, testdata/sets.txt: each
 // option in all spellings and at the edges of its values. A run takes some of them.
 //
+// A third gives options of pull to podman and to the built binary, with real registries.
+//
 // A difference has to show in three attempts, since podman now and then fails for
 // reasons of its own. The tests need root and podman and are skipped without. The seed is printed;
 // -args -sets N makes a longer run, -listed 0 takes all listed sets, -mutate changes a
