@@ -66,6 +66,19 @@ func TestTable(t *testing.T) {
 	require.Contains(t, out.String(), "≤ 50 ms")
 }
 
+func TestDocument(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "d.md")
+	r := &results{Machine: "2 x this", Table: &table{}}
+	require.NoError(t, os.WriteFile(file, []byte("before\n"+tableBegin+"old\n"+tableEnd+"after\n"), 0o644))
+	require.NoError(t, r.document(file))
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "old")
+	require.Regexp(t, `(?s)^before\n.*2 x this.*after\n$`, string(text))
+	require.NoError(t, os.WriteFile(file, []byte("no place"), 0o644))
+	require.Error(t, r.document(file))
+}
+
 func TestCurves(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.svg")
 	require.NoError(t, drawCurves(file, []curve{{Name: "layers", Unit: "layers", Points: []point{{1, 0.1}, {4, 0.2}, {64, 1}}}}))

@@ -48,7 +48,7 @@ func run(args []string) error {
 	only := flags.String("only", "", "parts, with commas in between: cold, memory, warm, idle, size, scale; all if empty")
 	out := flags.String("out", "integration/bench/results.json", "file for the figures")
 	merge := flags.Bool("merge", false, "keep what the file has of parts that do not run now")
-	markdown := flags.String("markdown", "", "file for the table, if any")
+	markdown := flags.String("markdown", "", "document whose table is replaced, or that is written, if any")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -148,13 +148,7 @@ func (r *results) write(file, markdown string) error {
 	fmt.Println()
 	r.Table.markdown(os.Stdout)
 	if markdown != "" {
-		f, err := os.Create(markdown)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(f, "%s; %s; %s\n\n", r.Machine, r.Versions, r.When.Format("2006-01-02"))
-		r.Table.markdown(f)
-		if err := f.Close(); err != nil {
+		if err := r.document(markdown); err != nil {
 			return err
 		}
 	}
@@ -163,6 +157,30 @@ func (r *results) write(file, markdown string) error {
 		return err
 	}
 	return os.WriteFile(file, append(body, '\n'), 0o644)
+}
+
+// The marks between which a document's table stands.
+const tableBegin, tableEnd = "<!-- make bench -->\n", "<!-- end -->\n"
+
+// document writes machine and table between the marks of a file, or as a new file.
+func (r *results) document(file string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s; %s; %s.\n\n", r.Machine, r.Versions, r.When.Format("2006-01-02"))
+	r.Table.markdown(&b)
+	text, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	head, rest, marked := strings.Cut(string(text), tableBegin)
+	_, tail, ended := strings.Cut(rest, tableEnd)
+	switch {
+	case marked && ended:
+		return os.WriteFile(file, []byte(head+tableBegin+b.String()+tableEnd+tail), 0o644)
+	case len(text) == 0:
+		return os.WriteFile(file, []byte(b.String()), 0o644)
+	default:
+		return fmt.Errorf("%s has no place for the table: no %q and %q", file, strings.TrimSpace(tableBegin), strings.TrimSpace(tableEnd))
+	}
 }
 
 // need makes sure that images are there.
