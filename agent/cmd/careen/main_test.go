@@ -39,6 +39,20 @@ func TestOptionsThatArriveAsOneArgument(t *testing.T) {
 	assert.Equal(t, []string{"--tls-verify=false", "image"}, splitGlued([]string{"--tls-verify=false", "image"}, validPull))
 }
 
+// TestBootcIsRefused has the command by which Ironic's agent installs a bootc image.
+func TestBootcIsRefused(t *testing.T) {
+	a := &app{console: newConsole(), socket: filepath.Join(t.TempDir(), "none")}
+	err := a.podman(t.Context(), "podman", []string{
+		"--log-level=debug", "run", "--rm", "--privileged", "--pid=host", "--pull=never",
+		"-v", "/var/lib/containers:/var/lib/containers", "-v", "/dev:/dev", "-v", "/tmp:/tmp",
+		"docker://registry.example/os:1", "bootc", "install", "to-disk", "--wipe", "--skip-fetch-check",
+		"--root-size=10240M", "--disable-selinux", "/dev/sda",
+	})
+	assert.Equal(t, fault.Unsupported, fault.CodeOf(err))
+	assert.Contains(t, fault.Line(err), "reads the image from podman's own storage")
+	assert.Contains(t, fault.Line(err), "Use a ramdisk with podman for bootc images")
+}
+
 func TestOptionsBeforeTheVerb(t *testing.T) {
 	rest, err := skipGlobals([]string{"--log-level=debug", "--cgroup-manager", "cgroupfs", "run", "--rm", "x"})
 	require.NoError(t, err)
