@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -38,12 +39,31 @@ type app struct {
 
 // careenMain is the command line.
 func careenMain(args []string) int {
+	args = socketFirst(args)
 	a := &app{console: newConsole()}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := a.rootCommand()
 	root.SetArgs(args)
 	return a.exit(root.ExecuteContext(ctx))
+}
+
+// socketFirst takes --socket where it comes before the command: a command that has
+// podman's options would take it for one of them.
+func socketFirst(args []string) []string {
+	for len(args) > 0 {
+		value, ok := strings.CutPrefix(args[0], "--socket=")
+		switch {
+		case ok:
+			args = args[1:]
+		case args[0] == "--socket" && len(args) > 1:
+			value, args = args[1], args[2:]
+		default:
+			return args
+		}
+		_ = os.Setenv("CAREEN_SOCKET", value)
+	}
+	return args
 }
 
 // exitCode is an error that has been shown already, if there was anything to
