@@ -68,7 +68,7 @@ demo: build ## run a step from a real image and registry with the embedded conta
 	@integration/demo.sh
 
 .PHONY: test
-test: deps-test build size unit integration test-ipa ## all tests: what CI runs
+test: deps-test build size unit race integration test-ipa ## all tests: what CI runs
 	@echo "all tests passed"
 
 .PHONY: unit
@@ -129,6 +129,23 @@ BENCH_VM_SIZE ?= 526
 .PHONY: bench-vm
 bench-vm: deps-test build ## what a pull and a run take of a ramdisk's memory, in QEMU, ten minutes
 	CAREEN_BENCH_VM=$(BENCH_VM_SIZE) CAREEN_BINARY=$(CURDIR)/bin/careen $(GO) test -tags '$(TAGS)' -count 1 -v -timeout 40m -run TestInRAMDisk ./integration/bench
+
+KILLS ?= 2000
+.PHONY: campaign
+campaign: deps-test build ## kill the agent KILLS times (2000) on the real runtime and over the fake one
+	CAREEN_BINARY=$(CURDIR)/bin/careen CAREEN_CAMPAIGN=$(KILLS) $(GO) test -tags '$(TAGS)' -v -count=1 -timeout 3h -run TestCrashCampaign ./integration
+	CAREEN_TEST_KILLS=$(KILLS) $(GO) test -tags '$(TAGS)' -v -count=1 -timeout 1h -run TestKilledAtAnyPoint ./agent
+
+RUNS ?= 1000
+.PHONY: soak
+soak: deps-test build ## RUNS steps (1000) under fifty clients, and again with the race detector in the agent
+	CAREEN_BINARY=$(CURDIR)/bin/careen CAREEN_SOAK=$(RUNS) $(GO) test -tags '$(TAGS)' -v -count=1 -timeout 2h -run TestSoak ./integration
+	CGO_ENABLED=1 $(GO) build -race -trimpath -tags '$(TAGS)' -ldflags '-linkmode external' -o .cache/careen-race ./agent/cmd/careen
+	CAREEN_BINARY=$(CURDIR)/.cache/careen-race CAREEN_SOAK=$(RUNS) $(GO) test -tags '$(TAGS)' -v -count=1 -timeout 3h -run TestSoak ./integration
+
+.PHONY: race
+race: deps-build ## the agent's own tests with the race detector
+	$(GO) test -race -short -tags '$(TAGS)' -timeout 10m ./agent/...
 
 FUZZTIME ?= 20s
 .PHONY: fuzz

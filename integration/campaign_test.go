@@ -69,7 +69,7 @@ func TestCrashCampaign(t *testing.T) {
 		seed, err = strconv.ParseUint(text, 10, 64)
 		require.NoError(t, err)
 	}
-	t.Logf("CAREEN_SEED=%d CAREEN_CAMPAIGN=%d", seed, kills)
+	fmt.Printf("campaign: CAREEN_SEED=%d CAREEN_CAMPAIGN=%d\n", seed, kills)
 	for half := range uint64(2) {
 		t.Run(fmt.Sprint("half ", half+1), func(t *testing.T) {
 			t.Parallel()
@@ -171,7 +171,7 @@ func (c *crashes) life(t *testing.T) {
 	c.kills++
 	if c.kills%100 == 0 {
 		// Seen by who waits for a long campaign with go test -v.
-		fmt.Printf("%s: %d kills, %d runs\n", t.Name(), c.kills, len(c.asked))
+		fmt.Printf("campaign: %s: %d kills, %d runs\n", t.Name(), c.kills, len(c.asked))
 	}
 	c.took(t)
 }
@@ -304,7 +304,7 @@ func (c *crashes) settle(t *testing.T) {
 	c.agent.Check()
 	after := c.agent.Metric("process_open_fds")
 	assert.LessOrEqual(t, after, float64(30), "file descriptors")
-	t.Logf("%d kills, %d runs: %v; at failpoints: %v", c.kills, len(c.asked), outcomes, c.fired)
+	fmt.Printf("campaign: %s: %d kills, of them at failpoints %v; %d runs: %v\n", t.Name(), c.kills, c.fired, len(c.asked), outcomes)
 }
 
 // check holds one run against what was asked for.

@@ -5,7 +5,7 @@ set -uo pipefail
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-"$@" -v 2>&1 | tee "$log" | grep -E --line-buffered '^(ok|FAIL|panic:|--- FAIL)'
+"$@" -v 2>&1 | tee "$log" | grep -E --line-buffered '^(ok|FAIL|panic:|--- FAIL|campaign:|soak:)'
 code=${PIPESTATUS[0]}
 # The reason of a skip is logged before the line that names the test.
 awk '/^[[:space:]]*--- SKIP:/ { print "skipped: " $3; if (reason != "") print "    " reason }
