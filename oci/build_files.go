@@ -135,7 +135,7 @@ func (b *builder) hosts() ([]byte, error) {
 	}
 	for _, entry := range b.o.AddHosts {
 		name, ip, _ := strings.Cut(entry, ":")
-		write(strings.TrimSpace(ip), []string{name})
+		write(ip, []string{name})
 	}
 	for _, line := range strings.Split(string(base), "\n") {
 		line, _, _ = strings.Cut(line, "#")

@@ -244,8 +244,7 @@ func (r *mountReader) volumeField(name, value string, hasValue bool) (bool, erro
 	case "ro", "rw":
 		return r.flag("rw", name)
 	case "readonly":
-		// podman 4.3.1 does not know it for volumes; docker does, and it is clear.
-		return r.readWrite(name, value, hasValue)
+		return true, fmt.Errorf("type volume knows ro, and not docker's readonly")
 	case "src", "source":
 		if !hasValue {
 			return true, needsValue(name)
