@@ -55,6 +55,8 @@ func (b *bench) cold() error {
 	add(name, "careen", "containerd", 0)
 	b.table.add(line{What: "processor time of that pull", Unit: "s", Careen: spent["careen"], Other: spent["podman"], With: "podman"})
 	b.table.add(line{What: "processor time of that pull", Unit: "s", Careen: spent["careen"], Other: spent["floor"], With: "floor"})
+	b.table.add(line{What: "processor time, layers in zstd", Unit: "s", Careen: spent["zstd"], Other: spent["careen"], With: "gzip", Limit: 1})
+	b.table.add(line{What: "processor time, layers uncompressed", Unit: "s", Careen: spent["none"], Other: spent["careen"], With: "gzip", Limit: 1})
 	b.table.add(line{What: "the same, layers in zstd", Unit: "s", Careen: took["zstd"], Other: took["careen"], With: "gzip", Limit: 1})
 	b.table.add(line{What: "the same, layers uncompressed", Unit: "s", Careen: took["none"], Other: took["careen"], With: "gzip", Limit: 1})
 	b.table.add(line{What: "the same in one layer", Unit: "s", Careen: took["one"], Other: took["one floor"], With: "floor"})

@@ -52,7 +52,7 @@ func TestInRAMDisk(t *testing.T) {
 		return v / 1024
 	}
 	const available = `sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo`
-	run("echo 3 >/proc/sys/vm/drop_caches")
+	run("mkdir -p /proc; mount -t proc proc /proc; echo 3 >/proc/sys/vm/drop_caches")
 	before := mib(available)
 	run("env -i PATH= /bin/busybox setsid /usr/bin/careen agent >/agent.log 2>&1 </dev/null &")
 	run("n=0; until careen ps >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 100000; done")
