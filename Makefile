@@ -141,7 +141,7 @@ RUNS ?= 1000
 soak: deps-test build ## RUNS steps (1000) under fifty clients, and again with the race detector in the agent
 	CAREEN_BINARY=$(CURDIR)/bin/careen CAREEN_SOAK=$(RUNS) $(GO) test -tags '$(TAGS)' -v -count=1 -timeout 2h -run TestSoak ./integration
 	CGO_ENABLED=1 $(GO) build -race -trimpath -tags '$(TAGS)' -ldflags '-linkmode external' -o .cache/careen-race ./agent/cmd/careen
-	CAREEN_BINARY=$(CURDIR)/.cache/careen-race CAREEN_SOAK=$(RUNS) $(GO) test -tags '$(TAGS)' -v -count=1 -timeout 3h -run TestSoak ./integration
+	CAREEN_RACE=1 CAREEN_BINARY=$(CURDIR)/.cache/careen-race CAREEN_SOAK=$(RUNS) $(GO) test -tags '$(TAGS)' -v -count=1 -timeout 3h -run TestSoak ./integration
 
 .PHONY: race
 race: deps-build ## the agent's own tests with the race detector
