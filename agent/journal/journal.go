@@ -54,14 +54,16 @@ type Journal struct {
 	opts Options
 	sync bool
 
-	mu    sync.Mutex
-	file  *os.File
-	size  int64
-	seq   uint64
-	live  map[string]json.RawMessage
-	order []string
-	torn  int64
-	bad   int
+	mu   sync.Mutex
+	file *os.File
+	size int64
+	// compactAt is the size from which on compacting is worth a try.
+	compactAt int64
+	seq       uint64
+	live      map[string]json.RawMessage
+	order     []string
+	torn      int64
+	bad       int
 }
 
 // Open opens the journal in dir, made if need be, and reads it.
@@ -69,7 +71,7 @@ func Open(dir string, opts Options) (*Journal, error) {
 	if opts.Failpoint == nil {
 		opts.Failpoint = func(string) {}
 	}
-	j := &Journal{dir: dir, opts: opts, live: map[string]json.RawMessage{}}
+	j := &Journal{dir: dir, opts: opts, compactAt: slack, live: map[string]json.RawMessage{}}
 	if err := j.open(); err != nil {
 		if j.file != nil {
 			j.file.Close()
@@ -222,9 +224,12 @@ func (j *Journal) append(e entry) error {
 		return explain("write the journal in", j.dir, err)
 	}
 	j.apply(e)
-	if j.size > slack && j.size > 4*j.liveBytes() {
+	if j.size > j.compactAt && j.size > 4*j.liveBytes() {
+		// The record is stable: that there is no room for a second journal just now is no
+		// reason to say otherwise. It is tried again when there is more to gain.
+		j.compactAt = slack
 		if err := j.compact(); err != nil {
-			return explain("compact the journal in", j.dir, err)
+			j.compactAt = j.size + slack
 		}
 	}
 	return nil
