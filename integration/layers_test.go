@@ -17,7 +17,7 @@ var layers = map[string][]string{
 	"agent/api":        {},
 	"agent/journal":    {"agent/fault"},
 	"agent/client":     {"agent/api", "agent/fault"},
-	"agent":            {"agent/api", "agent/fault", "agent/journal", "agent/beacon", "steps", "oci", "runtime/logs"},
+	"agent":            {"agent/api", "agent/fault", "agent/journal", "agent/beacon", "steps", "oci", "runtime/logs", "runtime/pull/polite"},
 	"steps":            {"agent/api", "agent/fault"},
 	"oci":              {"agent/fault"},
 	"rootfs":           {"agent/fault", "agent/api", "oci", "rootfs/"},

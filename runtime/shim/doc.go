@@ -1,7 +1,7 @@
 // Package shim is the process that keeps one container while the agent is away.
 //
-// containerd starts it as a runtime v2 shim (see [Main]); it answers the task
-// service over ttrpc and runs the container with libcontainer in its own
+// An agent with an embedded containerd starts it ([Spawn]), an external containerd
+// does as a runtime v2 shim (see [Main]); it answers the task service over ttrpc and runs the container with libcontainer in its own
 // process, so no runc binary exists and no command is executed but the
 // container's init. It writes the container's output to the run's log itself
 // and leaves an [Exit] in the run's directory when the container ends, so that
