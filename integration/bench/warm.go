@@ -188,7 +188,12 @@ func (n *node) held() (held, error) {
 	if err != nil {
 		return h, err
 	}
-	h.mounts = int64(bytes.Count(mounts, []byte("\n")))
+	for _, line := range bytes.Split(mounts, []byte("\n")) {
+		// The node's own may come and go meanwhile.
+		if bytes.Contains(line, []byte(n.dir)) {
+			h.mounts++
+		}
+	}
 	var metrics bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
