@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,9 +42,13 @@ func TestInRAMDisk(t *testing.T) {
 	g := vm.Start(t, vm.Config{Binary: binary, Memory: ramdiskMemory, Lifetime: 40 * time.Minute})
 	run := func(script string) string {
 		t.Helper()
-		out, code := g.Run(script)
+		// An emulated processor on a busy machine needs minutes for a pull.
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+		defer cancel()
+		out, code, err := g.RunContext(ctx, script)
+		require.NoError(t, err, script)
 		require.Zero(t, code, "%s: %s", script, out)
-		return strings.TrimSpace(out)
+		return strings.TrimSpace(string(out))
 	}
 	mib := func(script string) float64 {
 		t.Helper()
