@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,6 +136,22 @@ func TestStepsBack(t *testing.T) {
 	// Two layers with at most six looks each that find a thread as it was.
 	require.LessOrEqual(t, normal.Load(), int64(2*6))
 	require.Greater(t, low.Load(), normal.Load())
+	// No thread stays so, for whatever the process does next.
+	require.Eventually(t, func() bool { return lowThreads(t) == 0 }, 10*time.Second, time.Millisecond)
+}
+
+func lowThreads(t *testing.T) (n int) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/self/task/*/stat")
+	require.NoError(t, err)
+	for _, file := range stats {
+		text, _ := os.ReadFile(file) // a thread may have ended
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if fields := strings.Fields(rest); len(fields) > 16 && fields[16] == "19" {
+			n++
+		}
+	}
+	return n
 }
 
 func TestProgress(t *testing.T) {

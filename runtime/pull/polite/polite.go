@@ -23,6 +23,16 @@ const (
 	restMax = 250 * time.Millisecond
 )
 
+// normal is the priority that the process began with. It is not asked of a thread
+// later: a goroutine may have several workers, and the second would find the first
+// one's.
+var normal = func() int {
+	if v, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
+		return 20 - v // so the system call has it
+	}
+	return 0
+}()
+
 type key struct{}
 
 // While returns a context whose work steps back as long as busy returns true.
@@ -53,7 +63,6 @@ type Worker struct {
 	busy func() bool
 	ctx  context.Context //nolint:containedctx // of the work
 	low  bool
-	was  int       // the thread's priority before
 	from time.Time // when it began to work, after the last rest
 }
 
@@ -77,15 +86,12 @@ func (w *Worker) change(low bool) {
 	if low {
 		// The priority is the thread's, so the goroutine keeps it for as long.
 		runtime.LockOSThread()
-		if v, err := unix.Getpriority(unix.PRIO_PROCESS, unix.Gettid()); err == nil {
-			w.was = 20 - v // so the system call has it
-		}
 		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), lowest) // lowering is always allowed
 		w.low, w.from = true, time.Now()
 		return
 	}
 	// Without CAP_SYS_NICE it cannot be undone: the rest of the work stays low.
-	if unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), w.was) == nil {
+	if unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), normal) == nil {
 		runtime.UnlockOSThread()
 		w.low = false
 	} else {

@@ -67,6 +67,24 @@ func TestPriorityFollowsTheStep(t *testing.T) {
 	require.Eventually(t, func() bool { return lowThreads(t) == 0 }, 10*time.Second, time.Millisecond, "threads that stay low")
 }
 
+func TestTwoWorkersOfOneGoroutine(t *testing.T) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ctx := polite.While(context.Background(), func() bool { return true })
+		one, two := polite.New(ctx), polite.New(ctx)
+		one.Check()
+		two.Check()
+		one.Done()
+		two.Done()
+		if os.Getuid() == 0 {
+			require.Zero(t, nice(t))
+		}
+	}()
+	<-done
+	require.Eventually(t, func() bool { return lowThreads(t) == 0 }, 10*time.Second, time.Millisecond, "threads that stay low")
+}
+
 func TestWithoutAStepNothingChanges(t *testing.T) {
 	w := polite.New(context.Background())
 	w.Rest()
