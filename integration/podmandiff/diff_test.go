@@ -193,15 +193,6 @@ func normalHosts(content string, named bool) string {
 // madeUpName is a name such as "nervous_meninsky" at the end of a line.
 var madeUpName = regexp.MustCompile(`[\t ][a-z]+_[a-z]+[0-9]*\n$`)
 
-func contains(list []string, s string) bool {
-	for _, element := range list {
-		if element == s {
-			return true
-		}
-	}
-	return false
-}
-
 func exists(file string) bool {
 	_, err := os.Stat(file)
 	return err == nil
