@@ -143,9 +143,7 @@ func (c *crashes) life(t *testing.T) {
 	} else if c.dice.IntN(2) == 0 {
 		armed = append(armed, fmt.Sprintf("%s=%d", failpoints[c.dice.IntN(len(failpoints))], 1+c.dice.IntN(4)))
 	}
-	for _, name := range c.rare {
-		armed = append(armed, name)
-	}
+	armed = append(armed, c.rare...)
 	c.agent.SetEnv("CAREEN_FAILPOINT=" + strings.Join(armed, ","))
 	c.agent.LaunchOnly()
 	span, early := time.Duration(c.dice.IntN(900))*time.Millisecond, false
