@@ -75,10 +75,15 @@ test: deps-test build size unit race integration test-ipa ## all tests: what CI 
 unit: deps-test ## tests of the packages
 	$(GOTEST) -timeout 15m $$($(GO) list -tags '$(TAGS)' ./... | grep -v /integration)
 
+# Once ./integration/external has built them.
+pull_external = for binary in .cache/containerd-*/containerd; do \
+	CONTAINERD=$(CURDIR)/$$binary $(GOTEST) -timeout 5m -run TestExternalContainerd ./runtime/pull; done
+
 .PHONY: integration
 integration: deps-test build ## black-box tests of the binary, on the host and in a VM
 	@integration/ipadiff/setup.sh >/dev/null
 	CAREEN_IPADIFF=required $(GOTEST) -timeout 30m $$($(GO) list -tags '$(TAGS)' ./integration/... | grep -v /integration/vm)
+	$(pull_external)
 	$(MAKE) test-vm
 
 # Emulated guests are tried a second time, all of them: QEMU's emulation now and then
@@ -107,6 +112,7 @@ test-podman-long: deps-test ## the meaning of options against podman's, thousand
 .PHONY: test-external
 test-external: build ## the same scenarios on containerd 1.7 and 2.x of another process
 	$(GOTEST) -timeout 20m ./integration/external
+	$(pull_external)
 
 .PHONY: lint
 lint: ## gofmt, vet and staticcheck

@@ -19,12 +19,12 @@ import (
 )
 
 // TestExternalContainerd pulls into a containerd of another process, with its
-// directories in reach and without. CONTAINERD names the executable; without it
-// the one in PATH is taken, if it is new enough.
+// directories in reach and without. CONTAINERD names the executable: "make
+// test-external" builds one of each line.
 func TestExternalContainerd(t *testing.T) {
 	binary := os.Getenv("CONTAINERD")
 	if binary == "" {
-		t.Skip("needs CONTAINERD, an executable of containerd 1.7 or newer")
+		t.Skip("needs an executable of containerd in CONTAINERD: make test-external")
 	}
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
