@@ -15,13 +15,41 @@ import (
 // given back: not between one and the other of a short step.
 const restTime = 2 * time.Second
 
+// restAbove is how much the process may hold at rest, in bytes, before it lets go of
+// the binary's pages as well: to find all of them again costs the next run time.
+const restAbove = 28 << 20
+
 // rest makes the process small while nothing goes on: garbage goes back to the
-// kernel, and the binary's own pages are no longer held. The latter stay where they
-// are, in the page cache or the ramdisk that the binary lies in, and are found there
-// again by the next call, within a millisecond in all; but who asks what the agent
+// kernel, and where that is not enough the binary's own pages are no longer held.
+// The latter stay where they are, in the page cache or the ramdisk that the binary
+// lies in, and are found there again by the next call; but who asks what the agent
 // takes of the node's memory is not told of a file that is there in any case.
 func rest() {
 	debug.FreeOSMemory()
+	if resident() > restAbove {
+		letGo()
+	}
+}
+
+// resident is what this process holds, in bytes (proc_pid_statm(5)).
+func resident() int64 {
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(statm))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// letGo gives back the binary's pages that are as they are in the file.
+func letGo() {
 	maps, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return

@@ -42,6 +42,8 @@ func TestRest(t *testing.T) {
 	defer smaps.Close()
 	assert.NotEmpty(t, clean(bufio.NewScanner(smaps), self))
 	for range 3 {
+		letGo()
+		assert.Positive(t, resident())
 		rest()
 	}
 }
