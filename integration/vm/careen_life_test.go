@@ -16,6 +16,7 @@ import (
 func testLife(g *careenGuest) {
 	testAgentGone(g)
 	testStopOnExit(g)
+	testClock(g)
 	testRebootCall(g)
 	testNoMemory(g)
 }
@@ -62,6 +63,23 @@ func testStopOnExit(g *careenGuest) {
 	require.Equal(g.t, api.Aborted, ended.State, "%+v", ended.Outcome)
 	g.t.Logf("a step that its agent took along: %s: %s", ended.Outcome.Code, ended.Outcome.Message)
 	g.MustRun("rm -r /ctl")
+}
+
+// testClock: a ramdisk's clock jumps by years when NTP arrives. No limit passes by
+// that, and a step takes as long as it took.
+func testClock(g *careenGuest) {
+	for name, years := range map[string]string{"ahead": "+ 94608000", "back": "- 94608000"} {
+		g.MustRun("mkdir -p /ctl")
+		run := g.background("clock-"+name, "--timeout=3600 -v /ctl:/ctl", "until [ -e /ctl/go ]; do usleep 20000; done")
+		g.MustRun("date -s @$(( $(date +%s) " + years + " )); touch /ctl/go")
+		ended := g.awaitEnd(run.ID)
+		require.Equal(g.t, api.Succeeded, ended.State, "%+v", ended.Outcome)
+		took, err := time.ParseDuration(ended.Outcome.Duration)
+		require.NoError(g.t, err)
+		require.Positive(g.t, took)
+		require.Less(g.t, took, time.Hour)
+		g.MustRun("rm -r /ctl")
+	}
 }
 
 // testRebootCall: reboot(2) in a PID namespace of its own is a wish, not a failure.
