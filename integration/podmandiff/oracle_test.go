@@ -69,10 +69,13 @@ func newPodman(t *testing.T) *podman {
 	if _, err := os.Stat("/usr/share/containers/containers.conf"); err != nil {
 		t.Skip("podman has not the configuration that Debian ships")
 	}
-	p := &podman{dir: t.TempDir()}
+	// Not t.TempDir: what podman leaves behind it must not fail the test.
+	dir, err := os.MkdirTemp("", "podmandiff-")
+	require.NoError(t, err)
+	p := &podman{dir: dir}
 	// podman waits for the disk at every step of a container's life; memory is enough here.
 	require.NoError(t, unix.Mount("tmpfs", p.dir, "tmpfs", 0, "size=512m"))
-	t.Cleanup(func() { _ = unix.Unmount(p.dir, unix.MNT_DETACH) })
+	t.Cleanup(p.end)
 	var fs unix.Statfs_t
 	require.NoError(t, unix.Statfs("/sys/fs/cgroup", &fs))
 	p.hostV2 = fs.Type == unix.CGROUP2_SUPER_MAGIC
@@ -83,6 +86,27 @@ func newPodman(t *testing.T) *podman {
 		image.load(t, p)
 	}
 	return p
+}
+
+// end removes the store once nobody uses it: conmon calls podman to clean up after
+// the test has got its answer, and that would make the directories anew.
+func (p *podman) end() {
+	for deadline := time.Now().Add(10 * time.Second); p.used() && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	_ = unix.Unmount(p.dir, unix.MNT_DETACH)
+	_ = os.RemoveAll(p.dir)
+}
+
+// used reports whether a process has the store in its command line.
+func (p *podman) used() bool {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		if line, err := os.ReadFile(file); err == nil && bytes.Contains(line, []byte(p.dir)) {
+			return true
+		}
+	}
+	return false
 }
 
 // commandTime is when a podman that hangs is killed, which then counts as refused
