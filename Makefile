@@ -134,7 +134,7 @@ bench: build ## time, memory and size against podman, containerd and the floor, 
 BENCH_VM_SIZE ?= 526
 .PHONY: bench-vm
 bench-vm: deps-test build ## what a pull and a run take of a ramdisk's memory, in QEMU, ten minutes
-	CAREEN_BENCH_VM=$(BENCH_VM_SIZE) CAREEN_BINARY=$(CURDIR)/bin/careen $(GO) test -tags '$(TAGS)' -count 1 -v -timeout 40m -run TestInRAMDisk ./integration/bench
+	CAREEN_BENCH_VM=$(BENCH_VM_SIZE) CAREEN_BINARY=$(CURDIR)/bin/careen $(GO) test -tags '$(TAGS)' -count 1 -v -timeout 40m -run InRAMDisk ./integration/bench
 
 KILLS ?= 2000
 .PHONY: campaign
