@@ -113,7 +113,11 @@ func TestAbortWhilePulling(t *testing.T) {
 	req.PullOptions = []string{"--tls-verify=false"}
 	id := submit(t, agent, req)
 	reaches(t, agent, id, api.Pulling)
-	require.Eventually(t, func() bool { return reg.Faults.Count("/blobs/") > 0 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool {
+		// The container's shim has come meanwhile.
+		shims, err := filepath.Glob(filepath.Join(agent.RunDir, "containerd/s/new-*"))
+		return err == nil && len(shims) == 1 && reg.Faults.Count("/blobs/") > 0
+	}, 10*time.Second, 5*time.Millisecond)
 	began := time.Now()
 	_, err := agent.Client.Abort(within(t, 30*time.Second), id, api.AbortRequest{})
 	require.NoError(t, err)

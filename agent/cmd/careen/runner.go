@@ -33,7 +33,12 @@ func newRunner(engine *runtime.Engine, own ...string) *runner {
 	return &runner{engine: engine, own: own}
 }
 
-var _ agent.Runner = (*runner)(nil)
+var (
+	_ agent.Runner   = (*runner)(nil)
+	_ agent.Expecter = (*runner)(nil)
+)
+
+func (r *runner) Expect() { r.engine.Expect() }
 
 func (r *runner) Image(ctx context.Context, p *oci.Pull, progress func(api.PullProgress)) (agent.ImageInfo, error) {
 	image, err := r.engine.Images().Pull(ctx, pullRequest(p), progress)
