@@ -100,6 +100,7 @@ func (a *Agent) tookEnd(r *run, got waited) error {
 	a.change(func() { r.critical = nil })
 	rec := r.rec
 	a.mu.Unlock()
+	forgetClaim(a.cfg.runDir(rec.Run.ID))
 	if got.err != nil {
 		return &fault.Error{Code: fault.Lost, Op: "learn how the container of run", Subject: rec.Run.ID + " ended",
 			Err: got.err, Remedy: "Look at the node before you run the step again: nobody can know what was done"}

@@ -92,6 +92,11 @@ func resultReboot(result json.RawMessage) (reboot bool, reason string) {
 // criticalSection is a container's claim not to be stopped, on the agent's clock.
 type criticalSection struct{ since, until time.Duration }
 
+// claimName is a file in a run's directory, out of the container's reach, with the
+// clock's readings of a claim's begin and end: its limit is the same for the agent
+// that comes after this one.
+const claimName = "critical.json"
+
 // readCritical looks for a claim. A container that takes its file away and puts it
 // back goes on with the claim it had, unless the agent saw it gone.
 func (a *Agent) readCritical(runDir string, had *criticalSection) *criticalSection {
@@ -100,10 +105,16 @@ func (a *Agent) readCritical(runDir string, had *criticalSection) *criticalSecti
 	}
 	data, err := readControl(runDir, criticalName, 4096)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		if had != nil {
+			forgetClaim(runDir)
+		}
 		return nil
 	}
 	if had != nil {
 		return had
+	}
+	if was := loadClaim(runDir); was != nil {
+		return was
 	}
 	// Whatever else is wrong with the file: it is there, and that is the claim.
 	length := a.cfg.CriticalMax
@@ -113,5 +124,26 @@ func (a *Agent) readCritical(runDir string, had *criticalSection) *criticalSecti
 		}
 	}
 	now := a.cfg.Clock()
-	return &criticalSection{since: now, until: now + length}
+	c := &criticalSection{since: now, until: now + length}
+	c.save(runDir)
+	return c
 }
+
+// save lets the next agent know of the claim. Where that fails the claim holds all
+// the same, and longer if this agent ends before it.
+func (c *criticalSection) save(runDir string) {
+	if data, err := json.Marshal([]time.Duration{c.since, c.until}); err == nil {
+		_ = writeFile(filepath.Join(runDir, claimName), data)
+	}
+}
+
+func loadClaim(runDir string) *criticalSection {
+	data, err := os.ReadFile(filepath.Join(runDir, claimName))
+	var readings []time.Duration
+	if err != nil || json.Unmarshal(data, &readings) != nil || len(readings) != 2 {
+		return nil
+	}
+	return &criticalSection{since: readings[0], until: readings[1]}
+}
+
+func forgetClaim(runDir string) { _ = os.Remove(filepath.Join(runDir, claimName)) }

@@ -56,6 +56,26 @@ func TestTimeoutsCountOverARestart(t *testing.T) {
 	})
 }
 
+// A container may not stretch its critical section by what kills the agent.
+func TestCriticalSectionsLimitCountsOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rg := newRig(t)
+		rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever/critical=60"})
+		time.Sleep(5 * time.Second)
+		began := time.Now()
+		_, err := rg.Abort("a", api.AbortRequest{})
+		require.NoError(t, err)
+		for range 3 {
+			time.Sleep(15 * time.Second)
+			rg = rg.again(t, nil)
+		}
+		v := rg.end(t, "a")
+		require.Equal(t, api.Aborted, v.State)
+		require.Less(t, time.Since(began), 70*time.Second)
+		require.NoError(t, rg.Close())
+	})
+}
+
 func TestWhatEndedMeanwhileIsReportedAsItEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
