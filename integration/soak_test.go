@@ -43,7 +43,9 @@ func TestSoak(t *testing.T) {
 	assert.LessOrEqual(t, last.fds, first.fds+2, "file descriptors")
 	assert.LessOrEqual(t, last.goroutines, first.goroutines+2, "goroutines")
 	assert.LessOrEqual(t, last.mounts, first.mounts, "mounts")
-	assert.LessOrEqual(t, last.threads, first.threads+8, "threads")
+	// Go keeps as many threads as system calls ever blocked at once, here those of the
+	// clients: what grows with the runs is beyond that.
+	assert.LessOrEqual(t, last.threads, max(first.threads, soakClients)+8, "threads")
 	if os.Getenv("CAREEN_RACE") == "" { // the detector keeps a history of its own
 		assert.LessOrEqual(t, last.memory, first.memory+(16<<20), "resident memory")
 	}
