@@ -24,8 +24,8 @@ func (a *app) which(ctx context.Context, given string) (string, error) {
 	var named *api.Run
 	var begin []string
 	for _, run := range runs {
-		if run.Name == given && (named == nil || run.CreatedAt.After(named.CreatedAt)) {
-			named = &run
+		if run.Name == given {
+			named = &run // the list is in the order of acceptance, whatever the clock did
 		}
 		if strings.HasPrefix(run.ID, given) {
 			begin = append(begin, run.ID)
