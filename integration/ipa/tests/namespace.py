@@ -97,10 +97,20 @@ class Namespace:
             raise RuntimeError("the namespace could not be made")
 
     def start(
-        self, *command: str, output: Path, environment: dict[str, str] | None = None
+        self,
+        *command: str,
+        output: Path,
+        environment: dict[str, str] | None = None,
+        interrupt: str = "default",
     ) -> subprocess.Popen[bytes]:
-        """Start command there, with its output and errors in a file."""
+        """Start command there, with its output and errors in a file.
+
+        What SIGINT does is not inherited from who runs the tests: a shell's background commands ignore it. It is
+        "default" or "ignore".
+        """
         enter = [
+            "/usr/bin/env",
+            f"--{interrupt}-signal=INT",
             "/usr/bin/nsenter",
             f"--target={self._holder.pid}",
             "--net",

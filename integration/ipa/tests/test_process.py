@@ -207,6 +207,22 @@ def test_stopping_ipa_aborts_the_step(site: Site, agent: FakeAgent, number: sign
     assert run.document["stop_reason"] == f"ironic-python-agent was stopped ({number.name})"
 
 
+def test_a_signal_that_ipa_was_started_to_ignore_aborts_nothing(site: Site, agent: FakeAgent) -> None:
+    started = threading.Event()
+    agent.default = Script(gate=threading.Event(), started=started.set)
+    site.conduct("clean", GENERIC)
+    command = site.command(site.directory / "ipa.conf")
+    process = site.namespace.start(*command, output=site.log, interrupt="ignore")
+    assert started.wait(PATIENCE)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == -signal.SIGTERM
+    [run] = agent.runs.values()
+    assert run.aborted.wait(PATIENCE)
+    assert run.document["stop_reason"] == "ironic-python-agent was stopped (SIGTERM)"
+    assert len(agent.asked("POST", f"/v1/runs/{run.document['id']}/abort")) == 1
+
+
 def until(condition: Any) -> None:
     """Wait for what another process does, which has no event to offer."""
     ended = threading.Event()

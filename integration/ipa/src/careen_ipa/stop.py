@@ -3,7 +3,8 @@
 IPA itself handles no signal: SIGTERM ends the process where it stands, and after SIGINT the interpreter waits for the
 thread that executes the command. A container that careen runs would go on, which is right when IPA crashed (the next
 IPA finds the run) and wrong when somebody stopped it. So the two signals get a handler that sends the abort and then
-does what would have happened without it. The agent carries the abort out; there is nothing to wait for here.
+does what would have happened without it. The agent carries the abort out; there is nothing to wait for here. A signal
+that IPA was started to ignore stays ignored.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def install() -> bool:
         return False
     for number in (signal.SIGTERM, signal.SIGINT):
         if number not in _installed:
-            _install(number)
+            # Ignored by who started IPA, such as a shell that starts it in the background: it does not stop IPA.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                _install(number)
             _installed.add(number)
     return True
 
