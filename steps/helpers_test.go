@@ -28,6 +28,7 @@ func canon(words []string) ([]string, error) {
 	long := map[string]string{"-v": "--volume", "-e": "--env"}
 	value := map[string]bool{
 		"--volume": true, "--env": true, "--network": true, "--entrypoint": true, "--creds": true, "--memory": true,
+		"--device": true,
 	}
 	flags := map[string]bool{"--rm": true, "--privileged": true, "--tls-verify": true}
 	var out []string

@@ -36,7 +36,7 @@ type Rule struct {
 	Limits Limits
 
 	glob      *regexp.Regexp
-	permitted [2][]*regexp.Regexp // per kind; nil where locked
+	permitted [2][]optionPattern // per kind; nil where locked
 }
 
 // tomlRule is the form of an allow entry in careen.toml.
@@ -130,11 +130,32 @@ func (c *Config) compileOptions(r *Rule, k kind, list *[]string) ([]string, erro
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", k, err)
 	}
-	r.permitted[k] = []*regexp.Regexp{} // not nil: the list is there, even if empty
+	r.permitted[k] = []optionPattern{} // not nil: the list is there, even if empty
 	for _, option := range canonical {
-		r.permitted[k] = append(r.permitted[k], compileGlob(option, "/:,"))
+		r.permitted[k] = append(r.permitted[k], optionPattern{
+			expression: compileGlob(option, "/:,"), open: strings.Contains(option, "*"),
+		})
 	}
 	return words, nil
+}
+
+// optionPattern is one option that a rule permits.
+type optionPattern struct {
+	expression *regexp.Regexp
+	// open says that there is a * in it.
+	open bool
+}
+
+// matches reports whether the canonical option is one that the pattern means.
+func (p optionPattern) matches(option string) bool {
+	return p.expression.MatchString(option) && !(p.open && climbs(option))
+}
+
+// climbs reports whether some part of a path in option is "." or "..": such a path
+// may be any other than the one that a pattern seems to be about.
+func climbs(option string) bool {
+	parts := strings.FieldsFunc(option, func(r rune) bool { return strings.ContainsRune(`/:,="`, r) })
+	return contains(parts, ".") || contains(parts, "..")
 }
 
 // canonical puts words into the form that patterns are compared in.
@@ -203,17 +224,24 @@ func (r *Rule) String() string {
 }
 
 // compileGlob turns a pattern into an anchored expression: ** is any text, * any
-// text without the characters in stop. Everything else is literal.
+// text without the characters in stop. Behind a slash both are at least one such
+// character, for "DIR/" is the directory and not something in it. Everything else is
+// literal.
 func compileGlob(pattern, stop string) *regexp.Regexp {
 	var b strings.Builder
 	b.WriteString(`(?s)\A`)
 	for i := 0; i < len(pattern); {
 		switch {
-		case strings.HasPrefix(pattern[i:], "**"):
-			b.WriteString(`.*`)
-			i += 2
+		case pattern[i] == '*' && i > 0 && pattern[i-1] == '/':
+			b.WriteString(`[^` + stop + `]`)
+			fallthrough
 		case pattern[i] == '*':
-			b.WriteString(`[^` + stop + `]*`)
+			if strings.HasPrefix(pattern[i:], "**") {
+				b.WriteString(`.*`)
+				i++
+			} else {
+				b.WriteString(`[^` + stop + `]*`)
+			}
 			i++
 		default:
 			end := i + 1

@@ -136,6 +136,45 @@ run_options = []
 	assert.Len(t, d.Warnings, 1)
 }
 
+// A pattern is about the file that it seems to be about: what stands for * cannot
+// lead out of its directory.
+func TestRulesAreNotLedAstray(t *testing.T) {
+	cfg := mustLoad(t, "", `
+[[allow]]
+image = 'tool'
+run_options = ['-v /srv/*:/data', '-v /opt/**:/opt', '-v /var/../etc:/etc', '--device=/dev/*', '-e REL=*', '-e URL=**']
+`)
+	for options, ok := range map[string]bool{
+		"-v /srv/a:/data":             true,
+		"-v /srv/..a:/data":           true,
+		"-v /srv/a..b:/data":          true,
+		"-v /srv/..:/data":            false, // all of the node
+		"-v /srv/.:/data":             false,
+		"-v /srv/:/data":              false,
+		"-v /opt/a/b:/opt":            true,
+		"-v /opt/a/../../etc:/opt":    false,
+		"-v /opt/..:/opt":             false,
+		"-v /opt/:/opt":               false,
+		"-v /opt//:/opt":              false,
+		"-v /opt/.:/opt":              false,
+		"--device=/dev/sda":           true,
+		"--device=/dev/..":            false,
+		"--device /dev/../proc/kcore": false,
+		"-v /var/../etc:/etc":         true, // written out
+		"-e REL=1..2":                 true,
+		"-e URL=http://x/a":           true,
+		"-e URL=http://x/a/../b":      false, // rather too few than too many
+		"-e REL=":                     true,
+	} {
+		_, err := cfg.Resolve(nil, generic("tool", options))
+		if ok {
+			require.NoError(t, err, options)
+		} else {
+			requireFault(t, err, fault.Policy, "is not one that")
+		}
+	}
+}
+
 func TestRulesAndCommands(t *testing.T) {
 	cfg := mustLoad(t, "", "local_policy = 'enforce'\n[[allow]]\nimage = 'a'\n[[allow]]\nimage = 'b'\ncommand = true\n")
 	req := steps.Request{Image: "a", Command: []string{"sh"}, Local: true}

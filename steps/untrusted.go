@@ -128,7 +128,7 @@ func (c *Config) ruled(d *Decision, rule *Rule, req Request, k kind, value any) 
 // permits reports whether a pattern of the rule matches the canonical option.
 func (r *Rule) permits(k kind, option string) bool {
 	for _, pattern := range r.permitted[k] {
-		if pattern.MatchString(option) {
+		if pattern.matches(option) {
 			return true
 		}
 	}
