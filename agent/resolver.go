@@ -19,7 +19,7 @@ type resolver struct {
 	keep string
 
 	mu   sync.Mutex
-	base *steps.Config // without the conductor's override
+	base *steps.Config // without the conductor's override, as last read
 	cfg  *steps.Config
 	// warnings are those of loading base, overridden those of the override.
 	warnings, overridden []string
@@ -64,11 +64,30 @@ func texts(warnings []steps.Warning) []string {
 	return lines
 }
 
-// inForce returns the configuration and the names that are taken.
+// inForce returns the configuration and the names that are taken. The error is why
+// nothing may be allowed on the configuration's ground.
 func (r *resolver) inForce() (cfg *steps.Config, reserved []string, unknown error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.cfg, r.told.Reserved, r.unknown
+	if unknown = r.unknown; unknown == nil {
+		unknown = r.reload()
+	}
+	return r.cfg, r.told.Reserved, unknown
+}
+
+// reload reads IPA's files anew. Ironic's agent starts after this one and may have
+// been given others by virtual media; what is in force there has to be here. On an
+// error nothing has changed. The lock is held.
+func (r *resolver) reload() error {
+	cfg, warnings, err := r.base.Reload()
+	if err != nil {
+		return err
+	}
+	r.base, r.cfg, r.warnings = cfg, cfg, texts(warnings)
+	if r.told.Options != nil {
+		r.override(r.told.Options)
+	}
+	return nil
 }
 
 // Resolve applies the policy, then reads the options: nothing is pulled before
@@ -207,20 +226,21 @@ func (r *resolver) reserve(names []string) error {
 
 // Config shows the settings in force.
 func (r *resolver) Config() api.Config {
+	cfg, _, unknown := r.inForce()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := api.Config{Settings: []api.Setting{}, Warnings: slices.Concat(r.warnings, r.overridden)}
-	if r.unknown != nil {
-		out.Warnings = append(out.Warnings, fault.Line(r.unknown))
+	if unknown != nil {
+		out.Warnings = append(out.Warnings, fault.Line(unknown))
 	}
-	for _, s := range r.cfg.InForce() {
+	for _, s := range cfg.InForce() {
 		out.Settings = append(out.Settings, api.Setting{Key: s.Key, Value: s.Value, From: s.From})
 	}
 	return out
 }
 
 // SetConductor takes over what the conductor sent at lookup, in place of what it
-// sent before. On an error nothing has changed.
+// sent before. On an error that is as it was.
 func (r *resolver) SetConductor(options map[string]any) (api.Config, error) {
 	if err := r.setConductor(options); err != nil {
 		return api.Config{}, err
@@ -233,6 +253,9 @@ func (r *resolver) setConductor(options map[string]any) error {
 	defer r.mu.Unlock()
 	if options == nil {
 		options = map[string]any{}
+	}
+	if err := r.reload(); err != nil {
+		return err
 	}
 	next := told{Options: options, Reserved: r.told.Reserved}
 	// First the file: settings that an agent which is restarted would not know must

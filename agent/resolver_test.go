@@ -234,3 +234,49 @@ func TestNumbersAreOptionsAsTheyAreWritten(t *testing.T) {
 func generic(image string) *api.RunRequest {
 	return &api.RunRequest{Step: "generic_container_step", Args: map[string]any{"container_url": image}}
 }
+
+// Ironic's agent copies files from virtual media when it starts, and careen started
+// before it.
+func TestFilesOfVirtualMediaCountOnceTheyAreThere(t *testing.T) {
+	dir := t.TempDir()
+	conf, toml := filepath.Join(dir, "ipa"), filepath.Join(dir, "careen.toml")
+	require.NoError(t, os.Mkdir(conf, 0o700))
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(conf, name), []byte(text), 0o600))
+	}
+	write("a.conf", "[container]\nallow_arbitrary_containers = true\nbaked = 1\n")
+	require.NoError(t, os.WriteFile(toml, []byte("[steps]\ntime = '1s'\n"), 0o600))
+	cfg, warnings, err := steps.Load(steps.LoadOptions{IPA: []string{conf}, File: toml})
+	require.NoError(t, err)
+	r := agent.NewResolver(cfg, warnings, nil, "")
+	run := func(image string) fault.Code {
+		_, err := r.Resolve(&api.RunRequest{Step: "generic_container_step", Args: map[string]any{"container_url": image}}, true)
+		return fault.CodeOf(err)
+	}
+	require.Empty(t, run("x"))
+	require.Len(t, r.Config().Warnings, 2)
+
+	write("a.conf", "[container]\nallowed_containers = good\n")
+	require.Equal(t, fault.Policy, run("x"))
+	require.Empty(t, run("good"))
+	require.Len(t, r.Config().Warnings, 1, "those of what is in force: %v", r.Config().Warnings)
+
+	_, err = r.SetConductor(map[string]any{"allowed_containers": "better"})
+	require.NoError(t, err)
+	write("b.conf", "[container]\nallow_arbitrary_containers = true\n")
+	require.Empty(t, run("x"), "the conductor said nothing of this option")
+	write("b.conf", "[container]\nallow_arbitrary_containers = false\n")
+	require.Equal(t, fault.Policy, run("good"))
+	require.Empty(t, run("better"))
+
+	// With a file like this Ironic's agent does not start.
+	write("b.conf", "[container]\nallow_arbitrary_containers = perhaps\n")
+	require.Equal(t, fault.BadConfig, run("better"))
+	_, err = r.Steps("clean", nil)
+	require.Equal(t, fault.BadConfig, fault.CodeOf(err))
+	_, err = r.SetConductor(map[string]any{})
+	require.Equal(t, fault.BadConfig, fault.CodeOf(err))
+	require.Contains(t, r.Config().Warnings[len(r.Config().Warnings)-1], "b.conf:2")
+	_, err = r.Resolve(&api.RunRequest{Image: "x"}, true)
+	require.NoError(t, err, "not held to the policy")
+}

@@ -1,6 +1,8 @@
 package steps
 
 import (
+	"maps"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -51,6 +53,11 @@ type Config struct {
 	sources map[string]string
 	toml    *tomlFile
 	canon   [2]Canonicalizer
+
+	// What IPA's options are read from, and what careen.toml had to be warned of.
+	ipaPaths     []string
+	getenv       func(string) (string, bool)
+	tomlWarnings []Warning
 }
 
 // LocalPolicy is what a direct image request of local root is subject to.
@@ -135,35 +142,60 @@ var optionNames = []string{
 // bad_config, and nothing may run on its ground: IPA does not start then either.
 func Load(opts LoadOptions) (*Config, []Warning, error) {
 	c := &Config{
-		StepsFile:   DefaultStepsFile,
-		Runner:      "podman",
-		Allowed:     []string{},
-		PullOptions: []string{},
-		RunOptions:  []string{"--rm", "--network=host"},
 		LocalPolicy: LocalRoot,
-		broken:      map[string]error{},
 		sources:     map[string]string{},
 		canon:       [2]Canonicalizer{opts.CanonicalRun, opts.CanonicalPull},
+		getenv:      opts.Getenv,
 	}
-	paths, warnings, err := c.loadTOML(opts)
-	if err != nil {
+	var err error
+	if c.ipaPaths, c.tomlWarnings, err = c.loadTOML(opts); err != nil {
 		return nil, nil, err
 	}
 	if opts.IPA != nil {
-		paths = opts.IPA
+		c.ipaPaths = opts.IPA
 	}
-	found := ipaOptions{}
-	for _, path := range paths {
-		if err := found.load(path); err != nil {
-			return nil, nil, err
-		}
-	}
-	found.environment(opts.Getenv)
-	more, err := c.applyIPA(found)
+	warnings, err := c.loadIPA()
 	if err != nil {
 		return nil, nil, err
 	}
-	return c, append(append(warnings, more...), c.advice()...), nil
+	return c, warnings, nil
+}
+
+// Reload returns a copy of c with IPA's options as the files and the environment
+// have them now, and all warnings as [Load] returns them; what the conductor sent is
+// not in it, careen.toml is as it was. IPA copies files from virtual media into its
+// directories when it starts, which is after careen.
+func (c *Config) Reload() (*Config, []Warning, error) {
+	next := *c
+	next.sources = maps.Clone(c.sources)
+	warnings, err := next.loadIPA()
+	if err != nil {
+		return nil, nil, err
+	}
+	return &next, warnings, nil
+}
+
+// loadIPA sets IPA's options to their defaults and to what is found.
+func (c *Config) loadIPA() ([]Warning, error) {
+	c.AllowArbitrary, c.Allowed = false, []string{}
+	c.StepsFile, c.Runner = DefaultStepsFile, "podman"
+	c.PullOptions, c.RunOptions = []string{}, []string{"--rm", "--network=host"}
+	c.broken = map[string]error{}
+	for _, key := range optionNames {
+		delete(c.sources, key)
+	}
+	found := ipaOptions{}
+	for _, path := range c.ipaPaths {
+		if err := found.load(path); err != nil {
+			return nil, err
+		}
+	}
+	found.environment(c.getenv)
+	warnings, err := c.applyIPA(found)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(c.tomlWarnings, warnings, c.advice()), nil
 }
 
 // advice returns warnings on settings that are valid and hardly meant.
