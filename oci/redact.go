@@ -12,8 +12,9 @@ var secretNames = []string{"PASS", "SECRET", "TOKEN", "KEY", "CRED", "AUTH", "PW
 const masked = "***"
 
 // Redacted returns the command's words, options first, with secrets replaced by
-// "***": passwords of --creds, and the values of variables and proxy addresses that
-// look like secrets. It is what may be logged.
+// "***": passwords of --creds, the values of all variables, for which of them are
+// secrets nobody can tell, and labels that look like secrets. It is what may be
+// logged.
 func (r *Run) Redacted() []string {
 	words := r.scanned.redacted()
 	if r.Image.Original != "" {
@@ -36,7 +37,15 @@ func (s *scanned) words() []string {
 	return s.each(func(_ OptionInfo, value string) string { return value })
 }
 
-func (s *scanned) redacted() []string { return s.each(redactValue) }
+func (s *scanned) redacted() []string {
+	return s.each(func(option OptionInfo, value string) string {
+		name, _, ok := strings.Cut(value, "=")
+		if ok && (option.Name == "env" || option.Name == "env-merge") {
+			return name + "=" + masked
+		}
+		return redactValue(option, value)
+	})
+}
 
 // each returns the uses of all options, by name, with their values changed.
 func (s *scanned) each(change func(OptionInfo, string) string) []string {
@@ -57,6 +66,7 @@ func (s *scanned) each(change func(OptionInfo, string) string) []string {
 	return words
 }
 
+// redactValue hides what looks like a secret from somebody who gave the option.
 func redactValue(option OptionInfo, value string) string {
 	switch option.Name {
 	case "creds":

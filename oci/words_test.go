@@ -147,12 +147,15 @@ func TestErrorsTogether(t *testing.T) {
 }
 
 func TestSecretsStayOutOfErrorsAndLogs(t *testing.T) {
-	words := strings.Fields("--creds=me:hunter2 -e API_TOKEN=hunter2 -e URL=https://u:hunter2@h/ -e PLAIN=yes --label key=hunter2 image")
+	words := strings.Fields("--creds=me:hunter2 -e API_TOKEN=hunter2 -e URL=https://u:hunter2@h/ -e BMC=root/hunter2" +
+		" --env-merge=ARGS=hunter2 -e COPIED --label key=hunter2 --label plain=yes image")
 	run, err := oci.ParseRun(words, oci.Caller{})
 	require.NoError(t, err)
 	text := strings.Join(run.Redacted(), " ")
 	require.NotContains(t, text, "hunter2")
-	require.Contains(t, text, "PLAIN=yes")
+	for _, word := range []string{"--env=BMC=***", "--env-merge=ARGS=***", "--env=COPIED", "--label=plain=yes"} {
+		require.Contains(t, strings.Fields(text), word)
+	}
 	require.Contains(t, text, "--creds=me:***")
 	require.Equal(t, "me:hunter2", run.Pull().Creds)
 	_, err = oci.ParsePull([]string{"--creds=:hunter2", "image"}, oci.Caller{})

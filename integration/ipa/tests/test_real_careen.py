@@ -310,7 +310,7 @@ def test_secrets_reach_nobody(ipa: Ipa, careen: Careen) -> None:
     """Credentials and variables of a step: not in logs, command lines, errors, answers or what is collected."""
     marker = f"m4rker-{ipa.way}"  # part of every secret; another test may run at the same time
     secrets = {
-        "run_options": f"--rm -v {ipa.gate}:/gate -e PASSWORD={marker}-env --env=TOKEN={marker}-token",
+        "run_options": f"--rm -v {ipa.gate}:/gate -e PASSWORD={marker}-env --env=BMC=root/{marker}",
         "pull_options": f"--tls-verify=false --creds=op:{marker}-creds",
     }
     ipa.bake(
