@@ -28,7 +28,18 @@ from oslo_config import cfg
 Json = dict[str, Any]
 
 #: The members of POST /v1/runs that a step may have; the agent refuses any other.
-REQUEST = {"id", "step", "phase", "args", "node", "route", "timeout", "silence_timeout", "reboot_exit_codes"}
+REQUEST = {
+    "id",
+    "step",
+    "phase",
+    "args",
+    "node",
+    "route",
+    "env",
+    "timeout",
+    "silence_timeout",
+    "reboot_exit_codes",
+}
 
 BUILTIN = ("generic_container_step", "container_clean_step")
 #: The agent's step for several containers; the agent runs it as one run.

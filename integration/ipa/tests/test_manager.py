@@ -237,6 +237,25 @@ def test_success(ipa: Ipa, agent: FakeAgent, phase: str) -> None:
     assert request["node"] == {"uuid": node["uuid"]}
 
 
+def test_variables_are_those_of_ipa(
+    ipa: Ipa, agent: FakeAgent, conf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``-e NAME`` and proxies come from IPA's environment, as with podman, which is IPA's child."""
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("INVOCATION_ID", "first")
+    monkeypatch.setenv("BROKEN", os.fsdecode(b"\xff"))
+    first = ipa.execute("clean", make_node(), "generic_container_step", container_url=ALLOWED)
+    # Another process of IPA's, after a restart: the request is the same.
+    monkeypatch.setenv("INVOCATION_ID", "second")
+    again = ipa.execute("clean", make_node(), "generic_container_step", container_url=ALLOWED)
+    assert first["command_result"] == again["command_result"]
+    requests = agent.asked("POST", "/v1/runs")
+    assert requests[0] == requests[1]
+    assert requests[0] is not None
+    assert requests[0]["env"]["https_proxy"] == "http://proxy.example:3128"
+    assert not {"INVOCATION_ID", "BROKEN"} & requests[0]["env"].keys()
+
+
 def test_output_is_in_the_log(ipa: Ipa, agent: FakeAgent, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     agent.default = Script(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -268,6 +269,7 @@ class CareenHardwareManager(hardware.HardwareManager):
             # The rest of the node may hold secrets; and the lookup, from which a command can be taken up again, has
             # no name, so that with one it would be another request.
             "node": {"uuid": node.get("uuid")},
+            "env": _environment(),
             **self._settings().limits(step),
         }
         return self._finish(step, runner.execute(request))
@@ -341,6 +343,30 @@ class CareenHardwareManager(hardware.HardwareManager):
             except ClientError as exc:
                 LOG.warning("The container run %s will be reported again after a restart: %s", run_id, exc)
             del self._told[run_id]
+
+
+#: Variables that a service manager gives one process of IPA's: no business of a container's, and others after a
+#: restart, with which a repeated command would be another request.
+_PROCESS = frozenset(
+    {"INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "MANAGERPID", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID"}
+    | {"LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_PID", "WATCHDOG_USEC"}
+)
+
+
+def _environment() -> dict[str, str]:
+    """Return what ``-e NAME``, ``--env-host`` and proxies are taken from, as if careen were IPA's child."""
+    return {
+        name: value for name, value in os.environ.items() if name not in _PROCESS and _is_text(name + value)
+    }
+
+
+def _is_text(value: str) -> bool:
+    """Return whether value can be sent: the bytes of a variable may be anything."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _await_lookup() -> None:
