@@ -257,10 +257,16 @@ func (o *AppendOptions) compressor(w io.Writer) (io.WriteCloser, error) {
 	}
 }
 
+// maybeLinks are links in most ramdisks and directories in others.
+var maybeLinks = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32", "var/lock", "var/run"}
+
 // entries adds the files. Of directories only those are named that are real
 // directories everywhere: on a merged /usr, /bin and /lib are links, which an
-// entry for a directory would make the kernel delete.
+// entry for a directory would make the kernel delete. So the base has to have them.
 func (o *AppendOptions) entries(a *Writer) error {
+	if o.Base != "" {
+		a.Assume(maybeLinks...)
+	}
 	if err := addFile(a, BinaryPath, o.Binary, 0o755); err != nil {
 		return err
 	}

@@ -61,6 +61,51 @@ func unpack(t *testing.T, data []byte, c initramfs.Compression) []byte {
 	return plain
 }
 
+// The kernel gives a directory that is there the mode of the archive's entry, and
+// removes a link that such an entry is in the place of.
+func TestAppendLeavesTheDirectoriesOfTheBase(t *testing.T) {
+	dir := t.TempDir()
+	base, file := filepath.Join(dir, "base"), filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(base, []byte("070701"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
+	opts := initramfs.AppendOptions{
+		Base: base, Output: filepath.Join(dir, "out"), Binary: static(t), Compression: initramfs.None, Unit: initramfs.UnitNone,
+		Files: map[string]string{
+			"/lib/modules/6.1/overlay.ko": file, "/bin/tool": file, "/var/lock/x": file, "/tmp/x": file, "/root/.ssh/x": file,
+		},
+	}
+	names := func() []string {
+		_, err := initramfs.Append(t.Context(), opts)
+		require.NoError(t, err)
+		data, err := os.ReadFile(opts.Output)
+		require.NoError(t, err)
+		if opts.Base != "" {
+			data = data[512:]
+		}
+		var out []string
+		for line := range strings.Lines(list(t, data)) {
+			fields := strings.Fields(line)
+			out = append(out, fields[0]+" "+fields[len(fields)-1])
+		}
+		return out
+	}
+	all := names()
+	for _, want := range []string{
+		"-rw-r--r-- lib/modules/6.1/overlay.ko", "drwxr-xr-x lib/modules", "-rw-r--r-- bin/tool", "-rw-r--r-- var/lock/x",
+		"drwxrwxrwt tmp", "drwx------ root", "drwxr-xr-x var",
+	} {
+		require.Contains(t, all, want)
+	}
+	for _, link := range []string{"lib", "bin", "var/lock"} {
+		require.NotContains(t, all, "drwxr-xr-x "+link)
+	}
+	opts.Base = ""
+	all = names()
+	for _, dir := range []string{"lib", "bin", "var/lock"} {
+		require.Contains(t, all, "drwxr-xr-x "+dir, "careen alone has no base with it")
+	}
+}
+
 func TestAppend(t *testing.T) {
 	binary, dir := static(t), t.TempDir()
 	base := filepath.Join(dir, "base")

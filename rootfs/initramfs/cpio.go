@@ -36,7 +36,7 @@ type Entry struct {
 }
 
 // Writer writes an archive. It makes the directories that lead to a file, with
-// mode 0755, when they were not added before.
+// mode 0755 or what such a directory has everywhere, when they were not added before.
 type Writer struct {
 	w     io.Writer
 	n     int64
@@ -47,6 +47,18 @@ type Writer struct {
 
 // NewWriter returns a writer of an archive to w. Close ends the archive.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w, dirs: map[string]bool{}} }
+
+// usualModes are of the directories that have another mode than 0755 wherever they
+// are: the kernel changes that of a directory which is there already.
+var usualModes = map[string]uint32{"tmp": 0o1777, "var/tmp": 0o1777, "root": 0o700}
+
+// Assume has the writer take directories for ones that are there already: it makes
+// no entries for them.
+func (w *Writer) Assume(dirs ...string) {
+	for _, dir := range dirs {
+		w.dirs[dir] = true
+	}
+}
 
 // Add writes an entry. After an error the archive is of no use, and every later
 // call returns that error.
@@ -105,7 +117,11 @@ func (w *Writer) parents(name string) error {
 		if c != '/' || w.dirs[name[:i]] {
 			continue
 		}
-		if err := w.add(Entry{Path: name[:i], Mode: TypeDir | 0o755}); err != nil {
+		mode, usual := usualModes[name[:i]]
+		if !usual {
+			mode = 0o755
+		}
+		if err := w.add(Entry{Path: name[:i], Mode: TypeDir | mode}); err != nil {
 			return err
 		}
 	}
