@@ -53,6 +53,21 @@ func TestBootcIsRefused(t *testing.T) {
 	assert.Contains(t, fault.Line(err), "Use a ramdisk with podman for bootc images")
 }
 
+func TestThePodmanLinkSaysWhatItIs(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"-h"}, {"help"}, {"--log-level=debug", "--help"}} {
+		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+		require.NoError(t, err)
+		a := &app{console: newConsole(), socket: filepath.Join(t.TempDir(), "none")}
+		a.console.out = out
+		require.NoError(t, a.podman(t.Context(), "docker", args), "%q", args)
+		require.NoError(t, out.Close())
+		text, err := os.ReadFile(out.Name())
+		require.NoError(t, err)
+		assert.Contains(t, string(text), "docker run [options] IMAGE")
+		assert.Contains(t, string(text), "careen")
+	}
+}
+
 func TestOptionsBeforeTheVerb(t *testing.T) {
 	rest, err := skipGlobals([]string{"--log-level=debug", "--cgroup-manager", "cgroupfs", "run", "--rm", "x"})
 	require.NoError(t, err)

@@ -55,6 +55,9 @@ func (a *app) podman(ctx context.Context, name string, args []string) error {
 	case "--version", "-v", "version":
 		_, err := fmt.Fprintf(a.console.out, "%s version %s\n", name, podmanVersion)
 		return err
+	case "--help", "-h", "help":
+		_, err := fmt.Fprintf(a.console.out, podmanHelp, name)
+		return err
 	case "pull":
 		return a.pull(ctx, splitGlued(args[1:], validPull), true)
 	case "run":
@@ -68,6 +71,16 @@ func (a *app) podman(ctx context.Context, name string, args []string) error {
 		return podmanUnknown(name, args[0])
 	}
 }
+
+// podmanHelp is for the name that careen was called by.
+const podmanHelp = `%[1]s is a link to careen here, which stands in for three of its commands:
+
+  %[1]s --version
+  %[1]s pull [options] IMAGE
+  %[1]s run [options] IMAGE [COMMAND [ARG...]]
+
+"%[1]s run --help" lists the options. For all else there is "careen --help".
+`
 
 func podmanUnknown(name, verb string) error {
 	return &fault.Error{Code: fault.Unsupported, Op: "run", Subject: strings.TrimSpace(name + " " + verb),
@@ -87,7 +100,7 @@ var globals = map[string]bool{
 func skipGlobals(args []string) ([]string, error) {
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
 		name, _, glued := strings.Cut(args[0], "=")
-		if name == "--version" || name == "-v" {
+		if slices.Contains([]string{"--version", "-v", "--help", "-h"}, name) {
 			return args, nil
 		}
 		takesValue, known := globals[name]
