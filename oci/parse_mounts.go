@@ -170,8 +170,29 @@ func (p *runParser) checkSources() {
 			e := badOption(m.Written, fmt.Sprintf("the source %s cannot be used: %v", quote(m.Source), err), "")
 			e.Err, e.Remedy = err, "Create it on the node, or give a name without slashes for a scratch volume"
 			p.fail(e)
+		} else if contains(m.Options, "U") && p.keepsOwner(m.Source) {
+			e := badOption(m.Written, "U would give all of the node's "+m.Source+" to another user", "")
+			e.Remedy = "Leave U out, or bind a directory that holds nothing but the container's data"
+			e.Attrs = map[string]any{exitAttr: ExitDenied} // podman notices when it starts the container
+			p.fail(e)
 		}
 	}
+}
+
+// ownedPaths are those whose owner podman never changes, whatever U says. What lies
+// below them is no matter.
+var ownedPaths = []string{
+	"/", "/bin", "/boot", "/dev", "/etc", "/etc/passwd", "/etc/pki", "/etc/shadow", "/home", "/lib", "/lib64", "/media", "/opt",
+	"/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/log",
+}
+
+// keepsOwner reports whether a path leads to one of ownedPaths or to the caller's home.
+func (p *runParser) keepsOwner(source string) bool {
+	resolved, err := p.caller.Host.EvalSymlinks(source)
+	if err != nil {
+		return true
+	}
+	return contains(ownedPaths, resolved) || resolved == p.caller.Environ["HOME"]
 }
 
 // checkDestination checks an absolute path inside the container.
