@@ -121,8 +121,17 @@ func badOption(written, reason, example string) *fault.Error {
 // unsupported is an option or value that careen refuses by name.
 func unsupported(written, reason, remedy string) *fault.Error {
 	return &fault.Error{
-		Code: fault.Unsupported, Op: "accept option", Subject: shorten(written), Reason: reason, Remedy: remedy,
+		Code: fault.Unsupported, Op: "accept option", Subject: shorten(written), Reason: reason, Remedy: asSentence(remedy),
 	}
+}
+
+// asSentence begins text with a capital letter, as remedies do; the option table has
+// them in the middle of a row.
+func asSentence(text string) string {
+	if text == "" {
+		return text
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
 }
 
 func useExample(example string) string {

@@ -28,7 +28,7 @@ func ExampleParseRun() {
 	fmt.Println("exit code", oci.ExitCode(err))
 	// Output:
 	// cannot accept option --pod p: there are no pods on a node that runs one step
-	//    leave it out
+	//    Leave it out
 	// cannot accept option -z: there is no option -z
 	//    See careen run --help
 	// cannot accept option --memory=lots: "lots" is not a size

@@ -15,6 +15,8 @@ type Explanation struct {
 	Changes []Change
 	// Warnings are what weakens isolation and what is dropped, one line each.
 	Warnings []string
+	// Assumed is what was taken to be there without looking, see [Review].
+	Assumed []string
 }
 
 // Change is one difference between two plans.
@@ -68,6 +70,9 @@ func (e *Explanation) String() string {
 	section("Warnings:", "none: the container is as isolated as by default", e.Warnings)
 	section("What each option does:", "there are none", e.Options)
 	section("Changed against careen's default for this image (+ added, - gone, ~ changed):", "nothing", changes)
+	if len(e.Assumed) > 0 {
+		section("Not known here:", "", e.Assumed)
+	}
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 

@@ -129,16 +129,13 @@ func facts(plan *Plan) map[string]string {
 	}
 	for _, entry := range spec.Process.Env {
 		name, value, _ := strings.Cut(entry, "=")
-		if value != "" && secretVariable(name, value) {
-			value = masked
-		}
-		f["variable "+name] = quote(value)
+		f["variable "+name] = quote(unlessSecret(name, value))
 	}
 	for name, value := range spec.Annotations {
-		put("annotation "+name, quote(value))
+		put("annotation "+name, quote(unlessSecret(name, value)))
 	}
 	for name, value := range plan.Labels {
-		put("label "+name, quote(value))
+		put("label "+name, quote(unlessSecret(name, value)))
 	}
 	for _, m := range spec.Mounts {
 		f["mount "+m.Destination] = mountText(m, plan)

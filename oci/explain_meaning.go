@@ -37,7 +37,8 @@ func meaning(use given) string {
 		return "takes " + use.value + " out of the capabilities; without effect beside --privileged"
 	case "sysctl", "ulimit", "annotation":
 		if hasValue {
-			return fmt.Sprintf("sets %s to %s", name, redactValue(use.option, value))
+			name, value, _ = strings.Cut(redactValue(use.option, use.value), "=")
+			return fmt.Sprintf("sets %s to %s", name, value)
 		}
 	case "device":
 		return deviceMeaning(use.value)

@@ -75,11 +75,35 @@ func redactValue(option OptionInfo, value string) string {
 			return masked
 		}
 		return user + ":" + masked
-	case "env", "env-merge", "label", "annotation":
-		name, text, ok := strings.Cut(value, "=")
-		if ok && secretVariable(name, text) {
-			return name + "=" + masked
+	case "env", "env-merge", "label":
+		return redactPair(value)
+	case "annotation":
+		// One word may hold several, and a secret stand behind any comma.
+		fields, err := splitCSV(value)
+		if err != nil {
+			return redactPair(value)
 		}
+		for i := range fields {
+			fields[i] = redactPair(fields[i])
+		}
+		return strings.Join(fields, ",")
+	}
+	return value
+}
+
+// redactPair masks the value of NAME=VALUE if it looks like a secret.
+func redactPair(text string) string {
+	name, value, ok := strings.Cut(text, "=")
+	if !ok {
+		return text
+	}
+	return name + "=" + unlessSecret(name, value)
+}
+
+// unlessSecret returns the value of a variable or label, masked if it looks like a secret.
+func unlessSecret(name, value string) string {
+	if value != "" && secretVariable(name, value) {
+		return masked
 	}
 	return value
 }

@@ -1,0 +1,82 @@
+package oci_test
+
+import (
+	"testing"
+
+	"github.com/careen-project/careen/oci"
+	"github.com/stretchr/testify/require"
+)
+
+// review explains an option line on a machine that has nothing of what it names.
+func review(t *testing.T, line string) (*oci.Explanation, *oci.Plan) {
+	t.Helper()
+	words, err := oci.ExactWords(line)
+	require.NoError(t, err)
+	machine := newFakeHost()
+	machine.dir("/etc")
+	machine.flags["/opt"] = []string{"nosuid"}
+	machine.dir("/opt")
+	r := oci.NewReview(machine)
+	run, err := oci.ParseRun(append(words, "image"), oci.Caller{Host: r, WorkDir: "/etc"})
+	require.NoError(t, err, line)
+	in := oci.BuildInput{ID: containerID, Host: r, Node: testNode(true), Dir: "/d", InitPath: "/careen", RootFS: "rootfs"}
+	in.Image.Config.Config.Cmd = []string{"x"}
+	in.Image.Files = r.Files(run, "")
+	plan, err := run.Build(in)
+	require.NoError(t, err, line)
+	base, err := run.Baseline().Build(in)
+	require.NoError(t, err, line)
+	e := oci.Explain(run, plan, base)
+	e.Assumed = r.Notes()
+	return e, plan
+}
+
+// TestReviewWithoutTheNode: a runbook is read on a machine that has neither the node's
+// devices nor its sockets and files, nor the image's accounts.
+func TestReviewWithoutTheNode(t *testing.T) {
+	for line, notes := range map[string]int{
+		"--rm":                              0,
+		"-u 1000:1000 -w /opt/x":            0,
+		"--cidfile /run/not/there/id":       1,
+		"-v /opt/fw:/fw:ro":                 1,
+		"--device /dev/sdq:/dev/target:rw":  2,
+		"--env-file step.env":               1,
+		"--label-file /none":                1,
+		"--tz=Europe/Berlin":                2,
+		"--network=ns:/run/netns/blue":      1,
+		"--device-read-bps=/dev/sdq:1mb":    1,
+		"-u svc:disk --group-add disk":      2,
+		"-u root --group-add 6,root":        0,
+		"--hostuser tester":                 1,
+		"--authfile=/etc/none.json":         1,
+		"--security-opt seccomp=/none.json": 1,
+		"--init --init-path /sbin/tini":     1,
+		"--mount type=bind,src=/srv,dst=/s": 1,
+		"-v ./here:/x -v /srv/a:/a:O":       2,
+		"--systemd=always --privileged":     0,
+	} {
+		e, _ := review(t, line)
+		require.Len(t, e.Assumed, notes, line)
+	}
+}
+
+func TestReviewStillWarns(t *testing.T) {
+	e, plan := review(t, "-v /var/run/docker.sock:/var/run/docker.sock:ro -v /opt/fw:/fw --device /dev/sdq -u svc")
+	require.Len(t, e.Warnings, 1)
+	require.Contains(t, e.Warnings[0], "through this socket the container can start any other")
+	require.Contains(t, mountAt(plan, "/fw").Options, "nosuid")
+	require.Equal(t, "/dev/sdq", plan.Spec.Linux.Devices[0].Path)
+	require.EqualValues(t, 1000, plan.Spec.Process.User.UID)
+	require.Contains(t, e.String(), "Not known here:\n  /dev/sdq is not on this machine: ")
+}
+
+// TestReviewRefusesAsARunDoes: what is wrong on every machine stays wrong.
+func TestReviewRefusesAsARunDoes(t *testing.T) {
+	r := oci.NewReview(newFakeHost())
+	for _, line := range []string{"--memory=x", "-v /a:b", "--device /dev/x:/dev/y:q", "--tz=../x", "--network=bridge", "--security-opt frob=1"} {
+		words, err := oci.ExactWords(line)
+		require.NoError(t, err)
+		_, err = oci.ParseRun(append(words, "image"), oci.Caller{Host: r})
+		require.Error(t, err, line)
+	}
+}
