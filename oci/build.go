@@ -39,7 +39,7 @@ func (r *Run) Build(in BuildInput) (*Plan, error) {
 	for _, step := range []func() error{
 		b.checkNode, b.base, b.labels, b.command, b.namespaces, b.userMounts, b.stopping, b.limits, b.devices,
 		b.paths, b.capabilities, b.filter, b.sysctls, b.environment, b.lookupUser, b.namedVolumes, b.engineMounts,
-		b.accounts, b.overlays, b.user, b.systemdMounts, b.special, b.workDir, b.finishMounts, b.warn,
+		b.accounts, b.overlays, b.user, b.systemdMounts, b.special, b.finishMounts, b.workDir, b.warn,
 	} {
 		if err := step(); err != nil {
 			return nil, err

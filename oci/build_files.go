@@ -152,7 +152,7 @@ func (b *builder) hosts() ([]byte, error) {
 	own := []string{}
 	if b.o.Network.Mode == NamespaceNone {
 		own = append(own, b.fileHostname())
-		if b.o.Name != "" && b.o.Name != b.fileHostname() {
+		if b.o.Name != "" {
 			own = append(own, b.o.Name)
 		}
 	}

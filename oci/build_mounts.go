@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/careen-project/careen/agent/fault"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -87,9 +88,10 @@ func (b *builder) setCwd() error {
 	cwd := b.o.WorkDir
 	if cwd == "" {
 		cwd = b.image.WorkingDir
-	}
-	if b.o.WorkDir == "" {
-		cwd = path.Join("/", cwd)
+		if !path.IsAbs(cwd) {
+			// podman hands it on as it is, which no runtime takes.
+			cwd = path.Join("/", cwd)
+		}
 	}
 	b.spec.Process.Cwd = cwd
 	return nil
@@ -125,7 +127,7 @@ func (b *builder) readOnlyTmpfs(taken map[string]bool) error {
 	if !b.o.ReadOnly || !b.o.ReadOnlyTmpfs {
 		return nil
 	}
-	for _, destination := range []string{"/tmp", "/var/tmp", "/run"} {
+	for _, destination := range readOnlyTargets {
 		if !taken[destination] {
 			// It takes the place of what the image's VOLUME would be.
 			b.volumes = slices.DeleteFunc(b.volumes, func(m Mount) bool { return m.Destination == destination })
@@ -335,9 +337,13 @@ func (b *builder) finishMounts() error {
 	for i := range b.mounts {
 		m := &b.mounts[i]
 		if m.Type == "tmpfs" && b.in.Image.Files != nil {
-			if resolved, err := b.in.Image.Files.Resolve(m.Destination); err == nil {
-				m.Destination = resolved
+			resolved, err := b.in.Image.Files.Resolve(m.Destination)
+			if err != nil {
+				return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference,
+					fmt.Sprintf("the links of the image that lead to %s cannot be followed: %v", quote(m.Destination), err),
+					"Mount the tmpfs at another path", err)
 			}
+			m.Destination = resolved
 		}
 		b.propagate(m.Options)
 	}

@@ -121,16 +121,16 @@ func (b *builder) filter() error {
 		}
 		content = []byte(label)
 	}
-	// A privileged container has a filter only when the operator names one.
-	if b.o.Privileged && sec.SeccompPath == "" {
-		return nil
-	}
 	profile := seccomp.DefaultProfile()
 	if content != nil {
 		var err error
 		if profile, err = parseSeccomp(content); err != nil {
 			return Errors{asFault(err, "--seccomp-policy="+b.o.SeccompPolicy, "")}
 		}
+	}
+	// A privileged container has a filter only when the operator names one.
+	if b.o.Privileged && sec.SeccompPath == "" {
+		return nil
 	}
 	if !b.in.Node.Seccomp {
 		return &fault.Error{

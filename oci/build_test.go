@@ -286,8 +286,17 @@ func TestIsolationWarnings(t *testing.T) {
 	require.Empty(t, run.Isolation())
 }
 
+// TestImageWorkDirStaysAsWritten: podman cleans neither a slash at its end nor dots.
+func TestImageWorkDirStaysAsWritten(t *testing.T) {
+	for written, want := range map[string]string{"/srv/": "/srv/", "/a/../srv": "/a/../srv", "srv/x": "/srv/x", "": "/"} {
+		plan, err := build(t, "--rm", func(in *oci.BuildInput) { in.Image.Config.Config.WorkingDir = written })
+		require.NoError(t, err)
+		require.Equal(t, want, plan.Spec.Process.Cwd)
+	}
+}
+
 func TestExplainMasksSecrets(t *testing.T) {
-	words := []string{"-e", "API_TOKEN=hunter2", "--creds=u:hunter2", "--privileged", "-it", "image"}
+	words := []string{"-e", "API_TOKEN=hunter2", "--creds=u:hunter2", "--privileged", "-it", "--label=token=hunter2", "--annotation=a=1,password=hunter2", "image"}
 	run, err := oci.ParseRun(words, oci.Caller{})
 	require.NoError(t, err)
 	in := oci.BuildInput{ID: containerID, Node: testNode(true), Dir: "/d"}

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // workDir makes sure that the working directory exists: a missing one that the
@@ -17,7 +19,7 @@ func (b *builder) workDir() error {
 		return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference,
 			fmt.Sprintf("the working directory %s is not an absolute path", quote(cwd)), remedy, fs.ErrNotExist)
 	}
-	if b.in.Image.Files == nil || b.onMount(cwd) {
+	if b.in.Image.Files == nil || b.onMount(cwd, b.mounts) {
 		return nil
 	}
 	resolved, err := b.in.Image.Files.Resolve(cwd)
@@ -26,7 +28,7 @@ func (b *builder) workDir() error {
 	}
 	info, err := b.in.Image.Files.Stat(resolved)
 	switch {
-	case err == nil && info.IsDir(), b.onMount(resolved):
+	case err == nil && info.IsDir(), b.onMount(resolved, b.bound()):
 		return nil
 	case err == nil:
 		return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference,
@@ -39,11 +41,17 @@ func (b *builder) workDir() error {
 	return nil
 }
 
+// bound are the mounts that podman looks into when a link leads there: not those in
+// memory.
+func (b *builder) bound() []specs.Mount {
+	return slices.DeleteFunc(slices.Clone(b.mounts), func(m specs.Mount) bool { return m.Type == "tmpfs" })
+}
+
 // onMount reports whether a path is, is inside, or is above a mount: all three
 // exist once the mounts are made.
-func (b *builder) onMount(file string) bool {
+func (b *builder) onMount(file string, mounts []specs.Mount) bool {
 	file = path.Clean(file)
-	for _, m := range b.mounts {
+	for _, m := range mounts {
 		destination := path.Clean(m.Destination)
 		if below(file, destination) || below(destination, file) && file != "/" {
 			return true

@@ -47,6 +47,8 @@ func parseEnv(env map[string]string, text string, environ map[string]string) err
 	}
 	name = strings.TrimLeft(name, blanks)
 	switch {
+	case name == "":
+		// Blanks alone before the = set nothing, which is no error for podman.
 	case hasValue:
 		env[name] = value
 	case strings.HasSuffix(name, "*"):
@@ -192,11 +194,14 @@ func (e *expander) variable(depth int) error {
 		return nil
 	}
 	e.rest = e.rest[1:]
-	name := e.name()
-	if name == "" || e.rest == "" {
+	name := e.name() // none is a variable that is not set
+	if e.rest == "" {
 		return fmt.Errorf("${ is not followed by a name and }")
 	}
-	value, _ := e.get(name)
+	value := ""
+	if name != "" {
+		value, _ = e.get(name)
+	}
 	if e.rest[0] == '}' {
 		e.rest = e.rest[1:]
 		e.out.WriteString(value)

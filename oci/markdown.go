@@ -81,6 +81,9 @@ func harmlessText(values []string) string {
 			texts = append(texts, "`"+value+"`")
 		}
 	}
+	if len(texts) == 0 {
+		return "an empty value"
+	}
 	return strings.Join(texts, ", ")
 }
 

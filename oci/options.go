@@ -87,6 +87,8 @@ type Device struct {
 	Source, Destination, Access string
 	// Written is the option as it stood.
 	Written string
+	// relative says that Source was not absolute as it was written.
+	relative bool
 	// twice says that an access was given twice, which podman takes for a device
 	// node and not for a directory.
 	twice bool

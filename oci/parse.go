@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -215,7 +216,7 @@ func (p *runParser) conflicts() {
 	if o.Hostname != "" && uts != NamespaceDefault && uts != NamespacePrivate {
 		p.bad("hostname", "the name of a UTS namespace that is not the container's own cannot be set")
 	}
-	if p.changed("shm-size") && (o.IPC.Host() || o.IPC.Mode == NamespaceNone) {
+	if p.text("shm-size", "") != "" && (o.IPC.Host() || o.IPC.Mode == NamespaceNone) {
 		p.bad("shm-size", fmt.Sprintf("with --ipc=%s there is no /dev/shm of the container's own", o.IPC.Mode))
 	}
 	for _, name := range []string{"dns", "dns-option", "dns-search"} {
@@ -238,7 +239,31 @@ func (p *runParser) conflicts() {
 	if o.Init && o.Systemd == "always" {
 		p.bad("init", "it cannot be given together with --systemd=always")
 	}
+	p.readOnlyConflicts()
 	if p.bool("replace", false) && o.Name == "" {
 		p.bad("replace", "it needs --name")
+	}
+}
+
+// readOnlyTargets are where --read-only mounts a tmpfs, in podman's order.
+var readOnlyTargets = []string{"/tmp", "/var/tmp", "/run"}
+
+// readOnlyConflicts refuses a mount at one of those places that is not written as they
+// are, such as /tmp/: podman takes it for another place, and then finds two mounts at
+// one. What --mount names has been cleaned before.
+func (p *runParser) readOnlyConflicts() {
+	if !p.o.ReadOnly || !p.o.ReadOnlyTmpfs {
+		return
+	}
+	for _, m := range p.o.Mounts {
+		raw := m.raw
+		if raw == "" {
+			raw = m.Destination
+		}
+		if clean := path.Clean(raw); clean != raw && contains(readOnlyTargets, clean) && m.Kind != MountOverlay {
+			e := badOption(m.Written, quote(raw)+" is not the same as "+clean+", where --read-only mounts a tmpfs", "")
+			e.Remedy = "Write " + clean
+			p.fail(e)
+		}
 	}
 }

@@ -20,15 +20,22 @@ var cdiPattern = sync.OnceValue(func() *regexp.Regexp {
 func (p *runParser) devices() {
 	o := p.o
 	for _, it := range p.items("device") {
+		if cdiPattern().MatchString(it.value) {
+			e := unsupported(it.written, "CDI devices are not injected", "Give the device nodes by their paths")
+			e.Attrs = map[string]any{exitAttr: ExitDenied} // podman looks for them when it starts the container
+			p.fail(e)
+			continue
+		}
 		if o.Privileged {
-			break // podman does not look at them: all devices are there anyway
+			continue // podman does not look at them: all devices are there anyway
 		}
 		device, err := parseDevice(it)
 		if err != nil {
 			p.fail(asFault(err, it.written, p.example("device")))
 			continue
 		}
-		device.Source = filepath.Clean(p.path(device.Source))
+		device.relative = !filepath.IsAbs(device.Source)
+		device.Source = p.path(device.Source)
 		o.Devices = append(o.Devices, device)
 		if p.caller.Host != nil {
 			if _, err := resolveDevice(p.caller.Host, device); err != nil {
@@ -55,9 +62,6 @@ func (p *runParser) devices() {
 // parseDevice reads PATH[:PATH][:ACCESS].
 func parseDevice(it item) (Device, error) {
 	device := Device{Written: it.written}
-	if cdiPattern().MatchString(it.value) {
-		return device, unsupported(it.written, "CDI devices are not injected", "Give the device nodes by their paths")
-	}
 	parts := strings.Split(it.value, ":")
 	if parts[0] == "" || len(parts) > 3 {
 		return device, fmt.Errorf("it is not PATH[:PATH][:ACCESS]")
@@ -133,6 +137,9 @@ func resolveDevice(host Host, d Device) ([]resolved, error) {
 	}
 	if d.twice {
 		return nil, fmt.Errorf("the access is given twice")
+	}
+	if d.relative {
+		return nil, fmt.Errorf("%s is a directory, which has to be given by its absolute path", quote(source))
 	}
 	var devices []resolved
 	if err := walkDevices(host, source, destination, access, &devices, 0); err != nil {
@@ -271,7 +278,7 @@ func parseWeight(text string) (uint64, error) {
 
 func parseBytesRate(text string) (uint64, error) {
 	n, err := parseSize(text)
-	if err != nil {
+	if err != nil || n < 0 {
 		return 0, fmt.Errorf("%s is not a number of bytes", quote(text))
 	}
 	return uint64(n), nil

@@ -85,11 +85,9 @@ func parseSize(text string) (int64, error) {
 	if !sizePattern().MatchString(text) {
 		return 0, fmt.Errorf("%s is not a size", quote(text))
 	}
-	// The library that podman was built with takes i and b without a unit, too.
-	if plain := strings.TrimRight(text, "iIbB"); plain != "" && plain[len(plain)-1] <= '9' {
-		text = plain
-	}
-	n, err := units.RAMInBytes(text)
+	// The library that podman was built with takes i and b without one another, and
+	// without a unit, too; they say nothing.
+	n, err := units.RAMInBytes(strings.TrimRight(text, "iIbB"))
 	if err != nil {
 		return 0, fmt.Errorf("%s is not a size", quote(text))
 	}

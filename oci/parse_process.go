@@ -101,18 +101,16 @@ func (p *runParser) stopping() {
 		}
 		o.StopSignal = signal
 	}
-	o.StopTimeout = p.seconds("stop-timeout", 10)
-	o.Timeout = p.seconds("timeout", 0)
-}
-
-// seconds reads a number of seconds that fits a time.Duration.
-func (p *runParser) seconds(name string, def uint64) time.Duration {
-	n := p.uint(name, def)
-	if n > math.MaxInt64/uint64(time.Second) {
-		p.bad(name, "it is longer than a computer lasts")
-		return 0
+	// Longer than a computer lasts is as long as it lasts.
+	o.StopTimeout = time.Duration(min(p.uint("stop-timeout", 10), math.MaxInt32)) * time.Second
+	timeout := p.uint("timeout", 0)
+	if timeout > math.MaxInt32 {
+		e := badOption(p.written("timeout"), fmt.Sprintf("it is more than %d seconds", math.MaxInt32), p.example("timeout"))
+		e.Attrs = map[string]any{exitAttr: ExitDenied} // podman's conmon notices
+		p.fail(e)
+		return
 	}
-	return time.Duration(n) * time.Second
+	o.Timeout = time.Duration(timeout) * time.Second
 }
 
 func (p *runParser) environment() {
@@ -231,13 +229,21 @@ func (p *runParser) checkLog() {
 			if _, err := units.FromHumanSize(value); err != nil {
 				p.badItem("log-opt", it, quote(value)+" is not a size")
 			}
+		case strings.EqualFold(name, "driver") && !knownLogDriver(value):
+			p.badItem("log-opt", it, quote(value)+" is not a log driver")
 		}
 	}
-	switch driver := p.text("log-driver", ""); driver {
-	case "", "journald", "k8s-file", "json-file", "none", "passthrough", "passthrough-tty":
-	default:
+	if driver := p.text("log-driver", ""); !knownLogDriver(driver) {
 		p.bad("log-driver", quote(driver)+" is not one of journald, json-file, k8s-file, none and passthrough")
 	}
+}
+
+func knownLogDriver(name string) bool {
+	switch name {
+	case "", "journald", "k8s-file", "json-file", "none", "passthrough", "passthrough-tty":
+		return true
+	}
+	return false
 }
 
 // checkHealth checks what podman checks only when there is a health command.
@@ -306,6 +312,9 @@ func checkExpose(text string) error {
 	ports, protocol, _ := strings.Cut(text, "/")
 	if strings.Contains(protocol, "/") {
 		return fmt.Errorf("it has more than one protocol")
+	}
+	if strings.Contains(ports, "+") {
+		return fmt.Errorf("%s is not a port or a range of ports", quote(ports))
 	}
 	_, err := checkRange(ports)
 	return err

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"path"
 	"sort"
 	"strconv"
 	"strings"
@@ -229,7 +230,7 @@ func (p *runParser) namespaces() {
 	default:
 		p.bad("cgroups", "it is not one of enabled, disabled and no-conmon")
 	}
-	if o.CgroupParent = p.text("cgroup-parent", ""); strings.HasSuffix(o.CgroupParent, ".slice") {
+	if o.CgroupParent = p.text("cgroup-parent", ""); strings.HasSuffix(path.Base(o.CgroupParent), ".slice") {
 		p.bad("cgroup-parent", "systemd slices are not used, the cgroups are made directly")
 	}
 }

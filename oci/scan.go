@@ -228,6 +228,13 @@ func maskValue(value string) string {
 	return value
 }
 
+// engineOptions are podman's own options, which it also takes after its command.
+var engineOptions = []string{
+	"cgroup-manager", "conmon", "connection", "events-backend", "hooks-dir", "identity", "imagestore", "log-level", "module",
+	"namespace", "network-cmd-path", "network-config-dir", "noout", "out", "registries-conf", "remote", "root", "runroot",
+	"runtime-flag", "ssh", "storage-driver", "syslog", "tmpdir", "transient-store", "url", "volumepath",
+}
+
 // unknownOption names the nearest option that there is.
 func unknownOption(command Command, word, name string) *fault.Error {
 	remedy := "See careen run --help"
@@ -239,6 +246,12 @@ func unknownOption(command Command, word, name string) *fault.Error {
 			remedy = "Did you mean --" + near + "?"
 		}
 		word, _, _ = strings.Cut(word, "=")
+		if contains(engineOptions, name) {
+			return &fault.Error{
+				Code: fault.Unsupported, Op: "accept option", Subject: shorten(word),
+				Reason: "it is an option of podman itself, about its own store, log or runtime", Remedy: "Leave it out",
+			}
+		}
 		return &fault.Error{
 			Code: fault.BadOption, Op: "accept option", Subject: shorten(word), Reason: "there is no such option",
 			Remedy: remedy,

@@ -65,7 +65,7 @@ var noopOptions = []OptionInfo{
 		Help: "no health checks", Example: "--health-max-log-size=500",
 	},
 	{
-		Name: "health-on-failure", Arg: "none", Group: GroupReject, Verdict: Reject, Harmless: []string{"none"},
+		Name: "health-on-failure", Arg: "none", Group: GroupReject, Verdict: Reject, Harmless: []string{"", "none"},
 		Help: "no health check ever fails, so the action would never happen", Instead: "give the step a timeout",
 	},
 	{
@@ -146,30 +146,30 @@ var noopOptions = []OptionInfo{
 
 // rejectedOptions are refused by name.
 var rejectedOptions = []OptionInfo{
-	reject("conmon-pidfile", String, "there is no conmon whose process id could be written", "use --pidfile"),
+	emptyPasses(reject("conmon-pidfile", String, "there is no conmon whose process id could be written", "use --pidfile")),
 	rejectOn("decryption-key", List, OnBoth, "newer", "encrypted images are not supported", "push the image unencrypted"),
 	{
 		Name: "detach", Short: "d", Kind: Bool, Group: GroupReject, Verdict: Reject, Harmless: []string{"false"},
 		Help:    "a step is judged by its exit code, so somebody has to wait for it",
 		Instead: "leave it out; the agent runs the step in the background and keeps its log",
 	},
-	reject("gidmap", List, "id shifting needs a shifted copy of the image", "use --user"),
-	reject("gpus", String, "no CDI devices are injected; podman 4.3.1 ignores the option, which would mislead",
-		"give the device nodes with --device"),
+	emptyPasses(reject("gidmap", List, "id shifting needs a shifted copy of the image", "use --user")),
+	emptyPasses(reject("gpus", String, "no CDI devices are injected; podman 4.3.1 ignores the option, which would mislead",
+		"give the device nodes with --device")),
 	reject("init-ctr", String, "there are no pods on a node that runs one step", "leave it out"),
 	reject("ip", String, "no addresses are managed without a bridge", "use --network=host"),
 	reject("ip6", String, "no addresses are managed without a bridge", "use --network=host"),
 	reject("mac-address", String, "the container has no interface of its own", "use --network=host"),
-	reject("network-alias", List, "there is no bridge network with a name server", "use --add-host"),
-	reject("pod", String, "there are no pods on a node that runs one step", "leave it out"),
-	reject("pod-id-file", String, "there are no pods on a node that runs one step", "leave it out"),
+	emptyPasses(reject("network-alias", List, "there is no bridge network with a name server", "use --add-host")),
+	emptyPasses(reject("pod", String, "there are no pods on a node that runs one step", "leave it out")),
+	emptyPasses(reject("pod-id-file", String, "there are no pods on a node that runs one step", "leave it out")),
 	rejectOn("preserve-fd", List, OnRun, "newer", "the caller's descriptors do not reach the container", "use a bind mount"),
 	{
 		Name: "preserve-fds", Kind: Uint, Arg: "N", Group: GroupReject, Verdict: Reject, Harmless: []string{"0"},
 		Help: "the caller's descriptors do not reach the container", Instead: "use a bind mount", Example: "--preserve-fds=0",
 	},
 	rejectOn("rdt-class", String, OnRun, "newer", "nobody prepares resctrl classes in a ramdisk", "leave it out"),
-	reject("requires", List, "there is no other container to depend on", "leave it out"),
+	emptyPasses(reject("requires", List, "there is no other container to depend on", "leave it out")),
 	{
 		Name: "restart", Arg: "no", Group: GroupReject, Verdict: Reject, Harmless: []string{"", "no"},
 		Help: "a step runs once", Instead: "use --restart=no, or repeat inside the container",
@@ -181,9 +181,9 @@ var rejectedOptions = []OptionInfo{
 	reject("secret", Array, "there is no store of secrets in a ramdisk", "use --env-file or a read-only bind"),
 	rejectOn("signature-policy", String, OnBoth, "4.3.1", "policy.json is read from its usual place only",
 		"put the policy into /etc/containers/policy.json"),
-	reject("subgidname", String, "id shifting needs a shifted copy of the image", "use --user"),
-	reject("subuidname", String, "id shifting needs a shifted copy of the image", "use --user"),
-	reject("uidmap", List, "id shifting needs a shifted copy of the image", "use --user"),
+	emptyPasses(reject("subgidname", String, "id shifting needs a shifted copy of the image", "use --user")),
+	emptyPasses(reject("subuidname", String, "id shifting needs a shifted copy of the image", "use --user")),
+	emptyPasses(reject("uidmap", List, "id shifting needs a shifted copy of the image", "use --user")),
 	reject("volumes-from", Array, "no earlier container is left to take volumes from", "use a named volume: -v NAME:/dir"),
 	{
 		Name: "all-tags", Short: "a", On: OnPull, Kind: Bool, Group: GroupReject, Verdict: Reject, Harmless: []string{"false"},
@@ -201,6 +201,12 @@ var rejectedOptions = []OptionInfo{
 	rejectDocker("io-maxiops", Uint, "Windows only", "use --device-read-iops and --device-write-iops"),
 	rejectDocker("isolation", String, "Windows only", "leave it out"),
 	rejectDocker("use-api-socket", Bool, "there is no docker socket to hand in", "leave it out"),
+}
+
+// emptyPasses lets an empty value pass, which podman takes for no use of the option.
+func emptyPasses(option OptionInfo) OptionInfo {
+	option.Harmless = []string{""}
+	return option
 }
 
 func reject(name string, kind Kind, why, instead string) OptionInfo {

@@ -207,6 +207,14 @@ const passwd = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\
 const group = "root:x:0:\ndaemon:x:1:\ndisk:x:6:svc\nkmem:x:15:\ndialout:x:20:svc,disktool\nvideo:x:44:svc\n" +
 	"svc:x:1000:\nnogroup:x:65534:\n"
 
+// Lines that other tools, or people, leave in such files.
+const crookedPasswd = "# comment:x:1:1::/:\n\nroot:x:0:0:root:/root:/bin/sh\n1000:x:5:6:a number for a name:/n:/bin/sh\n" +
+	"real:x:1000:1000::/real:/bin/sh\nshort:x:7\nnohome:x:8:9::\nbadid:x:abc:5::/:\n  spaced:x:11:11::/sp:/bin/sh\n" +
+	"dup:x:13:13::/d1:\ndup:x:14:14::/d2:\nlast:x:99:98:last:/last:/bin/zsh"
+
+const crookedGroup = "root:x:0:root\n# c:x:3:\n\ndisk:x:6:real,last\n6:x:66:real\nspaces:x:21:real, last ,dup\nshort:x:22\n" +
+	"badid:x:zz:real\ndupg:x:24:\ndupg:x:25:real\n+::\ntail:x:26:last"
+
 var images = []*testImage{
 	{
 		name:   "plain",
@@ -254,6 +262,16 @@ var images = []*testImage{
 		files: map[string]string{
 			"/bin/sh": "#!", "/tmp/x": "", "/usr/lib/passwd": passwd, "/etc/passwd": "-> ../usr/lib/passwd", "/etc/group": group + "last:x:9:svc",
 			"/home/svc/": "", "/opt": "-> /usr/opt", "/usr/opt/x": "",
+		},
+	},
+	{
+		name: "crooked",
+		config: imageConfig{
+			cmd: []string{"/bin/x"}, workDir: "/work", labels: map[string]string{"io.containers.seccomp.profile": "broken"},
+		},
+		files: map[string]string{
+			"/bin/x": "#!", "/work/": "", "/var/tmp/": "", "/tmp": "-> var/tmp", "/run/": "", "/var/run": "-> ../run", "/var/log": "-> /log", "/loop": "-> loop",
+			"/etc/passwd": crookedPasswd, "/etc/group": crookedGroup,
 		},
 	},
 	{
