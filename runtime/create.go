@@ -73,6 +73,7 @@ type Created struct {
 // nothing is left of it but the run's directory.
 func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err error) {
 	ctx = e.context(ctx)
+	hastenMigration()
 	// Where an agent was killed before it started the container that it had made,
 	// that one was ended and is on record here: not the end of this one.
 	if err := os.Remove(filepath.Join(spec.Dir, "exit.json")); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -23,7 +23,6 @@ type watcher struct {
 	wake chan struct{}
 	// inotify is nil where there is none: then the follower polls.
 	inotify *os.File
-	stopped chan struct{}
 }
 
 // newWatcher returns a watcher; the caller closes it.
@@ -48,7 +47,7 @@ func (w *watcher) attach(root *os.Root) {
 		file.Close()
 		return
 	}
-	w.inotify, w.stopped = file, make(chan struct{})
+	w.inotify = file
 	go w.read()
 }
 
@@ -59,7 +58,6 @@ func procPath(dir *os.File) string {
 
 // read turns inotify's events into wake-ups until the file is closed.
 func (w *watcher) read() {
-	defer close(w.stopped)
 	buf := make([]byte, 4096)
 	for {
 		if _, err := w.inotify.Read(buf); err != nil {
@@ -100,9 +98,11 @@ func (w *watcher) wait() {
 	}
 }
 
+// close lets go of the directory. The kernel waits for a grace period of its own
+// before it closes an inotify instance, up to tens of milliseconds, which nobody who
+// has read the log to its end should spend.
 func (w *watcher) close() {
 	if w.inotify != nil {
-		w.inotify.Close()
-		<-w.stopped
+		go w.inotify.Close()
 	}
 }

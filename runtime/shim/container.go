@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	// Lets libcontainer write device rules: BPF programs on cgroup v2.
 	_ "github.com/opencontainers/cgroups/devices"
+	devices "github.com/opencontainers/cgroups/devices/config"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
@@ -88,10 +89,15 @@ func newContainer(req createRequest, r *reaper) (_ *container, err error) {
 		id: req.id, bundle: req.bundle, target: target, reaper: r,
 		ownPidNS: ownPidNamespace(spec), sent: map[syscall.Signal]bool{}, done: make(chan struct{}),
 	}
-	return c, c.create(spec, req.terminal)
+	err = c.create(spec, req.terminal, takeNodes)
+	if errors.Is(err, errNodes) {
+		err = c.create(spec, req.terminal, noNodes)
+	}
+	return c, err
 }
 
-func (c *container) create(spec *specs.Spec, terminal bool) (err error) {
+// create makes the container of its spec; take says which device nodes the shim makes.
+func (c *container) create(spec *specs.Spec, terminal bool, take func(*configs.Config) []*devices.Device) (err error) {
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:   c.id,
 		Spec:         spec,
@@ -104,6 +110,7 @@ func (c *container) create(spec *specs.Spec, terminal bool) (err error) {
 		// Not the shim's own: the step shall die before what keeps it.
 		config.OomScoreAdj = new(int)
 	}
+	nodes := take(config)
 	if err := os.MkdirAll(c.target.stateRoot(), 0o700); err != nil {
 		return err
 	}
@@ -140,7 +147,10 @@ func (c *container) create(spec *specs.Spec, terminal bool) (err error) {
 		return err
 	}
 	program.keep()
-	if err := c.io.attach(); err != nil {
+	if err = makeNodes(c.pid, nodes); err == nil {
+		err = c.io.attach()
+	}
+	if err != nil {
 		_ = c.ctr.Signal(unix.SIGKILL)
 		_, _ = c.proc.Wait()
 		c.reaper.release(c.pid)

@@ -296,6 +296,44 @@ func TestTerminal(t *testing.T) {
 	assert.Equal(t, "33 77\r\nerr\r\n", b.output("stdout"))
 }
 
+func TestDeviceNodes(t *testing.T) {
+	mode, owner, group := os.FileMode(0o640), uint32(12), uint32(34)
+	device := func(path, kind string, major, minor int64) specs.LinuxDevice {
+		return specs.LinuxDevice{Path: path, Type: kind, Major: major, Minor: minor, FileMode: &mode, UID: &owner, GID: &group}
+	}
+	// Where something of the node's may be mounted below /dev, libcontainer makes them.
+	for name, below := range map[string]string{"by the shim": "/dev/else", "by libcontainer": "/dev/sub"} {
+		t.Run(name, func(t *testing.T) {
+			bound := filepath.Join(t.TempDir(), "bound")
+			require.NoError(t, os.WriteFile(bound, []byte("it is\n"), 0o600))
+			b := newBox(t, func(s *specs.Spec) {
+				script("cd /dev; busybox stat -c '%n %F %a %u:%g %t:%T' one queue sub/dir/two null zero random; cat bound; busybox stat -c '%a' sub/dir; busybox readlink ptmx")(s)
+				s.Mounts = append(s.Mounts,
+					specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+					specs.Mount{Destination: "/dev/bound", Type: "bind", Source: bound, Options: []string{"bind"}},
+					specs.Mount{Destination: below, Type: "tmpfs", Source: "tmpfs"})
+				s.Linux.Devices = []specs.LinuxDevice{
+					device("/dev/one", "c", 1, 3), device("/dev/queue", "p", 0, 0),
+					device("/dev/sub/dir/two", "b", 7, 9), device("/dev/bound", "c", 1, 5),
+				}
+			})
+			b.mustStart()
+			assert.Equal(t, 0, b.wait().Code)
+			assert.Equal(t, `one character special file 640 12:34 1:3
+queue fifo 640 12:34 0:0
+sub/dir/two block special file 640 12:34 7:9
+null character special file 666 0:0 1:3
+zero character special file 666 0:0 1:5
+random character special file 666 0:0 1:8
+it is
+755
+pts/ptmx
+`, b.output("stdout"))
+			assert.Empty(t, b.output("stderr"))
+		})
+	}
+}
+
 func TestDeleteCleansUpAfterADeadShim(t *testing.T) {
 	b := newBox(t, script("echo ready; sleep 1000"))
 	b.mustStart()
