@@ -11,9 +11,10 @@ from ironic_python_agent import agent as ipa_agent
 from ironic_python_agent import hardware
 from ironic_python_agent.extensions import base
 
-from careen_ipa import ids
+from careen_ipa import ids, manager
 from tests.conftest import ALLOWED, make_node
 from tests.fake_agent import FakeAgent, Script
+from tests.test_manager import step_of, write_steps
 
 Json = dict[str, Any]
 
@@ -74,6 +75,30 @@ def test_a_running_step_goes_on(ipa: Any, agent: FakeAgent, phase: str) -> None:
     # What the conductor compares with its current step.
     assert ended["command_result"][f"{phase}_step"] == STEP
     assert list(agent.runs) == [identifier]
+
+
+def test_the_policy_is_told_once_ipa_knows_it(
+    ipa: Any, agent: FakeAgent, conf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of the file goes on, too: its name is asked for when IPA has not applied the lookup's answer yet."""
+    step = {"step": "long", "interface": "deploy", "priority": 0}
+    write_steps(conf, step_of("long"))
+    answer = lookup()
+    answer["node"]["driver_internal_info"]["clean_steps"] = [step]
+    identifier, _ = ids.run_id(answer["node"], "long", {}, ids.place_of(answer["node"], "clean"))
+    agent.add_run(identifier, state="succeeded", node=answer["node"]["uuid"], boot_id="boot-1", step="long")
+    told: list[Any] = []
+    wait = manager._await_lookup
+
+    def watched() -> None:
+        told.append(agent.asked("PATCH", "/v1/config"))
+        wait()
+
+    monkeypatch.setattr(manager, "_await_lookup", watched)
+    ipa.process_lookup_data(answer)
+    assert settle(ipa)["command_status"] == "SUCCEEDED"
+    assert told
+    assert told[0] == []
 
 
 def test_a_step_lost_in_a_reboot_fails(ipa: Any, agent: FakeAgent) -> None:

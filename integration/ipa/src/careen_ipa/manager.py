@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -207,6 +208,9 @@ class CareenHardwareManager(hardware.HardwareManager):
 
     def _learn(self) -> frozenset[str]:
         """Fetch the steps' names for an IPA that has been asked to run a step before it has listed any."""
+        if self._resuming and threading.current_thread() is threading.main_thread():
+            # The lookup is applied in this very thread, and then asked for no step.
+            return frozenset()
         try:
             self._steps("clean")
         except errors.RESTError as exc:
@@ -220,6 +224,10 @@ class CareenHardwareManager(hardware.HardwareManager):
 
         Nothing is told, too: the agent may have the settings of an earlier conductor.
         """
+        if self._resuming:
+            # What the conductor has sent just now is about to be applied.
+            _await_lookup()
+            self._resuming = False
         self._client.patch_config(config.container_options(CONF, self._options.forward_config == "all"))
 
     def _builtin(self, step: str, node: Json, url: object, pull: object, run: object) -> Json:
@@ -247,9 +255,6 @@ class CareenHardwareManager(hardware.HardwareManager):
             raise errors.HardwareManagerConfigurationError(failures.sentence(str(exc))) from exc
 
     def _run(self, step: str, node: Json, args: Mapping[str, Any]) -> Json:
-        if self._resuming:
-            self._resuming = False
-            _await_lookup()
         phase = ids.phase_of(node, step)
         place = ids.place_of(node, phase)
         identifier, repeatable = ids.run_id(node, step, args, place)
