@@ -38,7 +38,8 @@ const markdownHead = `# Options of run and pull
 Options mean what they mean to podman 4.3.1 as Debian 12 configures it. All of GNU's spellings work:
 '--name=value', '--name value', '-n value', '-nvalue', '-n=value' and clusters such as '-it'; a boolean takes
 '=true' and '=false'. Of an option that is given several times the last use counts, unless the table says
-*repeatable*; *list* options can also be given once with commas. Options end at the image.
+*repeatable*; *list* options can also be given once with commas. Options of run end at the image, those of pull may
+follow it.
 
 Every option is either implemented, accepted without effect, or refused by name before anything is pulled.
 Several wrong options are reported together, each with what is wrong and an example that is right. "Since" is

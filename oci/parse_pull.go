@@ -1,7 +1,10 @@
 package oci
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"regexp"
 	"strconv"
@@ -123,10 +126,13 @@ func (p *runParser) pull() {
 	if o.AuthFile = p.text("authfile", p.caller.Environ["REGISTRY_AUTH_FILE"]); o.AuthFile != "" {
 		o.AuthFile = p.path(o.AuthFile)
 		p.mustExist("authfile", o.AuthFile)
+		p.checkAuthFile(o.AuthFile)
 	}
 	if o.CertDir = p.text("cert-dir", ""); o.CertDir != "" {
 		o.CertDir = p.path(o.CertDir)
-		p.mustExist("cert-dir", o.CertDir)
+		if p.absent(o.CertDir) {
+			o.CertDir = "" // no directory is to podman as one without certificates
+		}
 	}
 	if p.changed("tls-verify") {
 		verify := p.bool("tls-verify", true)
@@ -153,6 +159,33 @@ func (p *runParser) mustExist(name, path string) {
 		e := badOption(p.written(name), err.Error(), "")
 		e.Err, e.Remedy = err, "Give a path that exists on the node"
 		p.fail(e)
+	}
+}
+
+func (p *runParser) absent(path string) bool {
+	if p.caller.Host == nil {
+		return false
+	}
+	_, err := p.caller.Host.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// checkAuthFile refuses for a pull what holds no credentials at all; a run may do
+// without them.
+func (p *runParser) checkAuthFile(path string) {
+	if p.caller.Host == nil || p.command != OnPull || !p.changed("authfile") {
+		return
+	}
+	content, err := p.caller.Host.ReadFile(path, maxFile)
+	var auths struct {
+		Auths map[string]any `json:"auths"`
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // which has been said
+	case err != nil:
+		p.bad("authfile", err.Error())
+	case len(content) > 0 && json.Unmarshal(content, &auths) != nil:
+		p.bad("authfile", "the file is not JSON as podman login writes it")
 	}
 }
 
@@ -196,8 +229,10 @@ func (p *runParser) platform() Platform {
 		return platform
 	}
 	parts := strings.Split(text, "/")
-	for _, part := range parts {
-		if len(parts) > 3 || !platformPattern().MatchString(part) {
+	for i, part := range parts {
+		// One of two may be left out; it is the node's then.
+		leftOut := part == "" && len(parts) == 2 && parts[1-i] != ""
+		if len(parts) > 3 || !leftOut && !platformPattern().MatchString(part) {
 			p.bad("platform", "it is not OS/ARCH or OS/ARCH/VARIANT")
 			return platform
 		}

@@ -32,7 +32,8 @@ type scanned struct {
 }
 
 // scan reads words as GNU's getopt_long and podman's flag library do: options end
-// at the first other word or at "--"; --name=value, --name value, -n value,
+// at the first other word or at "--", except for pull, whose options may also follow the
+// image; --name=value, --name value, -n value,
 // -nvalue, -n=value and clusters of letters all mean the same. It goes on after an
 // error, so that all of them can be reported.
 func scan(command Command, words []string) *scanned {
@@ -46,9 +47,13 @@ func scan(command Command, words []string) *scanned {
 		words = words[1:]
 		switch {
 		case word == "--":
-			s.rest = words
+			s.rest = append(s.rest, words...)
 			return s
 		case len(word) < 2 || word[0] != '-':
+			if command == OnPull {
+				s.rest = append(s.rest, word)
+				continue
+			}
 			s.rest = append([]string{word}, words...)
 			return s
 		case strings.HasPrefix(word, "--"):

@@ -204,6 +204,29 @@ func TestPullOptions(t *testing.T) {
 	require.True(t, pull.Help)
 }
 
+// TestPullOptionsAroundTheImage: options of pull may stand on both sides of the image,
+// as with podman, and what holds nothing to pull with is refused.
+func TestPullOptionsAroundTheImage(t *testing.T) {
+	host := newFakeHost()
+	host.file("/fix/bad", "text")
+	host.file("/fix/empty", "")
+	caller := oci.Caller{Host: host, WorkDir: "/fix"}
+	pull, err := oci.ParsePull(strings.Fields("-q r:5000/x:1 --platform=/arm64 --tls-verify=false"), caller)
+	require.NoError(t, err)
+	require.Equal(t, oci.Platform{Arch: "arm64"}, pull.Platform)
+	require.Equal(t, "r:5000/x:1", pull.Image.Name)
+	require.True(t, pull.Quiet)
+	for _, line := range []string{"a b", "a -q b", "-- a -q", "a --no-such", "--platform=/ a", "--platform=linux/arm/ a", "--authfile=none a", "--authfile=bad a"} {
+		_, err = oci.ParsePull(strings.Fields(line), caller)
+		require.Error(t, err, line)
+	}
+	pull, err = oci.ParsePull(strings.Fields("--cert-dir=none a --authfile=empty"), caller)
+	require.NoError(t, err)
+	require.Empty(t, pull.CertDir, "podman takes an absent directory for an empty one")
+	_, err = oci.ParseRun(strings.Fields("--authfile=bad --cert-dir=none a"), caller)
+	require.NoError(t, err, "a run may do without")
+}
+
 func TestRunPulls(t *testing.T) {
 	for policy, want := range map[string]string{
 		"always": "always", "Always": "always", "never": "never", "ifnotpresent": "missing", "IfNotPresent": "missing", "": "missing", "IfNewer": "newer",

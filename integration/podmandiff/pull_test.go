@@ -26,6 +26,9 @@ var pullSets = []string{
 	"--tls-verify=true @IMG@:1", "--tls-verify=perhaps @IMG@:1", "@SEC@:1", "--creds=op:s3cret @SEC@:1", "--creds op:wrong @SEC@:1", "--creds=:x @SEC@:1",
 	"--authfile=@DIR@/login.json @SEC@:1", "--authfile @DIR@/auth.json @SEC@:1", "--authfile=@DIR@/none.json @SEC@:1", "--cert-dir=@DIR@/dir @IMG@:1",
 	"--no-such @IMG@:1", "-z @IMG@:1", "-qa=false @IMG@:1", "--all-tags=false @IMG@:1", "UPPER/case:1", "@IMG@:-bad",
+	"@IMG@:1 --quiet", "@IMG@:1 -q --arch=arm64", "@IMG@:1 --quiet=maybe", "-- @IMG@:1", "@IMG@:1 -- -q", "--cert-dir=@DIR@/none @IMG@:1",
+	"--cert-dir=@DIR@/file.txt @IMG@:1", "--authfile=@DIR@/file.txt @IMG@:1", "--authfile=@DIR@/dir @IMG@:1", "--platform=linux/ @IMG@:1",
+	"--platform=/amd64 @IMG@:1", "--platform=linux/amd64/ @IMG@:1", "--platform=// @IMG@:1", "--platform=linux/x86_64 @IMG@:1", "--arch= @IMG@:1",
 }
 
 // TestPullsSameAsPodman gives options of pull to podman and to the built binary: both have
