@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -101,11 +102,26 @@ func openHasher(cfg Config) (*hasher, error) {
 		return &hasher{key: key}, nil
 	}
 	key = []byte(newID(sha256.Size))
-	if err := writeFile(path, key); err != nil && cfg.Persistent {
+	if err := writeStable(path, key); err != nil && cfg.Persistent {
 		return nil, &fault.Error{Code: fault.Node, Op: "write", Subject: path, Err: err,
 			Remedy: "Check the directory given with --state"}
 	}
 	return &hasher{key: key}, nil
+}
+
+// writeStable is writeFile for what has to be whole after a power cut: with another
+// key no request would be the same as before it.
+func writeStable(path string, data []byte) error {
+	temp := path + ".new"
+	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return os.Rename(temp, path)
 }
 
 // of returns the hash of all of req but its id.

@@ -11,6 +11,25 @@ import (
 	"github.com/careen-project/careen/agent/journal"
 )
 
+// TestTheOldestKeysAreTrimmed: by when they were first recorded.
+func TestTheOldestKeysAreTrimmed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
+	j, err := journal.Open(dir, journal.Options{})
+	require.NoError(t, err)
+	for _, key := range []string{"a", "b", "c", "a", "d"} {
+		require.NoError(t, j.Put(key, key))
+	}
+	require.NoError(t, j.Trim(2))
+	require.NoError(t, j.Close())
+	j, err = journal.Open(dir, journal.Options{})
+	require.NoError(t, err)
+	for key, want := range map[string]bool{"a": false, "b": false, "c": true, "d": true} {
+		_, ok := j.Get(key)
+		require.Equal(t, want, ok, key)
+	}
+	require.NoError(t, j.Close())
+}
+
 // TestARecordIsNotRefusedForWantOfCompaction: where there is no room for a second
 // journal beside the first, records go on being written.
 func TestARecordIsNotRefusedForWantOfCompaction(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -31,12 +32,39 @@ func (j *Journal) syncDir() error {
 	if !j.sync {
 		return nil
 	}
-	dir, err := os.Open(j.dir)
+	return syncDir(j.dir)
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	return dir.Sync()
+	// Some file systems refuse it, and have nothing to write then.
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+// makeDir makes a directory and what is missing above it, each with a stable name: a
+// journal is not found again when the directory that it lies in is not.
+func makeDir(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(path)
+	if err := makeDir(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	if !onDisk(parent) {
+		return nil
+	}
+	return syncDir(parent)
 }
 
 // explain makes what the file system says an operator's error.

@@ -64,6 +64,9 @@ type Journal struct {
 	order     []string
 	torn      int64
 	bad       int
+	// ragged says that half a record may be at the end, unnamed that the file's name
+	// may not be stable: both are mended before the next record.
+	ragged, unnamed bool
 }
 
 // Open opens the journal in dir, made if need be, and reads it.
@@ -82,7 +85,7 @@ func Open(dir string, opts Options) (*Journal, error) {
 }
 
 func (j *Journal) open() error {
-	if err := os.MkdirAll(j.dir, 0o700); err != nil {
+	if err := makeDir(j.dir); err != nil {
 		return err
 	}
 	j.sync = onDisk(j.dir)
@@ -240,6 +243,9 @@ func (j *Journal) append(e entry) error {
 func (j *Journal) write(e entry) error {
 	line, err := format(e)
 	if err != nil {
+		return &fault.Error{Code: fault.Internal, Op: "write the journal in", Subject: j.dir, Err: err}
+	}
+	if err := j.mend(); err != nil {
 		return err
 	}
 	j.opts.Failpoint("journal.before-write")
@@ -256,13 +262,29 @@ func (j *Journal) write(e entry) error {
 		err = j.syncFile(j.file)
 	}
 	if err != nil {
-		if n > 0 {
-			err = errors.Join(err, j.file.Truncate(j.size))
-		}
-		return err
+		j.ragged = n > 0
+		return errors.Join(err, j.mend())
 	}
 	j.size += int64(n)
 	j.opts.Failpoint("journal.after-write")
+	return nil
+}
+
+// mend makes up for what failed earlier: a record that follows half of another one
+// could not be read, and one in a file without a name would not be found.
+func (j *Journal) mend() error {
+	if j.ragged {
+		if err := j.file.Truncate(j.size); err != nil {
+			return err
+		}
+		j.ragged = false
+	}
+	if j.unnamed {
+		if err := j.syncDir(); err != nil {
+			return err
+		}
+		j.unnamed = false
+	}
 	return nil
 }
 
@@ -296,8 +318,8 @@ func (j *Journal) compact() error {
 	}
 	j.opts.Failpoint("journal.compact-after-rename")
 	j.file.Close()
-	j.file, j.size = file, size
-	return j.syncDir()
+	j.file, j.size, j.ragged, j.unnamed = file, size, false, true
+	return j.mend()
 }
 
 // copyLive writes a whole journal into file and locks it.
@@ -342,6 +364,31 @@ func (j *Journal) Each(fn func(key string, value json.RawMessage) error) error {
 		}
 	}
 	return nil
+}
+
+// Get returns the last record of a key.
+func (j *Journal) Get(key string) (json.RawMessage, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	value, ok := j.live[key]
+	return value, ok
+}
+
+// Trim forgets the keys that were first recorded the longest ago, until at most most
+// are left.
+func (j *Journal) Trim(most int) error {
+	for {
+		j.mu.Lock()
+		if len(j.order) <= most {
+			j.mu.Unlock()
+			return nil
+		}
+		oldest := j.order[0]
+		j.mu.Unlock()
+		if err := j.Forget(oldest); err != nil {
+			return err
+		}
+	}
 }
 
 // Damage returns how many bytes of a torn last record were dropped when the
