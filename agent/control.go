@@ -66,11 +66,50 @@ func readResult(runDir string) (json.RawMessage, error) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return nil, errors.New("it is not valid JSON")
 	}
+	if err := readable(data); err != nil {
+		return nil, err
+	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, data); err != nil {
 		return nil, err
 	}
 	return compact.Bytes(), nil
+}
+
+// maxNumber bounds how many characters a number of a result may have. A reader in
+// Python refuses whole documents for integers of more than 4300 digits.
+const maxNumber = 400
+
+// readable refuses valid JSON that who reads it later could not: what is on record
+// and what the socket answers have the result inside, and no reader of JSON takes
+// any depth or any number.
+func readable(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	for depth := 0; ; {
+		token, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch token := token.(type) {
+		case json.Delim:
+			if token == '{' || token == '[' {
+				depth++
+			} else {
+				depth--
+			}
+		case json.Number:
+			if len(token) > maxNumber {
+				return fmt.Errorf("it has a number of more than %d characters", maxNumber)
+			}
+		}
+		if depth > maxDepth {
+			return fmt.Errorf("it nests deeper than %d levels", maxDepth)
+		}
+	}
 }
 
 // resultReboot reads the members of a result that careen itself acts on.
