@@ -69,6 +69,7 @@ func (a *Agent) requestStop(r *run, s *stop) {
 		return
 	}
 	now := a.cfg.Clock()
+	s.At = now
 	_ = a.update(r, false, func(rec *record) {
 		rec.Stop = s
 		rec.Run.StopReason = s.words()

@@ -42,6 +42,7 @@ type Agent struct {
 	// queue, and in a run its rec, pull and critical. Who changes one of them holds both.
 	see     sync.RWMutex
 	records *records
+	gone    *forgotten
 	runs    map[string]*run
 	order   []*run // by acceptance, oldest first
 	queue   []*run
@@ -80,7 +81,10 @@ func New(cfg Config) (*Agent, error) {
 	a.stdins.open = map[string]io.WriteCloser{}
 	a.pulls.byID = map[string]*pullJob{}
 	a.cfg.Version.StartedAt = a.started.Format(time.RFC3339)
-	if a.hash, err = openHasher(cfg); err != nil {
+	if a.hash, err = openHasher(cfg); err == nil {
+		a.gone, err = openForgotten(cfg, recs)
+	}
+	if err != nil {
 		detach()
 		return nil, errors.Join(err, recs.close())
 	}
@@ -90,7 +94,7 @@ func New(cfg Config) (*Agent, error) {
 // makeDirs makes what only root may look into.
 func makeDirs(cfg Config) error {
 	for _, dir := range []string{
-		cfg.RunDir, filepath.Join(cfg.RunDir, "runs"), filepath.Join(cfg.RunDir, "requests"),
+		cfg.RunDir, filepath.Join(cfg.RunDir, "runs"), filepath.Join(cfg.RunDir, "requests"), filepath.Join(cfg.RunDir, "events"),
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return &fault.Error{Code: fault.Node, Op: "make directory", Subject: dir, Err: err,
@@ -115,7 +119,7 @@ func (a *Agent) Close() error {
 	a.work.Wait()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return errors.Join(a.records.close(), a.audit.close())
+	return errors.Join(a.records.close(), a.gone.close(), a.audit.close())
 }
 
 // Drain takes no more runs and then, as configured, ends those there are by the

@@ -25,6 +25,16 @@ type waited struct {
 // record. The error is errDetached, or with code stuck or lost.
 func (a *Agent) await(r *run) error {
 	ended := a.waitFor(r)
+	if r.gone || r.found != nil && r.found.State == ContainerStopped {
+		// It ended while there was no agent: limits that passed since do not count.
+		select {
+		case got := <-ended:
+			return a.tookEnd(r, got)
+		case <-a.ctx.Done():
+			return errDetached
+		case <-time.After(a.cfg.LostAfter):
+		}
+	}
 	w := &watch{silentSince: a.cfg.Clock()}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -237,9 +247,19 @@ func (a *Agent) noteCritical(r *run, c *criticalSection, now time.Duration) {
 	a.change(func() { r.critical = c })
 }
 
-// held says whether the container may not be stopped now. The lock is held.
+// held says whether the container may not be stopped now, though somebody or
+// something wants it. The lock is held.
 func (a *Agent) held(r *run, now time.Duration) bool {
-	return r.rec.CriticalPart || r.critical != nil && now < r.critical.until
+	return now < a.wholePart(r.rec) || r.critical != nil && now < r.critical.until
+}
+
+// wholePart returns until when a container that is critical as a whole holds off its
+// end, by the clock: no longer than any claim may, or one that hangs would never end.
+func (a *Agent) wholePart(rec *record) time.Duration {
+	if !rec.CriticalPart || rec.Stop == nil || rec.Stop.Applied || a.cfg.CriticalMax < 0 {
+		return 0
+	}
+	return rec.Stop.At + a.cfg.CriticalMax
 }
 
 // applyStop begins to end a running container that somebody wants ended, unless

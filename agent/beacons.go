@@ -102,7 +102,7 @@ func (a *Agent) adoptBeacon(found beaconRecord) {
 	}
 	rec.audit().Image, rec.audit().Started = found.Image, true
 	rec.warn("only the beacon knows of this run: the state directory did not survive the reboot")
-	r := newRun(rec)
+	r := a.newRun(rec)
 	a.know(r)
 	a.lostInReboot(r)
 }

@@ -239,6 +239,7 @@ func (c *campaign) settle(t *testing.T) {
 		v, err := c.client.Wait(ctx, id)
 		require.NoError(t, err, "run %s was taken and is not known any more", id)
 		c.checkRun(t, id, want, v)
+		c.checkEvents(ctx, t, v)
 	}
 	runner := &agenttest.DiskRunner{Dir: filepath.Join(c.dir, "disk")}
 	effects, err := runner.Effects()
@@ -274,12 +275,30 @@ func (c *campaign) checkRun(t *testing.T, id string, want *asked, v api.Run) {
 	require.Equal(t, state, v.State, "%s", text)
 }
 
+// checkEvents wants the events of a run to tell its whole life, however many agents it
+// was under.
+func (c *campaign) checkEvents(ctx context.Context, t *testing.T, v api.Run) {
+	var states []api.State
+	var last int64
+	require.NoError(t, c.client.Events(ctx, v.ID, 0, func(e api.Event) error {
+		require.Greater(t, e.Seq, last)
+		last = e.Seq
+		if e.Type == "state" {
+			states = append(states, e.State)
+		}
+		return nil
+	}))
+	require.NotEmpty(t, states, "run %s", v.ID)
+	require.Equal(t, api.Queued, states[0], "run %s: %v", v.ID, states)
+	require.Equal(t, v.State, states[len(states)-1], "run %s: %v", v.ID, states)
+}
+
 // checkLeaks looks for what killed agents may have left.
 func (c *campaign) checkLeaks(t *testing.T) {
 	var left []string
 	gone := func() bool {
 		left = nil
-		for _, dir := range []string{"run/runs", "run/requests", "disk/containers"} {
+		for _, dir := range []string{"run/runs", "run/requests", "run/events", "disk/containers"} {
 			files, err := filepath.Glob(filepath.Join(c.dir, dir, "*"))
 			require.NoError(t, err)
 			left = append(left, files...)

@@ -61,11 +61,12 @@ type Config struct {
 	LogLimit int64
 	// TailLines are how many lines of output an outcome carries (25).
 	TailLines int
-	// KeepRuns is how many ended runs are remembered at all (1000): so long the same
-	// id is the same run. KeepLogs is of how many the output, events and result are
-	// kept (50), within KeepBytes (64 MiB).
-	KeepRuns, KeepLogs int
-	KeepBytes          int64
+	// KeepRuns is how many ended runs are remembered (1000): so long the same id is the
+	// same run. Of KeepIDs before those (10000) the id is refused; negative of none.
+	// KeepLogs is of how many runs the output, events and result are kept (50), within
+	// KeepBytes (64 MiB).
+	KeepRuns, KeepIDs, KeepLogs int
+	KeepBytes                   int64
 
 	// Version is what GET /v1/version answers; BootID and StartedAt are filled in.
 	Version api.Version
@@ -115,6 +116,7 @@ func (c Config) withDefaults() (Config, error) {
 	set(&c.LogLimit, 16<<20)
 	set(&c.TailLines, 25)
 	set(&c.KeepRuns, 1000)
+	set(&c.KeepIDs, 10_000)
 	set(&c.KeepLogs, 50)
 	set(&c.KeepBytes, 64<<20)
 	if c.Log == nil {
@@ -147,4 +149,5 @@ func set[T comparable](v *T, def T) {
 
 func (c Config) runDir(id string) string      { return filepath.Join(c.RunDir, "runs", id) }
 func (c Config) requestPath(id string) string { return filepath.Join(c.RunDir, "requests", id+".json") }
+func (c Config) diaryPath(id string) string   { return filepath.Join(c.RunDir, "events", id+".jsonl") }
 func (c Config) keptDir(id string) string     { return filepath.Join(c.StateDir, "runs", id) }

@@ -21,6 +21,10 @@ const (
 // whenever they are ready for more, so a slow one costs nothing but its own
 // completeness.
 type ring struct {
+	// adding orders those who add, and guards diary; mu is for those who read, too.
+	adding sync.Mutex
+	diary  *diary
+
 	mu      sync.Mutex
 	run     string
 	seq     int64
@@ -33,12 +37,18 @@ func newRing(run string, seq int64) *ring {
 	return &ring{run: run, seq: seq, changed: make(chan struct{})}
 }
 
-// add numbers e and keeps it.
+// add numbers e, writes it down for the agent that comes after this one, and then
+// shows it to the readers: none has seen an event that the next agent does not know.
 func (r *ring) add(e api.Event) {
+	r.adding.Lock()
+	defer r.adding.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.seq++
 	e.Seq, e.Run, e.Time = r.seq, r.run, time.Now().UTC()
+	r.mu.Unlock()
+	r.diary.write(e)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.events) == ringSize {
 		r.events = slices.Delete(r.events, 0, 1)
 	}
@@ -87,11 +97,11 @@ func (r *ring) end() []api.Event {
 	return all
 }
 
-// restore puts back the events of a run that ended under another agent.
+// restore puts back the events of a run under another agent.
 func (r *ring) restore(events []api.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.events = events
+	r.events = events[max(0, len(events)-ringSize):]
 	for _, e := range events {
 		r.seq = max(r.seq, e.Seq)
 	}

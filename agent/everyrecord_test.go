@@ -90,8 +90,18 @@ func after(t *testing.T, cfg agent.Config, dir string, n int) {
 	require.NotEqual(t, "internal", v.Outcome.Code, "after record %d: %s", n, v.Outcome.Message)
 	time.Sleep(time.Minute)
 	synctest.Wait()
-	left, err := os.ReadDir(filepath.Join(cfg.RunDir, "requests"))
-	require.NoError(t, err)
-	require.Empty(t, left, "requests after record %d: they hold secrets", n)
+	for _, dir := range []string{"requests", "events"} {
+		left, err := os.ReadDir(filepath.Join(cfg.RunDir, dir))
+		require.NoError(t, err)
+		require.Empty(t, left, "%s after record %d", dir, n)
+	}
+	var states []api.State
+	for _, e := range rg.events(t, "s") {
+		if e.Type == "state" {
+			states = append(states, e.State)
+		}
+	}
+	require.Equal(t, api.Queued, states[0], "events after record %d: %v", n, states)
+	require.Equal(t, v.State, states[len(states)-1], "events after record %d: %v", n, states)
 	require.NoError(t, rg.Close())
 }

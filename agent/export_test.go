@@ -14,3 +14,6 @@ func (a *Agent) Routes() []Route {
 	}
 	return all
 }
+
+// Survivors is what an outcome says of processes that SIGKILL did not end.
+var Survivors = survivors

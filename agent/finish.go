@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
@@ -66,11 +67,27 @@ func (a *Agent) clean(r *run) {
 	if n := len(left.Left); n > 0 {
 		removed = fmt.Sprintf("what it left that is not careen's: %d", n)
 	}
+	left.Left = bounded(left.Left)
 	r.events.add(api.Event{Type: "cleanup", Message: removed, Took: inWords(a.cfg.Clock() - began)})
 	_ = a.update(r, false, func(rec *record) {
 		rec.Leftovers.Undone = append(rec.Leftovers.Undone, left.Undone...)
 		rec.Leftovers.Left = append(rec.Leftovers.Left, left.Left...)
 	})
+}
+
+// bounded cuts a list of what a container left, which may have mounted ten thousand
+// file systems of long names, to what a record has room for.
+func bounded(lines []string) []string {
+	const most, longest = 200, 500
+	more := len(lines) - most
+	lines = slices.Clone(lines[:min(most, len(lines))])
+	for i := range lines {
+		lines[i] = cut(lines[i], longest)
+	}
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return lines
 }
 
 // remove deletes a container within the time that a call may take, whatever is

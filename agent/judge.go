@@ -132,8 +132,11 @@ func stoppedBy(rec *record) verdict {
 	f := &fault.Error{Op: "complete " + rec.subject(), Reason: rec.Stop.words()}
 	state := api.TimedOut
 	switch rec.Stop.Cause {
-	case causeAbort, causeDrain:
+	case causeAbort:
 		state, f.Code = api.Aborted, fault.Aborted
+	case causeDrain:
+		state, f.Code = api.Aborted, fault.AgentStopped
+		f.Remedy = "Run it again under another agent, or have the agent leave containers running when it stops"
 	case causeTimeout, causeProcess:
 		f.Code, f.Remedy = fault.Timeout, "Raise the limit if the step needs longer"
 	case causeSilence:

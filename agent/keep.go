@@ -138,6 +138,8 @@ func (a *Agent) tidy(r *run) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_ = a.update(r, false, func(rec *record) { rec.Kept = true })
+	// Only now: without it, what is kept could be taken for all there was.
+	_ = os.Remove(a.cfg.diaryPath(id))
 	a.dropRunDir(r)
 	if !r.stuck {
 		close(r.tidied)
@@ -148,33 +150,19 @@ func (a *Agent) keepEvents(id string, events []api.Event) error {
 	if len(events) == 0 {
 		return nil // it ended under an agent that crashed, and may have kept them
 	}
-	var all bytes.Buffer
-	enc := json.NewEncoder(&all)
-	for _, e := range events {
-		if err := enc.Encode(e); err != nil {
-			return err
-		}
+	data, err := eventLines(events)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(a.cfg.keptDir(id), 0o700); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(a.cfg.keptDir(id), eventsName), all.Bytes())
+	return writeFile(filepath.Join(a.cfg.keptDir(id), eventsName), data)
 }
 
 // keptEvents reads back what keepEvents wrote; none is none.
 func (a *Agent) keptEvents(id string) []api.Event {
-	data, err := os.ReadFile(filepath.Join(a.cfg.keptDir(id), eventsName))
-	if err != nil {
-		return nil
-	}
-	var events []api.Event
-	for line := range bytes.Lines(data) {
-		var e api.Event
-		if json.Unmarshal(line, &e) == nil {
-			events = append(events, e)
-		}
-	}
-	return events
+	return readEvents(filepath.Join(a.cfg.keptDir(id), eventsName))
 }
 
 // dropRunDir removes the directory of a run that has ended, unless its output is
@@ -229,6 +217,10 @@ func (a *Agent) retain() {
 			continue
 		}
 		if known++; known > a.cfg.KeepRuns && a.rebootBy != r.id {
+			if err := a.gone.add(r.rec.Run, a.cfg.KeepIDs); err != nil {
+				a.cfg.Log.WithField("run", r.id).WithError(err).Warn("cannot forget the run: its id would be free")
+				continue
+			}
 			a.forget(r)
 			continue
 		}
@@ -272,6 +264,7 @@ func (a *Agent) forget(r *run) {
 	_ = os.RemoveAll(a.cfg.keptDir(id))
 	_ = removeRunDir(a.cfg.runDir(id))
 	_ = os.Remove(a.cfg.requestPath(id))
+	_ = os.Remove(a.cfg.diaryPath(id))
 	if err := a.records.forget(id); err != nil {
 		a.cfg.Log.WithField("run", id).WithError(err).Warn("cannot forget the run")
 	}

@@ -84,7 +84,9 @@ type stop struct {
 	Reason string        `json:"reason,omitempty"`
 	Grace  time.Duration `json:"grace,omitempty"`
 	// Limit is the limit that was passed, for timeouts.
-	Limit   time.Duration `json:"limit,omitempty"`
+	Limit time.Duration `json:"limit,omitempty"`
+	// At is the clock's reading when it was wished.
+	At      time.Duration `json:"at,omitempty"`
 	Applied bool          `json:"applied,omitempty"`
 }
 

@@ -54,7 +54,7 @@ func (s *records) put(rec *record, must bool) error {
 	switch {
 	case s.last == nil:
 		delete(s.dirty, id)
-	case !must:
+	case !must && fault.CodeOf(s.last) != fault.Internal: // else it never can be, and would keep others waiting
 		s.dirty[id] = rec
 	}
 	return s.last

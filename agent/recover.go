@@ -1,13 +1,11 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -51,24 +49,18 @@ func (a *Agent) Recover(ctx context.Context) error {
 // load makes the runs of the journal. The lock is held.
 func (a *Agent) load() error {
 	err := a.records.load(func(rec *record) {
-		// Events go on with higher numbers than any that a client can have seen.
-		r := newRun(rec)
-		r.events.seq = rec.Seq*ringSize + int64(a.cfg.Clock()/time.Millisecond)
+		r := a.newRun(rec)
+		a.remember(r)
 		a.know(r)
 	})
 	if err != nil {
 		return err
 	}
-	a.change(func() {
-		slices.SortStableFunc(a.order, func(x, y *run) int {
-			return cmp.Compare(x.rec.Run.CreatedAt.UnixNano(), y.rec.Run.CreatedAt.UnixNano())
-		})
-	})
+	// The journal's order is that of acceptance; the wall clock's need not be.
 	for _, r := range a.order {
 		if !r.state().Final() {
 			continue
 		}
-		r.events.end()
 		close(r.done)
 		a.tidyLater(r)
 		if r.rec.RebootClaim && r.rec.Run.BootID == a.cfg.BootID {
@@ -84,6 +76,7 @@ func (a *Agent) load() error {
 // tidyLater finishes for an agent that crashed what it does after a run's end.
 func (a *Agent) tidyLater(r *run) {
 	if r.rec.Kept || r.rec.Dropped {
+		r.events.end()
 		close(r.tidied)
 		return
 	}
@@ -107,6 +100,9 @@ func (a *Agent) claim(existing []Existing) map[string]*Existing {
 			found[e.ID] = &e
 		case r == nil && e.State == ContainerRunning:
 			a.adoptUnknown(e)
+			found[e.ID] = &e
+		case r != nil && !r.state().Final() && !r.rec.Starting && r.rec.Part == 0 && e.wasStarted():
+			a.adoptUnrecorded(r, e)
 			found[e.ID] = &e
 		default:
 			a.removeLeft(e.Container)
@@ -157,8 +153,38 @@ func (a *Agent) adoptUnknown(e Existing) {
 	}
 	rec.audit().Image, rec.audit().Started = "unknown", true
 	rec.warn("the container was found running without a record of its run")
-	r := newRun(rec)
+	r := a.newRun(rec)
+	a.remember(r)
 	a.know(r)
+}
+
+// wasStarted reports whether a container runs or is known to have run.
+func (e Existing) wasStarted() bool {
+	return e.State == ContainerRunning || e.State == ContainerStopped && e.Exit != nil && e.Exit.Ran > 0
+}
+
+// adoptUnrecorded corrects the record of a run that says that nothing was started,
+// although its container was: the disk has lost what was written to it. Believing
+// the record would end the container and do its work once more. The lock is held.
+func (a *Agent) adoptUnrecorded(r *run, e Existing) {
+	a.cfg.Log.WithField("run", r.id).Error("the record of this run's start is gone; its container is adopted")
+	_ = a.update(r, false, func(rec *record) {
+		if rec.Began == 0 {
+			rec.Began = a.cfg.Clock()
+		}
+		rec.ContainerID, rec.Starting = e.ID, true
+		rec.audit().Image, rec.audit().Started = rec.Run.Image, true
+		rec.warn("the container was found started, which is not on record: the state directory has lost records")
+	})
+	for r.state() != api.Creating {
+		next := api.Pulling
+		if r.state() == api.Pulling {
+			next = api.Creating
+		}
+		if err := a.transition(r, next, nil); err != nil {
+			return
+		}
+	}
 }
 
 // resume goes on with a run that had not ended. The lock is held.
@@ -284,6 +310,12 @@ func (a *Agent) sweep() {
 	for _, path := range list(filepath.Join(a.cfg.RunDir, "requests")) {
 		r := a.runs[strings.TrimSuffix(filepath.Base(path), ".json")]
 		if r == nil || r.state().Final() {
+			_ = os.Remove(path)
+		}
+	}
+	for _, path := range list(filepath.Join(a.cfg.RunDir, "events")) {
+		r := a.runs[strings.TrimSuffix(filepath.Base(path), ".jsonl")]
+		if r == nil || r.rec.Kept || r.rec.Dropped {
 			_ = os.Remove(path)
 		}
 	}

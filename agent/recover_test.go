@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -16,6 +18,7 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/beacon"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/journal"
 )
 
 func TestARestartedAgentAdoptsWhatRuns(t *testing.T) {
@@ -58,20 +61,112 @@ func TestTimeoutsCountOverARestart(t *testing.T) {
 
 // A container may not stretch its critical section by what kills the agent.
 func TestCriticalSectionsLimitCountsOverARestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		image string
+		whole bool
+	}{
+		"claimed by its container":  {"run=forever/critical=60", false},
+		"that the whole step is of": {"run=forever", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := newConfig(t)
+				cfg.CriticalMax = time.Minute
+				rg := start(t, cfg)
+				rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+					res.Parts[0].Critical = c.whole
+					return nil
+				}
+				rg.submit(t, api.RunRequest{ID: "a", Image: c.image})
+				time.Sleep(5 * time.Second)
+				began := time.Now()
+				v, err := rg.Abort("a", api.AbortRequest{})
+				require.NoError(t, err)
+				require.Contains(t, v.StopReason, "critical section")
+				require.NotNil(t, v.CriticalUntil)
+				for range 3 {
+					time.Sleep(15 * time.Second)
+					rg = rg.again(t, nil)
+				}
+				v = rg.end(t, "a")
+				require.Equal(t, api.Aborted, v.State)
+				require.GreaterOrEqual(t, time.Since(began), 50*time.Second)
+				require.Less(t, time.Since(began), 70*time.Second)
+				require.NoError(t, rg.Close())
+			})
+		})
+	}
+}
+
+// Events tell a run's whole life, whichever agents it was under: none twice, none
+// left out, and who was in the middle of them goes on from there.
+func TestEventsOutliveTheAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
-		rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever/critical=60"})
-		time.Sleep(5 * time.Second)
-		began := time.Now()
-		_, err := rg.Abort("a", api.AbortRequest{})
-		require.NoError(t, err)
-		for range 3 {
-			time.Sleep(15 * time.Second)
+		rg.submit(t, api.RunRequest{ID: "a", Image: "pull=4s/run=60s/exit=7/warn=mind the gap/left=a mount"})
+		var told []string
+		var last int64
+		follow := func(ctx context.Context) {
+			for _, e := range rg.eventsAfter(t, ctx, "a", last) {
+				word := e.Type
+				switch e.Type {
+				case "state":
+					word = string(e.State)
+				case "pull":
+					word += " " + e.Pull.Status
+				}
+				if len(told) == 0 || told[len(told)-1] != word {
+					told = append(told, word)
+				}
+				require.NotContains(t, e.Message, "dropped")
+				require.Greater(t, e.Seq, last)
+				last = e.Seq
+			}
+		}
+		for range 4 {
+			short, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			follow(short)
+			cancel()
 			rg = rg.again(t, nil)
 		}
-		v := rg.end(t, "a")
-		require.Equal(t, api.Aborted, v.State)
-		require.Less(t, time.Since(began), 70*time.Second)
+		rg.end(t, "a")
+		synctest.Wait()
+		follow(t.Context())
+		life := []string{"queued", "policy", "pulling", "pull resolving", "pull downloading", "pull done", "creating", "warning",
+			"running", "exit", "cleanup", "failed"}
+		require.Equal(t, life, told)
+		// Who asks afterwards is told the same, also by the agent after that.
+		for range 2 {
+			told, last = nil, 0
+			follow(t.Context())
+			require.Equal(t, life, told)
+			rg = rg.again(t, nil)
+		}
+		left, err := os.ReadDir(filepath.Join(rg.cfg.RunDir, "events"))
+		require.NoError(t, err)
+		require.Empty(t, left)
+		require.NoError(t, rg.Close())
+	})
+}
+
+// A container that makes events without end makes neither file nor memory grow.
+func TestEventsOfARunAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rg := newRig(t)
+		rg.submit(t, api.RunRequest{ID: "a", Image: "run=2h"})
+		synctest.Wait()
+		for range 800 {
+			require.NoError(t, rg.runner.Write("a", "critical", ""))
+			time.Sleep(time.Second)
+			require.NoError(t, rg.runner.Remove("a", "critical"))
+			time.Sleep(time.Second)
+		}
+		rg = rg.again(t, nil)
+		rg.end(t, "a")
+		synctest.Wait()
+		events := rg.events(t, "a")
+		require.Equal(t, api.Succeeded, events[len(events)-1].State)
+		require.LessOrEqual(t, len(events), 256)
 		require.NoError(t, rg.Close())
 	})
 }
@@ -79,7 +174,9 @@ func TestCriticalSectionsLimitCountsOverARestart(t *testing.T) {
 func TestWhatEndedMeanwhileIsReportedAsItEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
-		rg.submit(t, api.RunRequest{ID: "a", Image: `out=the last words/run=20s/exit=9/result={"done":9}`})
+		// Limits that passed while there was no agent do not change how it ended before.
+		rg.submit(t, api.RunRequest{ID: "a", Image: `out=the last words/run=20s/exit=9/result={"done":9}`,
+			Timeout: "30m", SilenceTimeout: "5m"})
 		time.Sleep(10 * time.Second)
 		require.NoError(t, rg.Close())
 		time.Sleep(time.Hour)
@@ -161,6 +258,24 @@ func TestWhatHadNotStartedGoesOnAfterARestart(t *testing.T) {
 	}
 }
 
+// Runs stay in the order in which they were accepted, though the wall clock was set
+// back in between.
+func TestRunsKeepTheirOrderWhenTheClockIsSetBack(t *testing.T) {
+	cfg := newConfig(t)
+	j, err := journal.Open(filepath.Join(cfg.StateDir, "journal"), journal.Options{})
+	require.NoError(t, err)
+	for i, created := range []string{"2031-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2028-01-01T00:00:00Z"} {
+		require.NoError(t, j.Put(fmt.Sprint(i), map[string]any{"audited": true, "kept": true, "run": map[string]any{
+			"id": fmt.Sprint(i), "state": "succeeded", "created_at": created, "boot_id": "boot-1", "outcome": map[string]any{}}}))
+	}
+	require.NoError(t, j.Close())
+	rg := start(t, cfg)
+	for i, v := range rg.Runs() {
+		require.Equal(t, fmt.Sprint(i), v.ID)
+	}
+	require.NoError(t, rg.Close())
+}
+
 func TestAContainerWithoutARecordIsNotDisturbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
@@ -172,6 +287,46 @@ func TestAContainerWithoutARecordIsNotDisturbed(t *testing.T) {
 		require.Contains(t, v.Warnings[0], "without a record")
 		require.NoError(t, rg.Close())
 	})
+}
+
+// A disk that loses what was written to it takes the journal back to a time before
+// the start: the container is there all the same, and its work is not done again.
+func TestAStartThatIsNotOnRecordAnyMoreIsNotRepeated(t *testing.T) {
+	for name, away := range map[string]time.Duration{"it runs": time.Second, "it has ended": time.Hour} {
+		for record := 1; record <= 4; record++ {
+			t.Run(fmt.Sprintf("%s, record %d", name, record), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					cfg := newConfig(t)
+					old, records := t.TempDir(), 0
+					cfg.Failpoint = func(at string) {
+						if at != "agent.after-record" {
+							return
+						}
+						if records++; records == record {
+							require.NoError(t, os.CopyFS(old, os.DirFS(filepath.Join(cfg.StateDir, "journal"))))
+						}
+					}
+					rg := start(t, cfg)
+					req := api.RunRequest{ID: "a", Image: "run=60s/exit=4", Timeout: "1h"}
+					rg.submit(t, req)
+					time.Sleep(10 * time.Second)
+					require.NoError(t, rg.Close())
+					require.NoError(t, os.RemoveAll(filepath.Join(cfg.StateDir, "journal")))
+					require.NoError(t, os.Rename(old, filepath.Join(cfg.StateDir, "journal")))
+					time.Sleep(away)
+					rg.cfg.Failpoint = nil
+					rg = start(t, rg.cfg)
+					v := rg.end(t, "a")
+					require.Equal(t, 4, *v.Outcome.ExitCode, "%+v", v)
+					require.Equal(t, []string{"pull run=60s/exit=4", "create a", "start a", "delete a"}, rg.runner.Trace())
+					_, isNew, err := rg.Submit(&req, root)
+					require.NoError(t, err)
+					require.False(t, isNew)
+					require.NoError(t, rg.Close())
+				})
+			})
+		}
+	}
 }
 
 func TestAnAbortIsNotForgottenByARestart(t *testing.T) {
@@ -221,6 +376,7 @@ func TestDrain(t *testing.T) {
 				v := rg.end(t, id)
 				require.Equal(t, api.Aborted, v.State)
 				require.Contains(t, v.Outcome.Message, "the agent is stopping")
+				require.Equal(t, "agent_stopped", v.Outcome.Code, "nobody asked for its end")
 			}
 			require.NoError(t, rg.Close())
 		})

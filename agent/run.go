@@ -39,9 +39,11 @@ type run struct {
 	done, tidied chan struct{}
 }
 
-func newRun(rec *record) *run {
-	return &run{id: rec.Run.ID, rec: rec, events: newRing(rec.Run.ID, rec.Seq), wake: make(chan struct{}, 1),
+func (a *Agent) newRun(rec *record) *run {
+	r := &run{id: rec.Run.ID, rec: rec, events: newRing(rec.Run.ID, rec.Seq), wake: make(chan struct{}, 1),
 		done: make(chan struct{}), tidied: make(chan struct{})}
+	r.events.diary = &diary{path: a.cfg.diaryPath(r.id)}
+	return r
 }
 
 func (r *run) state() api.State { return r.rec.Run.State }
@@ -63,9 +65,13 @@ func (a *Agent) view(r *run) api.Run {
 		v.QueuePosition = slices.Index(a.queue, r) + 1
 	case api.Pulling, api.Creating, api.Running, api.Stopping:
 		v.Pull = r.pull
+		until := a.wholePart(r.rec)
 		if r.critical != nil {
-			until := time.Now().Add(r.critical.until - a.cfg.Clock()).UTC()
-			v.CriticalUntil = &until
+			until = max(until, r.critical.until)
+		}
+		if until > 0 {
+			at := time.Now().Add(until - a.cfg.Clock()).UTC()
+			v.CriticalUntil = &at
 		}
 	}
 	return v

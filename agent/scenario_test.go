@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -24,7 +25,7 @@ type scenario struct {
 	name string
 	// image is a script of package agenttest.
 	image string
-	// request are words that set members of the request.
+	// request are words that set members of the request, or of what it resolves to.
 	request string
 	// happens are things at times: "5s abort, 6s exit 0". What happens at one time
 	// happens in that order, each after all of what came before it has settled.
@@ -101,6 +102,12 @@ var scenarios = []scenario{
 		"0s queued, 0s pulling, 0s creating, 0s running, 10s succeeded exit=0"},
 	{"exit and abort in a critical section", "run=forever/critical=60", "", "5s abort, 7s exit 4, 7s abort: conflict",
 		"0s queued, 0s pulling, 0s creating, 0s running, 7s failed exit exit=4"},
+	{"a container that is critical as a whole ends by itself", "run=20m", "critical", "5s abort",
+		"0s queued, 0s pulling, 0s creating, 0s running, 20m0s succeeded exit=0"},
+	{"or is ended at the operator's limit", "run=forever", "critical", "5s abort",
+		"0s queued, 0s pulling, 0s creating, 0s running, 30m5s stopping, 30m5s aborted aborted exit=143"},
+	{"which holds for its timeout too", "run=forever", "critical timeout=1h", "",
+		"0s queued, 0s pulling, 0s creating, 0s running, 1h30m0s stopping, 1h30m0s timed_out timeout exit=143"},
 
 	{"reboot by exit code", "run=1s/exit=42", "reboot=42", "", "0s queued, 0s pulling, 0s creating, 0s running, 1s succeeded exit=42 reboot"},
 	{"reboot by reboot(2)", "run=1s/signal=1/reboot=restart", "", "", "0s queued, 0s pulling, 0s creating, 0s running, 1s succeeded exit=0 reboot"},
@@ -140,6 +147,11 @@ func play(t *testing.T, sc scenario) {
 			_, err := fmt.Sscan(value, &code)
 			require.NoError(t, err)
 			req.RebootExitCodes = []int{code}
+		case "critical":
+			rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+				res.Parts[0].Critical = true
+				return nil
+			}
 		}
 	}
 	rg.submit(t, req)
@@ -228,9 +240,16 @@ func (r *rig) story(t *testing.T, began time.Time, v api.Run) string {
 // events reads the events of a run that has ended over the API.
 func (r *rig) events(t *testing.T, id string) []api.Event {
 	t.Helper()
+	return r.eventsAfter(t, t.Context(), id, 0)
+}
+
+// eventsAfter reads those that follow seq, until there will be no more or ctx ends.
+func (r *rig) eventsAfter(t *testing.T, ctx context.Context, id string, seq int64) []api.Event {
+	t.Helper()
 	w := httptest.NewRecorder()
 	req := httptest.NewRequest(http.MethodGet, "/v1/runs/"+id+"/events", nil)
-	r.Handler().ServeHTTP(w, req.WithContext(agent.WithPeer(t.Context(), root)))
+	req.Header.Set("Last-Event-ID", fmt.Sprint(seq))
+	r.Handler().ServeHTTP(w, req.WithContext(agent.WithPeer(ctx, root)))
 	require.Equal(t, http.StatusOK, w.Code)
 	var events []api.Event
 	for lines := bufio.NewScanner(w.Body); lines.Scan(); {

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent"
+	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 )
@@ -159,7 +161,7 @@ func TestDurationsDoNotFollowTheWallClock(t *testing.T) {
 
 func TestRetention(t *testing.T) {
 	cfg := newConfig(t)
-	cfg.KeepRuns, cfg.KeepLogs = 6, 2
+	cfg.KeepRuns, cfg.KeepIDs, cfg.KeepLogs = 6, 3, 2
 	rg := start(t, cfg)
 	for i := range 10 {
 		id := fmt.Sprintf("r%d", i)
@@ -185,6 +187,15 @@ func TestRetention(t *testing.T) {
 	require.Empty(t, left)
 	rg = rg.again(t, nil)
 	require.Len(t, rg.Runs(), 6)
+	// What is forgotten is not run again, for as long as its id is known.
+	for _, id := range []string{"r1", "r2", "r3"} {
+		_, _, err := rg.Submit(&api.RunRequest{ID: id, Image: "run=0s"}, root)
+		require.Equal(t, fault.Conflict, fault.CodeOf(err), "%s: %v", id, err)
+		require.Contains(t, err.Error(), "(succeeded)")
+	}
+	rg.submit(t, api.RunRequest{ID: "r0", Image: "run=0s"})
+	rg.end(t, "r0")
+	rg = rg.again(t, func(cfg *agent.Config) { cfg.KeepRuns = 7 })
 	var states []api.State
 	for _, e := range rg.events(t, "r9") {
 		if e.Type == "state" {
@@ -195,7 +206,28 @@ func TestRetention(t *testing.T) {
 	require.NoError(t, rg.Close())
 }
 
+func TestWhatAStepLeavesIsToldWithinBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rg := newRig(t)
+		mount := "mount " + strings.Repeat("x", 900)
+		rg.runner.Script = func(string) (agenttest.Script, error) {
+			return agenttest.Script{Leftovers: slices.Repeat([]string{mount}, 10_000)}, nil
+		}
+		rg.submit(t, api.RunRequest{ID: "b", Image: "x"})
+		v := rg.end(t, "b")
+		require.Len(t, v.Outcome.Leftovers, 201)
+		require.Equal(t, "and 9800 more", v.Outcome.Leftovers[200])
+		require.True(t, rg.Health().Ready)
+		rg = rg.again(t, nil)
+		require.Equal(t, v.Outcome.Leftovers, rg.end(t, "b").Outcome.Leftovers)
+		require.NoError(t, rg.Close())
+	})
+}
+
 func TestHostileControlFiles(t *testing.T) {
+	write := func(text string) func(string) error {
+		return func(path string) error { return os.WriteFile(path, []byte(text), 0o600) }
+	}
 	for name, make := range map[string]func(path string) error{
 		"a link out of there": func(path string) error { return os.Symlink("/etc/passwd", path) },
 		"a link to a device":  func(path string) error { return os.Symlink("/dev/zero", path) },
@@ -203,6 +235,9 @@ func TestHostileControlFiles(t *testing.T) {
 		"a directory":         func(path string) error { return os.Mkdir(path, 0o700) },
 		"too large":           func(path string) error { return os.WriteFile(path, []byte(strings.Repeat(" ", 65<<10)+"1"), 0o600) },
 		"no JSON":             func(path string) error { return os.WriteFile(path, []byte(`{"a":`), 0o600) },
+		"a deep one":          write(strings.Repeat("[", 9999) + strings.Repeat("]", 9999)),
+		"a deep one inside":   write(`{"a":` + strings.Repeat(`{"a":`, 40) + "1" + strings.Repeat("}", 41)),
+		"a long number":       write(`{"a":` + strings.Repeat("1", 5000) + "}"),
 		"no UTF-8":            func(path string) error { return os.WriteFile(path, []byte("\"\xff\""), 0o600) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,7 +252,11 @@ func TestHostileControlFiles(t *testing.T) {
 			require.Nil(t, v.Outcome.Result)
 			require.Len(t, v.Warnings, 1)
 			require.Contains(t, v.Warnings[0], "does not count")
-			require.NoError(t, rg.Close())
+			// Nothing of it is in the way of what comes after.
+			rg.submit(t, api.RunRequest{ID: "b", Image: "run=0s"})
+			require.Equal(t, api.Succeeded, rg.end(t, "b").State)
+			require.True(t, rg.Health().Ready)
+			require.NoError(t, rg.again(t, nil).Close())
 		})
 	}
 }

@@ -54,7 +54,7 @@ func (a *Agent) Submit(req *api.RunRequest, peer Peer) (v api.Run, isNew bool, e
 		a.refused(req, peer, err)
 		return v, false, err
 	}
-	r := newRun(rec)
+	r := a.newRun(rec)
 	r.req, r.parts = req, resolved.Parts
 	if err := a.accept(r); err != nil {
 		return v, false, err
@@ -77,7 +77,7 @@ func (a *Agent) repeatedLocked(id, hash string) (v api.Run, ok bool, err error) 
 	}
 	r, ok := a.runs[id]
 	if !ok || id == "" {
-		return v, false, nil
+		return v, false, a.gone.check(id)
 	}
 	if r.rec.Hash != "" && r.rec.Hash != hash {
 		return v, false, &fault.Error{Code: fault.Conflict, Op: "take run", Subject: id,

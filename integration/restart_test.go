@@ -56,6 +56,15 @@ func TestKilledAgentAdopts(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go"), nil, 0o644))
 	require.NoError(t, <-broken)
 	run := ended(t, agent, "adopted")
+	var life []string
+	require.NoError(t, agent.Client.Events(within(t, 10*time.Second), "adopted", 0, func(e api.Event) error {
+		if e.Type == "state" || e.Type == "exit" || e.Type == "policy" {
+			life = append(life, e.Type+" "+string(e.State))
+		}
+		return nil
+	}))
+	assert.Equal(t, []string{"state queued", "policy ", "state pulling", "state creating", "state running", "exit ", "state failed"},
+		life, "events of three agents")
 	assert.Equal(t, 7, *run.Outcome.ExitCode, "%+v", run.Outcome)
 	assert.Equal(t, "exit", run.Outcome.Code)
 	var want []string
@@ -144,6 +153,7 @@ func TestDrain(t *testing.T) {
 		agent.Launch()
 		run := ended(t, agent, id)
 		assert.Equal(t, api.Aborted, run.State, "%+v", run.Outcome)
+		assert.Equal(t, "agent_stopped", run.Outcome.Code)
 		assert.Equal(t, 5, *run.Outcome.ExitCode)
 	})
 }

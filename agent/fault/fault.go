@@ -57,6 +57,7 @@ const (
 	Timeout        Code = "timeout"         // the step's time limit
 	SilenceTimeout Code = "silence_timeout" // no output for the limit
 	Aborted        Code = "aborted"         // somebody asked
+	AgentStopped   Code = "agent_stopped"   // the agent was told to stop, and to end what runs
 	Stuck          Code = "stuck"           // survived SIGKILL
 	Lost           Code = "lost"            // nobody can know how it ended
 	RebootPending  Code = "reboot_pending"  // nothing new starts before the reboot

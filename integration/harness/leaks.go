@@ -206,7 +206,7 @@ var kept = regexp.MustCompile(`^runs/[^/]+(/log(/.*)?|/exit\.json|/spec\.json|/b
 func (a *Agent) files() []string {
 	var found []string
 	for _, dir := range []string{
-		"runs", "requests", "containerd/s", "containerd/io.containerd.runtime.v2.task/careen",
+		"runs", "requests", "events", "containerd/s", "containerd/io.containerd.runtime.v2.task/careen",
 	} {
 		base := filepath.Join(a.RunDir, dir)
 		_ = filepath.WalkDir(base, func(path string, entry fs.DirEntry, err error) error {

@@ -40,6 +40,10 @@ a unix socket that only root may use. Containers go on when it ends, unless
 			for _, uid := range uids {
 				opts.allowedUIDs = append(opts.allowedUIDs, uint32(uid))
 			}
+			if opts.critical < 0 {
+				return &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--critical-limit=" + opts.critical.String(),
+					Reason: "it is negative", Remedy: "For example: --critical-limit=30m"}
+			}
 			var err error
 			if opts.storeSize, err = sizeFlag("--store-size", storeSize); err != nil {
 				return err
@@ -65,6 +69,7 @@ a unix socket that only root may use. Containers go on when it ends, unless
 	f.BoolVar(&opts.noStore, "no-store-tmpfs", false, "use --root as it is, even where it lies in the ramdisk's root")
 	f.StringVar(&logLimit, "log-limit", "", "output kept of one run, the newest, as in 16m")
 	f.DurationVar(&opts.grace, "grace", opts.grace, "time between stop signal and SIGKILL where a step has none")
+	f.DurationVar(&opts.critical, "critical-limit", opts.critical, "longest that a critical section may hold off an abort or a time limit; 0 for not at all")
 	f.IntVar(&opts.queue, "queue", opts.queue, "runs that may wait for their turn; -1 for none")
 	f.BoolVar(&opts.stopOnExit, "stop-on-exit", false, "end containers when the agent is told to end")
 	f.BoolVar(&opts.allowReboot, "allow-reboot", false, "reboot the node when a container asks for it, after its run has ended")

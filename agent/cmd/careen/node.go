@@ -36,7 +36,7 @@ type nodeOptions struct {
 	noStore                             bool
 	snapshotter                         string
 	stopOnExit, allowReboot             bool
-	grace                               time.Duration
+	grace, critical                     time.Duration
 	queue                               int
 	beacon                              string
 	allowedUIDs                         []uint32
@@ -45,7 +45,7 @@ type nodeOptions struct {
 func defaultNodeOptions(socket string) nodeOptions {
 	return nodeOptions{
 		root: rootfs.DefaultStoreDir, runDir: rootfs.DefaultRunDir, socket: socket,
-		grace: 10 * time.Second, queue: 16,
+		grace: 10 * time.Second, critical: 30 * time.Minute, queue: 16,
 	}
 }
 
@@ -156,6 +156,10 @@ func (n *node) newAgent(log *logrus.Logger) (*agent.Agent, error) {
 	if state == "" {
 		state = filepath.Join(n.opts.runDir, "state")
 	}
+	critical := n.opts.critical
+	if critical == 0 {
+		critical = -1 // none
+	}
 	record, err := openBeacon(n.opts.beacon)
 	if err != nil {
 		return nil, err
@@ -167,7 +171,7 @@ func (n *node) newAgent(log *logrus.Logger) (*agent.Agent, error) {
 		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
 		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges, NodeState: nodeState,
-		Beacon: record, AllowedUIDs: n.opts.allowedUIDs, Failpoint: failpoint(),
+		CriticalMax: critical, Beacon: record, AllowedUIDs: n.opts.allowedUIDs, Failpoint: failpoint(),
 	})
 }
 
