@@ -33,8 +33,8 @@ type DoctorOptions struct {
 	Timeout time.Duration
 	// ResolvConf is the file with the name servers; "" is /etc/resolv.conf.
 	ResolvConf string
-	// CertDirs have a directory of CA files for each registry; nil stands for
-	// /etc/containers/certs.d and /etc/docker/certs.d.
+	// CertDirs have a directory of CA files and client certificates for each registry;
+	// nil stands for /etc/containers/certs.d and /etc/docker/certs.d.
 	CertDirs []string
 }
 

@@ -243,18 +243,9 @@ func (d *doctor) client(u *url.URL) (client *http.Client, proxy string, err erro
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	for _, dir := range d.opts.CertDirs {
-		files, err := filepath.Glob(filepath.Join(dir, u.Host, "*.crt"))
-		if err != nil {
-			return nil, "", err
-		}
-		for _, file := range files {
-			data, err := readLimited(file, 1<<20)
-			if err != nil {
-				return nil, "", err
-			}
-			pool.AppendCertsFromPEM(data)
-		}
+	own, err := d.certificates(u.Host, pool)
+	if err != nil {
+		return nil, "", err
 	}
 	settings := httpproxy.Config{
 		HTTPProxy: first(d.opts.Getenv, "HTTP_PROXY", "http_proxy"), HTTPSProxy: first(d.opts.Getenv, "HTTPS_PROXY", "https_proxy"),
@@ -269,11 +260,40 @@ func (d *doctor) client(u *url.URL) (client *http.Client, proxy string, err erro
 	}
 	transport := &http.Transport{
 		Proxy:             func(*http.Request) (*url.URL, error) { return via, nil },
-		TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:   &tls.Config{RootCAs: pool, Certificates: own, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: true,
 	}
 	keep := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &http.Client{Transport: transport, CheckRedirect: keep}, proxy, nil
+}
+
+// certificates adds the authorities of certs.d for a host to pool, and returns the
+// certificates that are to be shown to it: NAME.cert with NAME.key.
+func (d *doctor) certificates(host string, pool *x509.CertPool) (own []tls.Certificate, err error) {
+	for _, dir := range d.opts.CertDirs {
+		entries, err := os.ReadDir(filepath.Join(dir, host))
+		if err != nil {
+			continue // there is none, as for most hosts
+		}
+		for _, entry := range entries {
+			file := filepath.Join(dir, host, entry.Name())
+			switch base, kind := strings.TrimSuffix(file, filepath.Ext(file)), filepath.Ext(file); kind {
+			case ".crt":
+				data, err := readLimited(file, 1<<20)
+				if err != nil {
+					return nil, err
+				}
+				pool.AppendCertsFromPEM(data)
+			case ".cert":
+				pair, err := tls.LoadX509KeyPair(file, base+".key")
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", file, err)
+				}
+				own = append(own, pair)
+			}
+		}
+	}
+	return own, nil
 }
 
 func first(getenv func(string) string, names ...string) string {
@@ -318,6 +338,8 @@ func explain(err error, proxy string) (detail, remedy string) {
 	case errors.As(err, &unknown):
 		return "its certificate is signed by an authority that the node does not know",
 			"Put the authority's certificate into /etc/containers/certs.d/HOST[:PORT]/ca.crt"
+	case strings.Contains(err.Error(), "certificate required"):
+		return "it wants a client certificate", "Put it as client.cert and client.key into /etc/containers/certs.d/HOST[:PORT]"
 	case errors.As(err, &hostname):
 		return "its certificate is for another name", "Use the name that is in the certificate"
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):

@@ -176,6 +176,35 @@ func TestDoctorRegistries(t *testing.T) {
 	}
 }
 
+// TestDoctorShowsItsCertificate: a registry that wants one is reached as a pull does.
+func TestDoctorShowsItsCertificate(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	cert, text := certificate(t, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "https://")
+	certs := t.TempDir()
+	write := func(name string, data []byte) {
+		require.NoError(t, os.MkdirAll(filepath.Join(certs, host), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(certs, host, name), data, 0o600))
+	}
+	ask := func() api.Check {
+		return check(t, rootfs.Doctor(t.Context(), rootfs.DoctorOptions{
+			Registries: []string{host}, CertDirs: []string{certs}, Getenv: func(string) string { return "" },
+		}), "registry "+host)
+	}
+	write("ca.crt", text)
+	require.Contains(t, ask().Detail, "wants a client certificate")
+	write("client.cert", text)
+	require.Contains(t, ask().Detail, "client.key", "a certificate without its key")
+	key, err := x509.MarshalECPrivateKey(cert.PrivateKey.(*ecdsa.PrivateKey))
+	require.NoError(t, err)
+	write("client.key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}))
+	require.Contains(t, ask().Detail, "answers in")
+}
+
 func TestDoctorGoesThroughTheProxy(t *testing.T) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Host != "registry.example" {

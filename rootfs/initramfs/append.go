@@ -141,7 +141,7 @@ func (o *AppendOptions) setDefaults() error {
 		return &fault.Error{Code: fault.BadOption, Op: "append careen to a ramdisk", Subject: subject, Reason: reason, Remedy: remedy}
 	}
 	if o.Output == "" {
-		return bad("", "there is no file to write", "Give one with --output")
+		return bad("", "there is no file to write", "Give one with --output-file")
 	}
 	if o.Binary == "" {
 		o.Binary = "/proc/self/exe"
