@@ -91,6 +91,38 @@ func TestRunWithoutAgent(t *testing.T) {
 	assert.Contains(t, got.Stderr, "careen agent")
 }
 
+// TestPolicyJSON: what podman's policy.json refuses is not pulled, or not run where its
+// name is known by the pull only.
+func TestPolicyJSON(t *testing.T) {
+	harness.NeedRoot(t)
+	reg := registry.Start(t)
+	image, _ := reg.Push(t, tag, harness.Busybox(t))
+	short := strings.TrimPrefix(image, reg.Host+"/")
+	run := func(policy, image string) harness.Result {
+		cmd := exec.CommandContext(within(t, time.Minute), "unshare", "--mount", "sh", "-c", `
+			set -e; mount -t tmpfs t /run; mount -t tmpfs t /var/lib; mount -t tmpfs t /etc/containers
+			echo "$2" > /etc/containers/policy.json
+			echo "unqualified-search-registries = ['$3']" > /etc/containers/registries.conf
+			"$1" run --rm --tls-verify=false "$4" echo it runs || code=$?
+			ls /var/lib/careen/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots | wc -l; exit ${code:-0}`,
+			"sh", harness.Binary(t), policy, reg.Host, image)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+		return harness.RunCommand(t, cmd)
+	}
+	only := func(scope string) string {
+		return `{"default": [{"type": "reject"}], "transports": {"docker": {"` + scope + `": [{"type": "insecureAcceptAnything"}]}}}`
+	}
+	for _, name := range []string{image, short} {
+		got := run(only(reg.Host+"/busybox"), name)
+		assert.Zero(t, got.Code, "%s", got)
+		assert.Equal(t, "it runs\n1\n", got.Stdout)
+		got = run(only("docker.io"), name)
+		assert.Equal(t, 125, got.Code, "%s", got)
+		assert.Contains(t, got.Stderr, "policy.json rejects it")
+		assert.Equal(t, "0\n", got.Stdout, "nothing of it stays")
+	}
+}
+
 // TestSpecAndExplainTouchNothing: they work without root's directories, an agent
 // or a registry.
 func TestSpecAndExplainTouchNothing(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/oci/trust"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/runtime"
 	"github.com/careen-project/careen/runtime/pull"
@@ -166,7 +167,7 @@ func (n *node) newAgent(log *logrus.Logger) (*agent.Agent, error) {
 	}
 	return agent.New(agent.Config{
 		Runner: newRunner(n.engine, n.opts.root, n.opts.runDir, state), Resolver: checkedResolver{
-			agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(n.opts.runDir, "conductor.json")),
+			Resolver: agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(n.opts.runDir, "conductor.json")), policy: trust.File,
 		},
 		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,

@@ -45,6 +45,9 @@ func (r *runner) Image(ctx context.Context, p *oci.Pull, progress func(api.PullP
 	if err != nil {
 		return agent.ImageInfo{}, err
 	}
+	if err := r.admitsPulled(ctx, p.Image, image); err != nil {
+		return agent.ImageInfo{}, err
+	}
 	return agent.ImageInfo{
 		Reference: image.Name, Digest: image.Digest, ID: image.ID, Pulled: !image.FromCache, Handle: image,
 	}, nil
@@ -208,25 +211,4 @@ func pullRequest(p *oci.Pull) *pull.Request {
 		Policy: pull.Policy(p.Policy), Creds: p.Creds, AuthFile: p.AuthFile, CertDir: p.CertDir, TLSVerify: p.TLSVerify,
 		Retry: retry, RetryDelay: delay, Platform: pull.Platform(p.Platform),
 	}
-}
-
-// checkedResolver also holds options against this node, before anything is pulled:
-// limits that its cgroups do not have, profiles that its kernel does not know.
-type checkedResolver struct{ agent.Resolver }
-
-func (r checkedResolver) Resolve(req *api.RunRequest, local bool) (*agent.Resolved, error) {
-	resolved, err := r.Resolver.Resolve(req, local)
-	if err != nil {
-		return nil, err
-	}
-	node, err := rootfs.GatherNode()
-	if err != nil {
-		return nil, err
-	}
-	for _, part := range resolved.Parts {
-		if err := part.Run.Check(node); err != nil {
-			return nil, err
-		}
-	}
-	return resolved, nil
 }
