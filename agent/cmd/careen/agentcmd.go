@@ -77,6 +77,8 @@ a unix socket that only root may use. Containers go on when it ends, unless
 	f.UintSliceVar(&uids, "allow-uid", nil, "users that may use the socket beside root; they can become root by it")
 	f.StringVar(&logLevel, "log-level", "info", "error, warning, info or debug")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
+	completeFlag(cmd, "log-level", "error", "warning", "info", "debug")
+	completeFlag(cmd, "log-format", "text", "json")
 	return cmd
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"strings"
@@ -45,7 +46,8 @@ func careenMain(args []string) int {
 	defer stop()
 	root := a.rootCommand()
 	root.SetArgs(args)
-	return a.exit(root.ExecuteContext(ctx))
+	cmd, err := root.ExecuteContextC(ctx)
+	return a.exit(cmd, err)
 }
 
 // socketFirst takes --socket where it comes before the command: a command that has
@@ -72,7 +74,8 @@ type exitCode int
 
 func (c exitCode) Error() string { return "" }
 
-func (a *app) exit(err error) int {
+// exit shows how cmd ended and returns the exit code of that.
+func (a *app) exit(cmd *cobra.Command, err error) int {
 	var code exitCode
 	switch {
 	case err == nil:
@@ -80,12 +83,25 @@ func (a *app) exit(err error) int {
 	case errors.As(err, &code):
 		return int(code)
 	}
-	a.console.fail(err)
 	var known *fault.Error
 	if !errors.As(err, &known) {
-		return exitUsage // cobra: an unknown command or flag
+		err = misused(cmd, err) // cobra's: an unknown command or flag, too few arguments
+	}
+	a.console.fail(err)
+	if fault.CodeOf(err) == fault.BadOption {
+		return exitUsage
 	}
 	return exitFailed
+}
+
+// misused makes what cobra says of a command line an error that tells how to write it.
+func misused(cmd *cobra.Command, err error) error {
+	usage := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+	if cmd.HasSubCommands() {
+		usage = cmd.CommandPath() + " COMMAND"
+	}
+	return &fault.Error{Code: fault.BadOption, Op: "run", Subject: cmd.CommandPath(), Err: err,
+		Remedy: "Write it like " + usage + "; " + cmd.CommandPath() + " --help says more"}
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -101,8 +117,9 @@ one for as long as they take where none runs.`,
   careen agent &
   careen step run generic_container_step --args '{"container_url": "registry.example/diag:1"}'
   careen logs -f RUN`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		SilenceUsage:       true,
+		SilenceErrors:      true,
+		DisableSuggestions: true,
 	}
 	socket := os.Getenv("CAREEN_SOCKET")
 	if socket == "" {
@@ -124,12 +141,43 @@ one for as long as they take where none runs.`,
 			root.AddCommand(cmd)
 		}
 	}
+	root.SetHelpCommandGroupID("node")
+	root.SetCompletionCommandGroupID("node")
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		onlySubcommands(cmd)
+		if command, ok := podmanOptions[cmd.Name()]; ok {
+			cmd.DisableFlagsInUseLine = true
+			cmd.ValidArgsFunction = a.completePodman(command, ownOptions[cmd.Name()]...)
+		}
+	}
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), helpText(cmd)) })
+	root.SetUsageFunc(func(cmd *cobra.Command) error {
+		_, err := fmt.Fprint(cmd.OutOrStderr(), helpText(cmd))
+		return err
+	})
 	return root
+}
+
+// onlySubcommands makes a command that only has others refuse what is none of them.
+func onlySubcommands(cmd *cobra.Command) {
+	if !cmd.HasSubCommands() || cmd.Runnable() {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		return fmt.Errorf("unknown command %q", args[0])
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // outputFlag adds --output to a command that scripts use.
 func (a *app) outputFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&a.output, "output", "o", "text", `"text" or "json"`)
+	cmd.Flags().StringVarP(&a.output, "output", "o", "text", "text or json")
+	completeFlag(cmd, "output", "text", "json")
 	previous := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
 		if a.output != "text" && a.output != "json" {

@@ -34,7 +34,7 @@ func (a *app) pull(ctx context.Context, words []string, plainOutput bool) error 
 		return exitCode(oci.ExitCode(err))
 	}
 	if parsed.Help {
-		fmt.Fprint(a.console.out, optionsHelp("pull [options] IMAGE", oci.HelpText(oci.OnPull)))
+		fmt.Fprint(a.console.out, commandHelp("pull"))
 		return nil
 	}
 	return a.withAgent(ctx, func(c *client.Client) error {
@@ -67,6 +67,7 @@ func trimAlgorithm(digest string) string {
 func (a *app) imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "images", Short: "List the stored images", Args: cobra.NoArgs,
+		Example: "  careen images\n  careen images -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			images, err := a.client().Images(cmd.Context())
 			if err != nil {
@@ -90,6 +91,7 @@ func (a *app) imagesCommand() *cobra.Command {
 func (a *app) rmiCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rmi IMAGE...", Short: "Remove images by name, digest or id", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeImages,
+		Example: "  careen rmi registry.example/diag:1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, ref := range args {
 				err := a.client().RemoveImage(cmd.Context(), ref)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -74,6 +75,7 @@ func (a *app) inspectCommand() *cobra.Command {
 	var spec bool
 	cmd := &cobra.Command{
 		Use: "inspect RUN", Short: "Show all that is known of a run, as JSON", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Example: "  careen inspect RUN\n  careen inspect --spec RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if spec {
 				doc, err := a.client().Spec(ctx, id)
@@ -131,6 +133,7 @@ rather than sent; --raw sends them.`,
 	f.BoolVarP(&opts.Follow, "follow", "f", false, "go on until the run has ended")
 	f.IntVar(&tail, "tail", 0, "start with the last lines")
 	f.StringVar(&opts.Stream, "stream", "", "stdout or stderr; both if not given")
+	completeFlag(cmd, "stream", "stdout", "stderr")
 	f.BoolVarP(&timestamps, "timestamps", "t", false, "time and stream before each line")
 	f.BoolVar(&raw, "raw", false, "send control characters to the terminal as they are")
 	return cmd
@@ -139,6 +142,7 @@ rather than sent; --raw sends them.`,
 func (a *app) eventsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "events RUN", Short: "Follow a run's events, one JSON document a line", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Example: "  careen events RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			return a.client().Events(ctx, id, 0, func(e api.Event) error { return jsonLine(a.console.out, e) })
 		}),
@@ -146,22 +150,34 @@ func (a *app) eventsCommand() *cobra.Command {
 }
 
 func (a *app) waitCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "wait RUN", Short: "Wait for the end of a run and exit with its exit code", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
-		RunE: a.ofRun(func(ctx context.Context, id string) error {
-			run, err := a.client().Wait(ctx, id)
-			if err != nil {
+	wait := a.ofRun(func(ctx context.Context, id string) error {
+		run, err := a.client().Wait(ctx, id)
+		if err != nil {
+			return err
+		}
+		if a.output == "json" {
+			if err := a.console.json(run); err != nil {
 				return err
 			}
-			if a.output == "json" {
-				if err := a.console.json(run); err != nil {
-					return err
-				}
-			} else {
-				fmt.Fprintln(a.console.out, run.State)
+		} else {
+			fmt.Fprintln(a.console.out, run.State)
+		}
+		return a.finish(run, attachment{})
+	})
+	cmd := &cobra.Command{
+		Use: "wait RUN", Short: "Wait for the end of a run and exit with its exit code", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Example: "  careen wait RUN\n  careen wait -o json RUN",
+		Long: `Wait for the end of a run and exit with its exit code, or with 125 if that cannot
+be known.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := wait(cmd, args)
+			var code exitCode
+			if err != nil && !errors.As(err, &code) {
+				a.console.fail(err)
+				return exitCode(exitUsage)
 			}
-			return a.finish(run, attachment{})
-		}),
+			return err
+		},
 	}
 	a.outputFlag(cmd)
 	return cmd
@@ -171,6 +187,7 @@ func (a *app) abortCommand() *cobra.Command {
 	var req api.AbortRequest
 	cmd := &cobra.Command{
 		Use: "abort RUN", Short: "End a run: stop signal, grace period, SIGKILL", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Example: "  careen abort RUN\n  careen abort --reason 'wrong firmware' --grace 60s RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			run, err := a.client().Abort(ctx, id, req)
 			if err == nil {
@@ -189,6 +206,7 @@ func (a *app) abortCommand() *cobra.Command {
 func (a *app) rmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm RUN...", Short: "Forget runs that have ended, with their output", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeRuns,
+		Example: "  careen rm RUN",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, given := range args {
 				id, err := a.which(cmd.Context(), given)
@@ -209,6 +227,7 @@ func (a *app) collectCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use: "collect RUN", Short: "Make a tar of a run's logs, spec, events and the node's state", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Example: "  careen collect RUN\n  careen collect -f - RUN | tar -t",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if file == "-" {
 				return a.client().Bundle(ctx, id, a.console.out)

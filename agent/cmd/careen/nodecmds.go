@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +22,7 @@ func jsonLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "version", Short: "Show the versions of careen and of what is built in", Args: cobra.NoArgs,
+		Example: "  careen version -o json",
 		RunE: func(*cobra.Command, []string) error {
 			v := version.Get()
 			if a.output == "json" {
@@ -78,9 +80,15 @@ func (a *app) showChecks(checks []api.Check) {
 		if isTerminal(a.console.out) && a.console.color {
 			status = colors[check.Status] + status + reset
 		}
-		fmt.Fprintf(a.console.out, "%s  %-16s %s\n", status, check.Name, clean(check.Detail))
+		const indent = "                          "
+		head := fmt.Sprintf("  %-16s ", clean(check.Name))
+		if len(head) > len(indent)-len("warning") {
+			head = strings.TrimRight(head, " ") + "\n" + indent // the name of a registry
+		}
+		detail := strings.TrimLeft(wrap(clean(check.Detail), indent, helpWidth), " ")
+		fmt.Fprintf(a.console.out, "%s%s%s\n", status, head, detail)
 		if check.Remedy != "" {
-			fmt.Fprintln(a.console.out, wrap(clean(check.Remedy), "                          ", 80))
+			fmt.Fprintln(a.console.out, wrap(clean(check.Remedy), indent, helpWidth))
 		}
 	}
 }
@@ -88,6 +96,7 @@ func (a *app) showChecks(checks []api.Check) {
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Show the settings in force and where each comes from", Args: cobra.NoArgs,
+		Example: "  careen config\n  careen config -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.client().Config(cmd.Context())
 			if err != nil {
@@ -117,6 +126,8 @@ func (a *app) stepCommand() *cobra.Command {
 	return cmd
 }
 
+var phases = []string{"clean", "deploy", "service"}
+
 func (a *app) stepListCommand() *cobra.Command {
 	var phase string
 	cmd := &cobra.Command{
@@ -139,6 +150,7 @@ func (a *app) stepListCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&phase, "phase", "clean", "clean, deploy or service")
+	completeFlag(cmd, "phase", phases...)
 	a.outputFlag(cmd)
 	return cmd
 }
@@ -175,6 +187,7 @@ func (a *app) stepRunCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&args, "args", "", "the step's arguments, a JSON object")
 	f.StringVar(&req.Phase, "phase", "clean", "clean, deploy or service")
+	completeFlag(cmd, "phase", phases...)
 	f.StringVar(&req.ID, "id", "", "an id of your own: a second call with it finds the same run")
 	f.StringVar(&req.Timeout, "timeout", "", "limit of the whole step, pull included, as in 30m")
 	f.StringVar(&req.SilenceTimeout, "silence-timeout", "", "limit of the time without output, as in 5m")
@@ -218,6 +231,8 @@ the result holds careen alone.`,
 	f.StringVar(&opts.Binary, "binary", "", "the careen to add (default this one)")
 	f.StringVar((*string)(&opts.Compression), "compression", "", "gzip, zstd or none (default gzip)")
 	f.StringVar((*string)(&opts.Unit), "unit", "", "what starts the agent: systemd, openrc, init or none (default systemd)")
+	completeFlag(cmd, "compression", "gzip", "zstd", "none")
+	completeFlag(cmd, "unit", "systemd", "openrc", "init", "none")
 	f.StringSliceVar(&opts.Links, "link", nil, "further names of careen in /usr/bin, as in podman")
 	f.StringToStringVar(&files, "file", nil, "further files, PATH-IN-RAMDISK=FILE")
 	a.outputFlag(cmd)

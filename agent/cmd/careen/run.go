@@ -57,7 +57,7 @@ func (a *app) run(ctx context.Context, words []string, mode runMode) error {
 		return exitCode(oci.ExitCode(err))
 	}
 	if run.Options.Help {
-		fmt.Fprint(a.console.out, optionsHelp("run [options] IMAGE [COMMAND [ARG...]]", oci.HelpText(oci.OnRun)))
+		fmt.Fprint(a.console.out, commandHelp("run"))
 		return nil
 	}
 	return a.withAgent(ctx, func(c *client.Client) error {

@@ -34,7 +34,7 @@ version of the node that the spec is for with --cgroup.`,
 		Example:            "  careen spec --cgroup v2 --read-only --memory=1g registry.example/diag:1 /bin/diag",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			run, plan, _, err := a.plans(args)
+			run, plan, _, err := a.plans("spec", args)
 			if err != nil || run == nil {
 				return err
 			}
@@ -56,7 +56,7 @@ Nothing is pulled or touched.`,
 		Example:            "  careen explain --privileged --pid=host -v /:/host registry.example/fw:1",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			run, plan, base, err := a.plans(args)
+			run, plan, base, err := a.plans("explain", args)
 			if err != nil || run == nil {
 				return err
 			}
@@ -66,15 +66,15 @@ Nothing is pulled or touched.`,
 	}
 }
 
-// plans reads the words and makes the plan they mean and that of the bare image.
-// run is nil when help was asked for and shown.
-func (a *app) plans(words []string) (run *oci.Run, plan, base *oci.Plan, err error) {
+// plans reads the words of the command and makes the plan they mean and that of the
+// bare image. run is nil when help was asked for and shown.
+func (a *app) plans(name string, words []string) (run *oci.Run, plan, base *oci.Plan, err error) {
 	flags, words, err := cutSpecFlags(words)
 	if err == nil {
 		run, err = oci.ParseRun(words, localCaller())
 	}
 	if err == nil && run.Options.Help {
-		fmt.Fprint(a.console.out, optionsHelp("spec [--image-config FILE] [--rootfs DIR] [--cgroup v1|v2] [options] IMAGE [COMMAND [ARG...]]", oci.HelpText(oci.OnRun)))
+		fmt.Fprint(a.console.out, commandHelp(name))
 		return nil, nil, nil, nil
 	}
 	var in oci.BuildInput
