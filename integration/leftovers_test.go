@@ -85,6 +85,25 @@ func TestLeftovers(t *testing.T) {
 		assert.Contains(t, strings.Join(run.Outcome.Leftovers, "\n"), "left-by-three", "%+v", run.Outcome)
 		unmounted("three")
 	})
+	t.Run("a loop device and a network link", func(t *testing.T) {
+		if _, err := os.Stat("/dev/loop-control"); err != nil {
+			t.Skip("this kernel has no loop devices")
+		}
+		step := func(line string) api.Run {
+			return ended(t, agent, submit(t, agent, shell(image, line, "--privileged", "-v", dir+":/dir")))
+		}
+		made := step("dd if=/dev/zero of=/dir/disk bs=1k count=64 2>/dev/null && losetup -f > /dir/loop && losetup $(cat /dir/loop) /dir/disk && " +
+			"ip link add cleft0 type bridge")
+		said := strings.Join(made.Outcome.Leftovers, "\n")
+		undone := step("losetup -d $(cat /dir/loop); ip link del cleft0")
+		require.Equal(t, api.Succeeded, made.State, "%+v", made.Outcome)
+		assert.Equal(t, api.Succeeded, undone.State, "%+v", undone.Outcome)
+		assert.Regexp(t, `(?m)^loop device /dev/loop\d+ \(.*/disk\)$`, said)
+		assert.Contains(t, said, "network link cleft0")
+		after := strings.Join(ended(t, agent, submit(t, agent, shell(image, "true"))).Outcome.Leftovers, "\n")
+		assert.NotContains(t, after, "cleft0")
+		assert.NotContains(t, after, "/disk")
+	})
 	t.Run("a process that left its control group", func(t *testing.T) {
 		// The container sees the node's groups and moves its daemon to the root.
 		act := "for g in /host/*/cgroup.procs /host/cgroup.procs; do test -e $g && groups=\"$groups $g\"; done; " +

@@ -30,8 +30,9 @@ func TakeInventory(own ...string) Inventory {
 		return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(path))) + " (" + content + ")"
 	})
 	inv.add("device-mapper target", "/sys/block/dm-*/dm/name", func(_, content string) string { return content })
-	inv.add("md array", "/sys/block/md*/md/array_state", func(path, content string) string {
-		return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(path))) + " (" + content + ")"
+	// Its state is none of its name: an array that was there becomes active by a write.
+	inv.add("md array", "/sys/block/md*/md/array_state", func(path, _ string) string {
+		return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(path)))
 	})
 	inv.add("network link", "/sys/class/net/*/ifindex", func(path, _ string) string {
 		return filepath.Base(filepath.Dir(path))
