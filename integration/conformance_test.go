@@ -278,6 +278,29 @@ func (n madeUpNode) imageRoot(t *testing.T, c conformance.Case) string {
 	return root
 }
 
+// TestExplainWithoutTheNode: a runbook is reviewed where the node's files, devices and
+// sockets are not, and without the image.
+func TestExplainWithoutTheNode(t *testing.T) {
+	explain := func(words ...string) (string, int) {
+		cmd := exec.Command(careenBinary(t), append([]string{"explain"}, words...)...)
+		out, _ := cmd.CombinedOutput()
+		return strings.Join(strings.Fields(string(out)), " "), cmd.ProcessState.ExitCode()
+	}
+	out, code := explain("-v", "/no/such/../docker.sock:/run/docker.sock", "--mount=type=bind,src=/run/docker.sock,dst=/sock", "--user=fw:flash",
+		"--device=/dev/none0:/dev/sda", "--env-file=/none.env", "--workdir=/opt/fw", "--pid=host", "registry.invalid/fw:1", "--update")
+	require.Zero(t, code, out)
+	for _, text := range []string{
+		"--pid=host: the container sees all processes", "through this socket the container can start any", "Not known here:",
+		"/dev/none0 is not on this machine", "/none.env is not on this machine", "the number of the user fw is made up",
+	} {
+		require.Contains(t, out, text)
+	}
+	out, code = explain("--memory=x", "--volume=/a:b", "registry.invalid/fw:1")
+	require.Equal(t, oci.ExitEngine, code)
+	require.Contains(t, out, "--memory=x")
+	require.Contains(t, out, "--volume=/a:b")
+}
+
 // careenBinary is the binary under test.
 func careenBinary(t *testing.T) string {
 	t.Helper()

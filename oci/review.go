@@ -34,6 +34,9 @@ func (r *Review) Notes() []string {
 	return notes
 }
 
+// notePresent is the note on a path.
+const notePresent = "%s is not on this machine: it is taken to be on the node"
+
 func (r *Review) notef(format string, args ...any) { r.notes[fmt.Sprintf(format, args...)] = true }
 
 // absent reports whether err says that a path is not there that may be on a node. What
@@ -62,7 +65,7 @@ func (r *Review) Stat(name string) (fs.FileInfo, error) {
 	if !absent(name, err) {
 		return info, err
 	}
-	r.notef("%s is not on this machine: it is taken to be on the node", name)
+	r.notef(notePresent, name)
 	switch {
 	case below(name, "/dev"):
 		return assumed{name, fs.ModeDevice | fs.ModeCharDevice}, nil
@@ -93,6 +96,7 @@ func (r *Review) Device(name string) (specs.LinuxDevice, error) {
 	if !absent(name, err) {
 		return device, err
 	}
+	delete(r.notes, fmt.Sprintf(notePresent, name)) // this says as much
 	r.notef("%s is not on this machine: its type and numbers are not known", name)
 	return specs.LinuxDevice{Path: name, Type: "c"}, nil
 }

@@ -39,7 +39,7 @@ func TestReviewWithoutTheNode(t *testing.T) {
 		"-u 1000:1000 -w /opt/x":            0,
 		"--cidfile /run/not/there/id":       1,
 		"-v /opt/fw:/fw:ro":                 1,
-		"--device /dev/sdq:/dev/target:rw":  2,
+		"--device /dev/sdq:/dev/target:rw":  1,
 		"--env-file step.env":               1,
 		"--label-file /none":                1,
 		"--tz=Europe/Berlin":                2,

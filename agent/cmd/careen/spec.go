@@ -34,7 +34,7 @@ version of the node that the spec is for with --cgroup.`,
 		Example:            "  careen spec --cgroup v2 --read-only --memory=1g registry.example/diag:1 /bin/diag",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			run, plan, _, err := a.plans("spec", args)
+			run, plan, _, err := a.plans("spec", args, nil)
 			if err != nil || run == nil {
 				return err
 			}
@@ -52,26 +52,35 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Say in plain words what options do, and what they weaken",
 		Long: `Say what a set of options is for, what it changes against careen's default for
 the same image, and where it weakens isolation: to review a runbook before it runs.
-Nothing is pulled or touched.`,
+Nothing is pulled or touched. What the options name and this machine has not, or the
+image without --rootfs, is taken to be there; the end of the text says what.`,
 		Example:            "  careen explain --privileged --pid=host -v /:/host registry.example/fw:1",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			run, plan, base, err := a.plans("explain", args)
+			review := oci.NewReview(rootfs.Host())
+			run, plan, base, err := a.plans("explain", args, review)
 			if err != nil || run == nil {
 				return err
 			}
-			_, err = fmt.Fprint(a.console.out, clean(oci.Explain(run, plan, base).String()))
+			explained := oci.Explain(run, plan, base)
+			explained.Assumed = review.Notes()
+			_, err = fmt.Fprint(a.console.out, clean(explained.String()))
 			return err
 		},
 	}
 }
 
 // plans reads the words of the command and makes the plan they mean and that of the
-// bare image. run is nil when help was asked for and shown.
-func (a *app) plans(name string, words []string) (run *oci.Run, plan, base *oci.Plan, err error) {
+// bare image. review, if it is not nil, stands for the node. run is nil when help was
+// asked for and shown.
+func (a *app) plans(name string, words []string, review *oci.Review) (run *oci.Run, plan, base *oci.Plan, err error) {
 	flags, words, err := cutSpecFlags(words)
+	caller := localCaller()
+	if review != nil {
+		caller.Host = review
+	}
 	if err == nil {
-		run, err = oci.ParseRun(words, localCaller())
+		run, err = oci.ParseRun(words, caller)
 	}
 	if err == nil && run.Options.Help {
 		fmt.Fprint(a.console.out, commandHelp(name))
@@ -80,6 +89,12 @@ func (a *app) plans(name string, words []string) (run *oci.Run, plan, base *oci.
 	var in oci.BuildInput
 	if err == nil {
 		in, err = flags.input(run)
+	}
+	if err == nil && review != nil {
+		in.Host = review
+		if flags.rootfs == "" {
+			in.Image.Files = review.Files(run, in.Image.Config.Config.User)
+		}
 	}
 	if err == nil {
 		plan, err = run.Build(in)
