@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,6 +38,16 @@ func TestKilledAgentAdopts(t *testing.T) {
 			return nil
 		})
 	}
+	// So does who follows at a shell, without knowing of it.
+	shown := agent.Command(within(t, time.Minute), "logs", "-f", "adopted")
+	var complaints bytes.Buffer
+	shown.Stderr = &complaints
+	screen, err := shown.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, shown.Start())
+	first := make([]byte, len("line 1\n"))
+	_, err = io.ReadFull(screen, first)
+	require.NoError(t, err)
 	broken := make(chan error, 1)
 	go func() { broken <- follow(within(t, time.Minute)) }()
 	for range 2 {
@@ -73,6 +85,9 @@ func TestKilledAgentAdopts(t *testing.T) {
 	}
 	assert.Equal(t, want, containerLines(lines), "no line twice and none lost")
 	assert.Equal(t, strings.Join(want, "\n")+"\n", agent.Careen("logs", "adopted").Stdout)
+	rest := readAll(t, screen)
+	require.NoError(t, shown.Wait(), "%s", &complaints)
+	assert.Equal(t, strings.Join(want, "\n")+"\n", string(first)+rest)
 }
 
 // containerLines leaves out the agent's own notes.

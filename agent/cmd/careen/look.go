@@ -95,6 +95,38 @@ func (a *app) inspectCommand() *cobra.Command {
 	return cmd
 }
 
+// readLogs calls line for each line of a run's output. Who follows it goes on with the
+// next agent when this one has gone, after the last line that came.
+func (a *app) readLogs(ctx context.Context, id string, opts client.LogOptions, line func(api.LogLine, []byte) error) error {
+	c := a.client()
+	if !opts.Follow {
+		return c.Logs(ctx, id, opts, line)
+	}
+	return a.patiently(ctx, func() error {
+		err := c.Logs(ctx, id, opts, func(l api.LogLine, text []byte) error {
+			if l.Cursor != "" {
+				opts.After, opts.Tail = l.Cursor, nil
+			}
+			return line(l, text)
+		})
+		if err != nil {
+			return err
+		}
+		return ended(ctx, c, id)
+	})
+}
+
+// ended is an error for an output that ended before its run: an agent that is
+// told to stop closes what it serves in good order.
+func ended(ctx context.Context, c *client.Client, id string) error {
+	run, err := c.Run(ctx, id)
+	if err == nil && !run.State.Final() {
+		return &fault.Error{Code: fault.Unreachable, Op: "read the output of run", Subject: id,
+			Reason: "the agent stopped before the run ended", Remedy: "Start careen agent again"}
+	}
+	return err
+}
+
 func (a *app) logsCommand() *cobra.Command {
 	var (
 		opts       client.LogOptions
@@ -113,7 +145,7 @@ rather than sent; --raw sends them.`,
 				opts.Tail = &tail
 			}
 			guard := !raw && isTerminal(a.console.out)
-			return a.client().Logs(ctx, id, opts, func(l api.LogLine, text []byte) error {
+			return a.readLogs(ctx, id, opts, func(l api.LogLine, text []byte) error {
 				line := string(text)
 				if guard {
 					line = clean(line)
