@@ -153,12 +153,13 @@ func TestNetworkNamespaceByPath(t *testing.T) {
 }
 
 func TestRefusedNetworks(t *testing.T) {
-	for _, network := range []string{"bridge", "private", "default", "slirp4netns", "slirp4netns:mtu=1", "pasta", "container:x", "pod", "podman", "a,b", ""} {
+	for _, network := range []string{"bridge", "private", "default", "slirp4netns", "slirp4netns:mtu=1", "pasta", "container:x", "pod", "podman", "a,b"} {
 		_, err := build(t, "--network="+network, nil)
 		require.Error(t, err, network)
 		require.Equal(t, fault.Unsupported, fault.CodeOf(err), network)
 		require.Contains(t, fault.RemedyOf(err), "--network=host", network)
 	}
+	require.Equal(t, mustBuild(t, "--rm").Spec, mustBuild(t, "--network=").Spec, "an empty one is the default")
 }
 
 func TestDevices(t *testing.T) {

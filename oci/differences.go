@@ -16,7 +16,7 @@ func Differences() []Difference { return append([]Difference(nil), differences..
 
 var differences = []Difference{
 	{
-		What:   "No --network means the node's network, podman's default is a bridge",
+		What:   "No --network, or an empty one, means the node's network, podman's default is a bridge",
 		Reason: "a ramdisk has no bridge, and steps fetch firmware and report results over the node's network",
 	},
 	{

@@ -25,7 +25,8 @@ const (
 // does not follow from the error's code.
 const exitAttr = "exit_code"
 
-// Errors is all that is wrong with one set of options, in the order of the words.
+// Errors is all that is wrong with one set of options: first what single words show, then
+// what their values and other options do.
 // It is never empty when it is returned as an error. errors.As finds the first
 // [fault.Error], so fault.CodeOf works on it.
 type Errors []*fault.Error

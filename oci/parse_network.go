@@ -42,12 +42,12 @@ func (p *runParser) networkMode(it item) {
 	o := p.o
 	path, isPath := strings.CutPrefix(it.value, "ns:")
 	switch {
-	case it.value == "host":
+	case it.value == "host", it.value == "": // an empty one is the default
 	case it.value == "none":
 		o.Network = Namespace{Mode: NamespaceNone}
 	case isPath:
 		o.Network = p.namespacePath("network", path)
-	case it.value == "" || it.value == "default" || it.value == "private" || strings.HasPrefix(it.value, "bridge"):
+	case it.value == "default" || it.value == "private" || strings.HasPrefix(it.value, "bridge"):
 		p.fail(unsupported(it.written, "a ramdisk has no bridge and nothing that would manage one", noBridge))
 	case strings.HasPrefix(it.value, "slirp4netns"), strings.HasPrefix(it.value, "pasta"):
 		p.fail(unsupported(it.written, "the user-mode network is a program that the ramdisk does not have", noBridge))

@@ -137,6 +137,9 @@ func (p *runParser) environment() {
 	o.EnvHost, o.HTTPProxy = p.bool("env-host", false), p.bool("http-proxy", true)
 	o.UnsetEnv, o.UnsetEnvAll = p.list("unsetenv"), p.bool("unsetenv-all", false)
 	for _, it := range p.items("env-merge") {
+		if it.value == "" {
+			continue
+		}
 		if !strings.Contains(it.value, "=") {
 			p.badItem("env-merge", it, "it has no =")
 			continue
