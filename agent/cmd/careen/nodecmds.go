@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 
@@ -112,7 +113,8 @@ func (a *app) configCommand() *cobra.Command {
 			for _, s := range cfg.Settings {
 				rows = append(rows, []string{s.Key, s.From, s.Value})
 			}
-			table(a.console.out, a.console.width(), []string{"KEY", "FROM", "VALUE"}, rows)
+			// A value is what is asked for: it is never cut.
+			table(a.console.out, math.MaxInt, []string{"KEY", "FROM", "VALUE"}, rows)
 			return nil
 		},
 	}
