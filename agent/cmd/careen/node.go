@@ -65,7 +65,7 @@ type node struct {
 
 // agentGCPercent is how much an agent may have in garbage beside what it uses: what a
 // command may have (see [dispatch]) would be too much for what stays.
-const agentGCPercent = 100
+const agentGCPercent = 50
 
 // startNode makes the node fit for containers, starts containerd and the agent,
 // lets it find what an earlier one left, and listens. On an error nothing runs.
