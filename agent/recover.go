@@ -115,7 +115,10 @@ func (a *Agent) claim(existing []Existing) map[string]*Existing {
 // one that survived SIGKILL under the agent before, keeps new runs from starting
 // for as long as it is there. The lock is held.
 func (a *Agent) removeLeft(c Container) {
-	_, err := a.remove(c)
+	// Nobody is answered before this is over.
+	ctx, cancel := context.WithTimeout(a.ctx, min(removeFirst, a.cfg.CallTimeout))
+	defer cancel()
+	_, err := a.cfg.Runner.Delete(ctx, c)
 	if err == nil {
 		return
 	}
@@ -139,8 +142,12 @@ func (a *Agent) removeLeft(c Container) {
 	}()
 }
 
-// removeEvery is how often a container that does not go is tried to be removed.
-const removeEvery = 10 * time.Second
+// removeFirst is how long an agent that starts waits for a container to go, and
+// removeEvery how often one that does not go is tried to be removed after that.
+const (
+	removeFirst = 15 * time.Second
+	removeEvery = 10 * time.Second
+)
 
 // adoptUnknown makes a record for a container that runs and has none: the state
 // directory was lost, and what it does may not be interrupted for that.

@@ -530,6 +530,9 @@ func TestAStuckContainerKeepsNewRunsAwayOverARestart(t *testing.T) {
 		}
 		refused()
 		rg = rg.again(t, nil)
+		require.Less(t, rg.runner.Patience(), 20*time.Second, "nobody is answered before the agent has recovered")
+		refused()
+		time.Sleep(10 * time.Minute)
 		refused()
 		rg.runner.End("a", agent.Exit{Code: 137}) // the disk answered after all
 		require.Equal(t, api.Succeeded, rg.end(t, "next").State)

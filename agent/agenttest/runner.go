@@ -31,6 +31,7 @@ type Runner struct {
 	images     []api.Image
 	trace      []string
 	broken     error
+	patience   time.Duration
 }
 
 // Container is a container of a [Runner].
@@ -70,6 +71,14 @@ func (r *Runner) Break(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.broken = err
+}
+
+// Patience is for how long the last call of Delete that could not remove a container
+// would have had to wait for it.
+func (r *Runner) Patience() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.patience
 }
 
 // Container returns the container of a run, or nil.
@@ -313,7 +322,7 @@ func (r *Runner) Signal(_ context.Context, k agent.Container, sig syscall.Signal
 }
 
 // Delete removes the container, killing it if it has to.
-func (r *Runner) Delete(_ context.Context, k agent.Container) (agent.Leftovers, error) {
+func (r *Runner) Delete(ctx context.Context, k agent.Container) (agent.Leftovers, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.note("delete %s", k.Run)
@@ -322,6 +331,9 @@ func (r *Runner) Delete(_ context.Context, k agent.Container) (agent.Leftovers, 
 		return agent.Leftovers{}, nil
 	}
 	if c.Script.Kill.Ignore && c.state == agent.ContainerRunning {
+		if end, ok := ctx.Deadline(); ok {
+			r.patience = time.Until(end)
+		}
 		return agent.Leftovers{}, errors.New("the container is still there")
 	}
 	if c.state == agent.ContainerCreated {
