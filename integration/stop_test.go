@@ -230,3 +230,15 @@ func TestCriticalSection(t *testing.T) {
 	assert.Equal(t, api.Aborted, run.State)
 	assert.Equal(t, []string{"flashing", "flashed", "stopped"}, run.Outcome.LogTail)
 }
+
+// TestCriticalLimit: no container holds off its end for longer than the operator says.
+func TestCriticalLimit(t *testing.T) {
+	agent, image := node(t, harness.WithFlags("--critical-limit", "500ms"))
+	id := submit(t, agent, shell(image, "echo 3600 > /run/careen/critical; echo up; sleep 60", "--stop-timeout=0"))
+	said(t, agent, id, "up")
+	_, err := agent.Client.Abort(within(t, 10*time.Second), id, api.AbortRequest{})
+	require.NoError(t, err)
+	assert.Equal(t, api.Aborted, ended(t, agent, id).State)
+	refused := agent.Careen("agent", "--critical-limit", "-1s")
+	assert.Contains(t, refused.Stderr, "it is negative")
+}
