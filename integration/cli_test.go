@@ -91,6 +91,24 @@ func TestRunWithoutAgent(t *testing.T) {
 	assert.Contains(t, got.Stderr, "careen agent")
 }
 
+// TestASecondAgentIsRefused: in the same run directory, on the same socket, and with
+// the same store, where containerd would wait for the first to end.
+func TestASecondAgentIsRefused(t *testing.T) {
+	agent := harness.Start(t)
+	dir := t.TempDir()
+	for name, args := range map[string][]string{
+		"another one runs there":          {"--root", dir + "/r", "--run-dir", agent.RunDir, "--socket", dir + "/s"},
+		"start an agent in " + agent.Root: {"--root", agent.Root, "--run-dir", dir, "--socket", dir + "/s"},
+		"an agent answers there":          {"--root", dir + "/r", "--run-dir", dir, "--socket", agent.Socket},
+	} {
+		cmd := exec.CommandContext(within(t, 30*time.Second), harness.Binary(t), append([]string{"agent"}, args...)...)
+		got := harness.RunCommand(t, cmd)
+		assert.Equal(t, 1, got.Code, "%s", got)
+		assert.Contains(t, got.Stderr, name)
+	}
+	assert.Zero(t, agent.Careen("ps").Code, "the first is not disturbed")
+}
+
 // TestPolicyJSON: what podman's policy.json refuses is not pulled, or not run where its
 // name is known by the pull only.
 func TestPolicyJSON(t *testing.T) {

@@ -54,7 +54,7 @@ func defaultNodeOptions(socket string) nodeOptions {
 type node struct {
 	opts     nodeOptions
 	log      *logrus.Logger
-	lock     *os.File
+	locks    []*os.File
 	layout   *rootfs.Layout
 	engine   *runtime.Engine
 	agent    *agent.Agent
@@ -80,7 +80,7 @@ func startNode(ctx context.Context, opts nodeOptions, log *logrus.Logger) (_ *no
 	if err := n.prepare(ctx, log); err != nil {
 		return nil, err
 	}
-	if n.lock, err = lockDir(opts.runDir); err != nil {
+	if err := n.lockDirs(); err != nil {
 		return nil, err
 	}
 	if n.engine, err = n.openEngine(ctx); err != nil {
@@ -253,19 +253,28 @@ func space(dir string) (free, size int64) {
 	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize
 }
 
-// lockDir keeps a second agent from the same state.
-func lockDir(dir string) (*os.File, error) {
-	path := filepath.Join(dir, "lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+// lockDirs keeps a second agent from this one's state, and from its store: containerd
+// would wait for its database there without an end.
+func (n *node) lockDirs() error {
+	if err := n.lock(n.opts.runDir, filepath.Join(n.opts.runDir, "lock"), os.O_CREATE|os.O_RDWR); err != nil || n.opts.containerd != "" {
+		return err
+	}
+	return n.lock(n.opts.root, n.opts.root, os.O_RDONLY)
+}
+
+// lock locks a file or directory, for dir, until the node is closed.
+func (n *node) lock(dir, path string, flags int) error {
+	file, err := os.OpenFile(path, flags|unix.O_CLOEXEC, 0o600)
 	if err == nil {
 		if err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return file, nil
+			n.locks = append(n.locks, file)
+			return nil
 		}
 		_ = file.Close()
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, &fault.Error{Code: fault.Conflict, Op: "start an agent in", Subject: dir,
+		return &fault.Error{Code: fault.Conflict, Op: "start an agent in", Subject: dir,
 			Reason: "another one runs there", Remedy: "Use that one, or give another --run-dir, --root and --socket"}
 	}
-	return nil, &fault.Error{Code: fault.Node, Op: "lock", Subject: path, Err: err, Remedy: "Run careen as root"}
+	return &fault.Error{Code: fault.Node, Op: "lock", Subject: path, Err: err, Remedy: "Run careen as root"}
 }

@@ -92,8 +92,8 @@ func (n *node) close() error {
 	if n.engine != nil {
 		part("containerd", n.engine.Close)
 	}
-	if n.lock != nil {
-		errs = append(errs, n.lock.Close())
+	for _, lock := range n.locks {
+		errs = append(errs, lock.Close())
 	}
 	return errors.Join(errs...)
 }
