@@ -172,7 +172,7 @@ func (a *Agent) permit(r *http.Request) error {
 		reason = fmt.Sprintf("user %d may not use the agent", peer.UID)
 	}
 	return &fault.Error{Code: fault.Forbidden, Op: r.Method, Subject: r.URL.Path, Reason: reason,
-		Remedy: "Ask as root, or have the user allowed in careen.toml"}
+		Remedy: "Ask as root, or start the agent with --allow-uid for that user"}
 }
 
 // WithPeer returns ctx as one in which peer asks. Tests of [Agent.Handler] need it.

@@ -98,6 +98,7 @@ func TestOnlyThoseAllowedMayAsk(t *testing.T) {
 	for uid, want := range map[uint32]int{0: 200, 990: 200, 1000: 403} {
 		w := rg.do(t, "GET", "/v1/version", "", agent.Peer{UID: uid})
 		require.Equal(t, want, w.Code, "uid %d", uid)
+		require.Equal(t, want == 403, strings.Contains(w.Body.String(), "--allow-uid"), "what to do: %s", w.Body)
 	}
 	w := &recorder{header: http.Header{}}
 	req, err := http.NewRequest("GET", "/v1/version", nil)
