@@ -10,7 +10,7 @@ func meaning(use given) string {
 	if use.option.Kind == Bool && use.value != "true" {
 		return "off: " + use.option.Help
 	}
-	name, value, hasValue := strings.Cut(use.value, "=")
+	name, _, hasValue := strings.Cut(use.value, "=")
 	switch use.option.Name {
 	case "network", "pid", "ipc", "uts", "cgroupns":
 		return namespaceMeaning(use)
@@ -37,7 +37,7 @@ func meaning(use given) string {
 		return "takes " + use.value + " out of the capabilities; without effect beside --privileged"
 	case "sysctl", "ulimit", "annotation":
 		if hasValue {
-			name, value, _ = strings.Cut(redactValue(use.option, use.value), "=")
+			name, value, _ := strings.Cut(redactValue(use.option, use.value), "=")
 			return fmt.Sprintf("sets %s to %s", name, value)
 		}
 	case "device":
