@@ -29,6 +29,9 @@ func (a *Agent) Abort(id string, req api.AbortRequest) (api.Run, error) {
 	}
 	a.metrics.aborts++
 	s := &stop{Cause: causeAbort, Reason: req.Reason, Grace: grace}
+	if req.ClientGone {
+		s.Cause = causeClient
+	}
 	switch {
 	case r.state() == api.Queued:
 		a.endQueued(r, s)
@@ -97,7 +100,12 @@ func (s *stop) words() string {
 			return "aborted: " + oneLine(s.Reason)
 		}
 		return "aborted on request"
-	case causeDrain:
+	case causeClient:
+		if s.Reason != "" {
+			return "whoever waited for it is gone: " + oneLine(s.Reason)
+		}
+		return "whoever waited for it is gone"
+	case causeDrain, causeDown:
 		return "aborted: " + s.Reason
 	case causeTimeout:
 		return fmt.Sprintf("the step's time limit of %v has passed", s.Limit.Round(time.Millisecond))

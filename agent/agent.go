@@ -124,20 +124,24 @@ func (a *Agent) Close() error {
 
 // Drain takes no more runs and then, as configured, ends those there are by the
 // ladder or lets go of them for the next agent to adopt. Runs that wait stay on
-// record and are taken up again, unless containers are to be stopped. It returns
-// when that is done or ctx ends; call [Agent.Close] after it.
-func (a *Agent) Drain(ctx context.Context) error {
+// record and are taken up again, unless containers are to be stopped. down says that
+// the node goes down, which nothing outlives: then all are ended. It returns when that
+// is done or ctx ends; call [Agent.Close] after it.
+func (a *Agent) Drain(ctx context.Context, down bool) error {
 	a.mu.Lock()
 	a.draining = true
 	var waitFor []*run
-	if a.cfg.StopOnDrain {
-		reason := "the agent is stopping"
+	if a.cfg.StopOnDrain || down {
+		cause, reason := causeDrain, "the agent is stopping"
+		if down {
+			cause, reason = causeDown, "the node is shutting down"
+		}
 		for _, r := range slices.Clone(a.queue) {
-			a.endQueued(r, &stop{Cause: causeDrain, Reason: reason})
+			a.endQueued(r, &stop{Cause: cause, Reason: reason})
 		}
 		for r := range a.active {
 			if !r.stuck {
-				a.requestStop(r, &stop{Cause: causeDrain, Reason: reason})
+				a.requestStop(r, &stop{Cause: cause, Reason: reason})
 				waitFor = append(waitFor, r)
 			}
 		}

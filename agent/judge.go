@@ -134,6 +134,12 @@ func stoppedBy(rec *record) verdict {
 	switch rec.Stop.Cause {
 	case causeAbort:
 		state, f.Code = api.Aborted, fault.Aborted
+	case causeClient:
+		state, f.Code = api.Aborted, fault.ClientGone
+		f.Remedy = "Run it again; a run that is asked for over the API needs nobody to wait"
+	case causeDown:
+		state, f.Code = api.Aborted, fault.NodeShutdown
+		f.Remedy = "Run it again when the node is up"
 	case causeDrain:
 		state, f.Code = api.Aborted, fault.AgentStopped
 		f.Remedy = "Run it again under another agent, or have the agent leave containers running when it stops"

@@ -94,8 +94,11 @@ type stop struct {
 type stopCause string
 
 const (
-	causeAbort   stopCause = "abort"
-	causeDrain   stopCause = "drain"
+	causeAbort  stopCause = "abort"
+	causeClient stopCause = "client_gone"
+	causeDrain  stopCause = "drain"
+	// causeDown is a drain because the node goes down.
+	causeDown    stopCause = "node_shutdown"
 	causeTimeout stopCause = "timeout"
 	causeProcess stopCause = "process_timeout"
 	causeSilence stopCause = "silence"

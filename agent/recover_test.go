@@ -352,7 +352,7 @@ func TestDrain(t *testing.T) {
 			rg.submit(t, api.RunRequest{ID: "a", Image: "run=60s"})
 			rg.submit(t, api.RunRequest{ID: "b", Image: "run=1s"})
 			time.Sleep(time.Second)
-			require.NoError(t, rg.Drain(t.Context()))
+			require.NoError(t, rg.Drain(t.Context(), false))
 			_, _, err := rg.Submit(&api.RunRequest{Image: "x"}, root)
 			require.Equal(t, fault.Unreachable, fault.CodeOf(err))
 			rg = rg.again(t, nil)
@@ -370,13 +370,29 @@ func TestDrain(t *testing.T) {
 			rg.submit(t, api.RunRequest{ID: "b", Image: "run=1s"})
 			time.Sleep(time.Second)
 			began := time.Now()
-			require.NoError(t, rg.Drain(t.Context()))
+			require.NoError(t, rg.Drain(t.Context(), false))
 			require.Equal(t, 2*time.Second, time.Since(began))
 			for _, id := range []string{"a", "b"} {
 				v := rg.end(t, id)
 				require.Equal(t, api.Aborted, v.State)
 				require.Contains(t, v.Outcome.Message, "the agent is stopping")
 				require.Equal(t, "agent_stopped", v.Outcome.Code, "nobody asked for its end")
+			}
+			require.NoError(t, rg.Close())
+		})
+	})
+	t.Run("stops them in any case when the node goes down", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			rg := start(t, newConfig(t))
+			rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever/term=2s:0"})
+			rg.submit(t, api.RunRequest{ID: "b", Image: "run=1s"})
+			time.Sleep(time.Second)
+			require.NoError(t, rg.Drain(t.Context(), true))
+			for _, id := range []string{"a", "b"} {
+				v := rg.end(t, id)
+				require.Equal(t, api.Aborted, v.State)
+				require.Contains(t, v.Outcome.Message, "the node is shutting down")
+				require.Equal(t, "node_shutdown", v.Outcome.Code)
 			}
 			require.NoError(t, rg.Close())
 		})
@@ -390,7 +406,7 @@ func TestDrain(t *testing.T) {
 			time.Sleep(time.Second)
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
-			require.ErrorIs(t, rg.Drain(ctx), context.DeadlineExceeded)
+			require.ErrorIs(t, rg.Drain(ctx, false), context.DeadlineExceeded)
 			require.NoError(t, rg.Close())
 		})
 	})

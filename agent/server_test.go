@@ -458,7 +458,7 @@ func TestSecretsStayInMemory(t *testing.T) {
 	}
 	rg.runner.End("a", agent.Exit{})
 	rg.end(t, "a")
-	require.NoError(t, rg.Drain(t.Context()))
+	require.NoError(t, rg.Drain(t.Context(), false))
 	for _, dir := range []string{rg.cfg.StateDir, rg.cfg.RunDir} {
 		require.NoError(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
@@ -591,7 +591,7 @@ func TestAThousandRunsInARow(t *testing.T) {
 		require.Equal(t, api.Succeeded, rg.end(t, id).State)
 	}
 	require.LessOrEqual(t, fds(), before+2)
-	require.NoError(t, rg.Drain(t.Context()))
+	require.NoError(t, rg.Drain(t.Context(), false))
 	left, err := os.ReadDir(filepath.Join(rg.cfg.RunDir, "runs"))
 	require.NoError(t, err)
 	require.Empty(t, left)

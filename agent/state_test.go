@@ -168,7 +168,7 @@ func TestRetention(t *testing.T) {
 		rg.submit(t, api.RunRequest{ID: id, Image: "out=hello/run=0s/result={\"n\":" + fmt.Sprint(i) + "}"})
 		rg.end(t, id)
 	}
-	require.NoError(t, rg.Drain(t.Context())) // what follows an end is done
+	require.NoError(t, rg.Drain(t.Context(), false)) // what follows an end is done
 	var known []string
 	for _, v := range rg.Runs() {
 		known = append(known, v.ID)

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,6 +106,23 @@ func TestOutputIsExact(t *testing.T) {
 	got = agent.Careen("run", "--rm", image, "sh", "-c", "yes 0123456789abcde | head -c 3000000")
 	assert.Zero(t, got.Code)
 	assert.Equal(t, 3000000, len(got.Stdout), "three megabytes, all of them")
+}
+
+// TestEscapeSequencesDoNotReachATerminal: what a container writes could rewrite what
+// the operator has read, or type commands. One with a terminal of its own may.
+func TestEscapeSequencesDoNotReachATerminal(t *testing.T) {
+	agent, image := node(t)
+	shown := func(options ...string) string {
+		cmd := agent.Command(within(t, time.Minute), append(append([]string{"run", "--rm"}, options...), image, "printf", `\033[31mred`)...)
+		terminal, err := pty.Start(cmd)
+		require.NoError(t, err)
+		defer terminal.Close()
+		out, _ := io.ReadAll(terminal) // ends with EIO
+		require.NoError(t, cmd.Wait())
+		return string(out)
+	}
+	assert.Contains(t, shown(), `\x1b[31mred`)
+	assert.Contains(t, shown("--tty"), "\x1b[31mred")
 }
 
 func TestStandardInput(t *testing.T) {

@@ -86,7 +86,8 @@ func TestAbort(t *testing.T) {
 		assert.NotZero(t, cmd.ProcessState.ExitCode())
 		runs, err := agent.Client.Runs(within(t, 10*time.Second), api.Aborted)
 		require.NoError(t, err)
-		assert.Contains(t, runs[len(runs)-1].Outcome.Message, "interrupted at the command line")
+		assert.Contains(t, runs[len(runs)-1].Outcome.Message, "careen run was interrupted")
+		assert.Equal(t, "client_gone", runs[len(runs)-1].Outcome.Code)
 	})
 }
 

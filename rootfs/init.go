@@ -22,8 +22,10 @@ const supervisorEnv = "CAREEN_INIT_SUPERVISOR"
 
 // Limits of what an init waits for.
 const (
-	nodeWait     = 30 * time.Second
-	agentStop    = 10 * time.Second
+	nodeWait  = 30 * time.Second
+	agentStop = 10 * time.Second
+	// agentDown is for an agent that ends its containers because the node goes down.
+	agentDown    = 60 * time.Second
 	restartFirst = time.Second
 	restartLast  = 30 * time.Second
 )
@@ -49,7 +51,7 @@ type InitOptions struct {
 // there, for at most half a minute: an init that finds /proc mounted by somebody
 // else may give up. Otherwise SIGTERM and SIGINT (which is control-alt-delete)
 // reboot the node, SIGUSR1 halts it and SIGUSR2 powers it off, as busybox has
-// it; the agent is told before.
+// it; the agent is told before, by SIGPWR, and ends what runs.
 //
 // Init returns only an error, or nil in the process beside another init after
 // SIGTERM.
@@ -214,14 +216,18 @@ func (s *supervisor) reap() bool {
 	}
 }
 
-// stop ends the agent, which leaves its containers running.
+// stop ends the agent. It leaves its containers running, unless the node goes down.
 func (s *supervisor) stop(signals <-chan os.Signal) {
 	if s.pid == 0 {
 		return
 	}
+	sig, patience := unix.SIGTERM, agentStop
+	if s.first {
+		sig, patience = unix.SIGPWR, agentDown
+	}
 	// A process that has just ended is reaped below.
-	_ = unix.Kill(s.pid, unix.SIGTERM)
-	limit := time.After(agentStop)
+	_ = unix.Kill(s.pid, sig)
+	limit := time.After(patience)
 	for s.pid != 0 {
 		select {
 		case <-signals:

@@ -230,6 +230,9 @@ type AbortRequest struct {
 	// Force aborts a step that is not abortable too. A critical section still holds
 	// it off, until its limit.
 	Force bool `json:"force,omitempty"`
+	// ClientGone says that the abort is because the command line that waited for the
+	// run was interrupted: the outcome's code is client_gone in place of aborted.
+	ClientGone bool `json:"client_gone,omitempty"`
 }
 
 // PullRequest is the body of POST /v1/images/pull. The answer is a Pull, 202.

@@ -57,7 +57,9 @@ const (
 	Timeout        Code = "timeout"         // the step's time limit
 	SilenceTimeout Code = "silence_timeout" // no output for the limit
 	Aborted        Code = "aborted"         // somebody asked
+	ClientGone     Code = "client_gone"     // whoever waited for it at a command line was interrupted
 	AgentStopped   Code = "agent_stopped"   // the agent was told to stop, and to end what runs
+	NodeShutdown   Code = "node_shutdown"   // the node goes down
 	Stuck          Code = "stuck"           // survived SIGKILL
 	Lost           Code = "lost"            // nobody can know how it ended
 	RebootPending  Code = "reboot_pending"  // nothing new starts before the reboot

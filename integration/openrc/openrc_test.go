@@ -54,7 +54,12 @@ CAREEN_OPTS=; echo 'CAREEN_OPTS="--log-level debug"' >/etc/conf.d/careen
 rc-service careen restart && until_ok careen ps
 tr '\0' ' ' </proc/$(agent)/cmdline | sed 's/^/:/'
 echo
+
+careen run --rm --tls-verify=false "$IMAGE" sh -c 'trap "exit 9" TERM; while :; do usleep 20000; done' >/dev/null 2>&1 &
+until_ok at_work
+echo shutdown >/run/openrc/softlevel
 rc-service careen stop
+grep -o '"code":"node_shutdown"' /run/careen/state/audit.jsonl | sed 's/^/:/'
 `
 
 // TestServiceFile boots OpenRC with careen's service: it is started, comes back when
@@ -89,6 +94,6 @@ func TestServiceFile(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	require.Equal(t, []string{
 		"booted 0", "status 0", "still at work", "ended 7 at work done", "stopped 0", "no agent", "started 0", "again",
-		"/usr/bin/careen agent --log-level debug",
+		"/usr/bin/careen agent --log-level debug", `"code":"node_shutdown"`,
 	}, said, "%s", out)
 }

@@ -67,13 +67,14 @@ func TestCareenIsTheInit(t *testing.T) {
 
 	// SIGTERM reboots, with a step at work that does not keep the node up.
 	boot := g.MustRun("cat /proc/sys/kernel/random/boot_id")
-	g.background("left", "", `trap "" TERM; while :; do sleep 1000; done`)
+	g.background("left", "--stop-timeout=1", `trap "" TERM; while :; do sleep 1000; done`)
 	_, _, _ = g.RunContext(t.Context(), "kill -TERM 1; sleep 60") // the guest goes before it answers
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	require.NoError(t, g.WaitReady(ctx))
 	g.agentReady()
 	require.NotEqual(t, boot, g.MustRun("cat /proc/sys/kernel/random/boot_id"))
+	require.Contains(t, g.Console(), "aborted: the node is shutting down")
 
 	// SIGUSR2 powers off: QEMU ends.
 	_, _, _ = g.RunContext(t.Context(), "kill -USR2 1; sleep 60")

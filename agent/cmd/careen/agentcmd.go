@@ -22,12 +22,12 @@ func (a *app) agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent [flags]",
 		Short: "Run the agent: containerd, the socket and the steps",
-		Long: `Run the agent until SIGTERM or SIGINT.
+		Long: `Run the agent until SIGTERM or SIGINT, or SIGPWR, which says that the node goes down.
 
 On a bare ramdisk it first mounts what containers need and is missing, loads the
 overlay module and gives the store a tmpfs of its own with a limit. It answers on
 a unix socket that only root may use. Containers go on when it ends, unless
---stop-on-exit is given; the next agent finds them again.`,
+--stop-on-exit is given or the node goes down; the next agent finds them again.`,
 		Example: `  careen agent
   careen agent --state /var/lib/careen-state --store-size 8g
   careen agent --containerd-address /run/containerd/containerd.sock`,
@@ -90,6 +90,8 @@ func (a *app) serve(ctx context.Context, opts nodeOptions, log *logrus.Logger) e
 	// A step that exhausts the node's memory shall die before its agent. Without
 	// CAP_SYS_RESOURCE this is refused, and nothing else depends on it.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0o644)
+	ctx, stop := untilDown(ctx)
+	defer stop()
 	started := time.Now()
 	n, err := startNode(ctx, opts, log)
 	if err != nil {
@@ -103,7 +105,7 @@ func (a *app) serve(ctx context.Context, opts nodeOptions, log *logrus.Logger) e
 		return err
 	}
 	log.Info("stopping")
-	if err := n.drain(context.WithoutCancel(ctx)); err != nil && reboot == "" {
+	if err := n.drain(ctx); err != nil && reboot == "" {
 		return err
 	}
 	if reboot != "" {

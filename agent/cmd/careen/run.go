@@ -169,7 +169,7 @@ func (a *app) attach(ctx context.Context, c *client.Client, req api.RunRequest, 
 		if how.deaf {
 			return
 		}
-		if _, err := c.Abort(after, run.ID, api.AbortRequest{Reason: "interrupted at the command line", Force: true}); err != nil {
+		if _, err := c.Abort(after, run.ID, api.AbortRequest{Reason: "careen run was interrupted", Force: true, ClientGone: true}); err != nil {
 			a.console.fail(err)
 		}
 	})
@@ -221,7 +221,8 @@ func (a *app) showEvents(ctx context.Context, c *client.Client, id string, show 
 	}
 }
 
-// copyLogs writes the container's streams to this process's, as they were.
+// copyLogs writes the container's streams to this process's, as they were; control
+// characters reach a terminal only if the container was given one.
 func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *progress, how attachment) error {
 	opts := client.LogOptions{Follow: true}
 	line := func(l api.LogLine, text []byte) error {
@@ -239,6 +240,9 @@ func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *p
 		}
 		if !how.shows(l.Stream) {
 			return nil
+		}
+		if !how.tty && isTerminal(out) {
+			text = []byte(clean(string(text)))
 		}
 		if !l.Partial {
 			text = append(text, '\n')

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	goruntime "runtime"
 	"time"
 
@@ -26,6 +28,26 @@ const (
 	// slow is when a part is named in the log.
 	slow = 2 * time.Second
 )
+
+// errNodeDown is why an agent stops when the node goes down.
+var errNodeDown = errors.New("the node goes down")
+
+// untilDown returns a context that ends with ctx, or with SIGPWR: so careen's init and
+// its service files say that the node goes down, before they tell the agent to end.
+func untilDown(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	down := make(chan os.Signal, 1)
+	signal.Notify(down, unix.SIGPWR)
+	go func() {
+		defer signal.Stop(down)
+		select {
+		case <-down:
+			cancel(errNodeDown)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
 
 // inTime does one part of stopping. One that takes long is named in the log; one
 // that does not end is left behind, with what it waits for: whatever it was about to
@@ -60,15 +82,17 @@ func stacks() []byte {
 	return buf[:goruntime.Stack(buf, true)]
 }
 
-// drain lets runs end or go on without the agent, as configured, and stops.
+// drain lets runs end or go on without the agent, as configured and as why ctx ended
+// asks for, and stops.
 func (n *node) drain(ctx context.Context) error {
+	down := errors.Is(context.Cause(ctx), errNodeDown)
 	limit := letGoPatience
-	if n.opts.stopOnExit {
+	if n.opts.stopOnExit || down {
 		limit = drainPatience
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	err := inTime(n.log, "letting go of the runs", limit+partPatience, func() error { return n.agent.Drain(ctx) })
+	err := inTime(n.log, "letting go of the runs", limit+partPatience, func() error { return n.agent.Drain(ctx, down) })
 	if errors.Is(err, context.DeadlineExceeded) {
 		// Its wish to end them is on record: the next agent goes on with that.
 		n.log.Warnf("stopping: not all runs ended within %v; they are left to the next agent", limit)
