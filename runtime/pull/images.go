@@ -106,8 +106,9 @@ func unreachable(op, subject string, err error) error {
 	return f
 }
 
-// find returns nil when the image is not wholly present, or not for platform.
-func (p *Puller) find(ctx context.Context, name string, platform *ocispec.Platform) (*Image, error) {
+// find returns nil when the image is not wholly present, or not for a platform that
+// fits; nil is any.
+func (p *Puller) find(ctx context.Context, name string, fits platforms.Matcher) (*Image, error) {
 	record, err := p.client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return nil, nil
@@ -120,7 +121,7 @@ func (p *Puller) find(ctx context.Context, name string, platform *ocispec.Platfo
 		return nil, err
 	}
 	has := platforms.Normalize(img.Config.Platform)
-	if platform != nil && has.Architecture != "" && !platforms.Only(*platform).Match(has) {
+	if fits != nil && has.Architecture != "" && !fits.Match(has) {
 		return nil, nil
 	}
 	return img, nil

@@ -214,10 +214,34 @@ func platformOf(p Platform) (ocispec.Platform, error) {
 	return want, nil
 }
 
+// matcherFor matches the variants of the platform's architecture and no others, as
+// podman does: containerd's would take 386 for amd64 too, and arm for arm64.
+func matcherFor(want ocispec.Platform) platforms.MatchComparer {
+	return oneArchitecture{platforms.Only(want), want.Architecture}
+}
+
+// fits matches what the job may take of the store. Where no platform was asked for, an
+// image that was pulled as the node's is the node's.
+func (j *job) fits() platforms.Matcher {
+	if j.req.Platform == (Platform{}) {
+		return platforms.Only(j.want)
+	}
+	return matcherFor(j.want)
+}
+
+type oneArchitecture struct {
+	platforms.MatchComparer
+	architecture string
+}
+
+func (m oneArchitecture) Match(p ocispec.Platform) bool {
+	return platforms.Normalize(p).Architecture == m.architecture && m.MatchComparer.Match(p)
+}
+
 // choose finds the manifest for the platform in an index: the closest match, and
 // among equals the first, as podman does.
 func choose(index *ocispec.Index, want ocispec.Platform, name string) (ocispec.Descriptor, error) {
-	matcher := platforms.Only(want)
+	matcher := matcherFor(want)
 	var best *ocispec.Descriptor
 	var have []string
 	for i := range index.Manifests {

@@ -127,7 +127,7 @@ func (j *job) fromRegistry(ctx context.Context) (*Image, error) {
 		return nil, err
 	}
 	for _, name := range names {
-		local, err := j.p.find(ctx, name.String(), &j.want)
+		local, err := j.p.find(ctx, name.String(), j.fits())
 		if err != nil {
 			return nil, err
 		}
@@ -162,7 +162,7 @@ func (j *job) fromRegistry(ctx context.Context) (*Image, error) {
 // refresh asks the registry what the name means now, and pulls only if that is
 // not what is present.
 func (j *job) refresh(ctx context.Context, src *registry, name string) (*Image, error) {
-	local, err := j.p.find(ctx, name, &j.want)
+	local, err := j.p.find(ctx, name, j.fits())
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (j *job) refresh(ctx context.Context, src *registry, name string) (*Image, 
 }
 
 func (j *job) fromFile(ctx context.Context) (*Image, error) {
-	local, err := j.p.find(ctx, j.req.Original, &j.want)
+	local, err := j.p.find(ctx, j.req.Original, j.fits())
 	if err != nil {
 		return nil, err
 	}

@@ -310,6 +310,9 @@ func TestIndexAndPlatforms(t *testing.T) {
 		{platform: pull.Platform{OS: "linux", Arch: "amd64"}, want: "linux/amd64"},
 		{platform: pull.Platform{Arch: "arm64"}, want: "linux/arm64"},
 		{platform: pull.Platform{OS: "linux", Arch: "arm", Variant: "v7"}, want: "linux/arm/v7"},
+		// What is there runs on arm64 as well, but was not asked for.
+		{platform: pull.Platform{Arch: "arm64"}, want: "linux/arm64"},
+		{platform: pull.Platform{Arch: "386"}, code: fault.Platform},
 		{platform: pull.Platform{Arch: "x86_64"}, want: "linux/amd64"},
 		{platform: pull.Platform{Arch: "s390x"}, code: fault.Platform},
 		{platform: pull.Platform{OS: "windows", Arch: "amd64"}, code: fault.Platform},
