@@ -9,12 +9,6 @@ import (
 	"strings"
 )
 
-// candidate is one way to get an image onto an empty node.
-type candidate struct {
-	name string
-	run  func(n *node, image string) (usage, error)
-}
-
 // careen pulls through an agent that runs: the whole command, to the image record.
 func (b *bench) careenPull(n *node, image string) (usage, error) {
 	if _, err := n.start(); err != nil {
