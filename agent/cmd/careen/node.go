@@ -187,11 +187,7 @@ func openBeacon(spec string) (agent.Beacon, error) {
 // nodeState is what a bundle says of the node beside the agent's own.
 func nodeState() map[string][]byte {
 	files := map[string][]byte{}
-	for name, path := range map[string]string{
-		"mountinfo": "/proc/self/mountinfo", "meminfo": "/proc/meminfo", "cmdline": "/proc/cmdline",
-		"modules": "/proc/modules", "partitions": "/proc/partitions", "resolv.conf": "/etc/resolv.conf",
-		"cpuinfo": "/proc/cpuinfo", "routes": "/proc/net/route",
-	} {
+	for name, path := range map[string]string{"cpuinfo": "/proc/cpuinfo", "routes": "/proc/net/route"} {
 		if data, err := rootfs.Host().ReadFile(path, 1<<20); err == nil {
 			files[name] = data
 		}

@@ -272,10 +272,7 @@ func (a *app) finish(run api.Run, how attachment) error {
 		return exitCode(exitUsage)
 	}
 	if run.State != api.Succeeded && !(how.plain && o.Code == string(fault.Exit)) {
-		text := o.Message
-		if o.Code != string(fault.Exit) || !how.plain {
-			a.console.fail(errors.New(clean(text)))
-		}
+		a.console.fail(errors.New(clean(o.Message)))
 		if o.Remedy != "" {
 			fmt.Fprintf(a.console.err, "  %s\n", clean(o.Remedy))
 		}
