@@ -222,7 +222,7 @@ func (a *Agent) intend(r *run, part Part, image ImageInfo) (CreateSpec, error) {
 	a.metrics.pulled(r.pull)
 	err := a.transition(r, api.Creating, func(rec *record) {
 		rec.ContainerID, rec.Run.Digest = newID(32), image.Digest
-		rec.audit().Digest = image.Digest
+		rec.audit().Digest, rec.audit().SignedBy = image.Digest, image.SignedBy
 		rec.warn(image.Warnings...)
 	})
 	if err != nil {

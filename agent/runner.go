@@ -74,6 +74,8 @@ type ImageInfo struct {
 	Pulled bool
 	// Warnings are one line each.
 	Warnings []string
+	// SignedBy are the keys that vouched for it, if it had to be signed.
+	SignedBy []api.Signer
 	// Handle is the Runner's own, handed back in [CreateSpec].
 	Handle any
 }

@@ -328,6 +328,8 @@ type AuditContainer struct {
 	// Decision is the entry of the policy that allowed it.
 	Decision string `json:"decision,omitempty"`
 	Trusted  bool   `json:"trusted,omitempty"`
+	// SignedBy are the keys that vouched for the image, where policy.json demands that.
+	SignedBy []Signer `json:"signed_by,omitempty"`
 	// Options are the run and pull options with secret values hidden.
 	RunOptions  []string `json:"run_options,omitempty"`
 	PullOptions []string `json:"pull_options,omitempty"`
@@ -335,6 +337,15 @@ type AuditContainer struct {
 	SpecSHA256 string `json:"spec_sha256,omitempty"`
 	// Started says that the container was started, or may have been.
 	Started bool `json:"started"`
+}
+
+// Signer is who signed an image.
+type Signer struct {
+	// Key is the fingerprint of the public key: "sha256:" and the hexadecimal SHA-256 of
+	// its DER encoding (PKIX).
+	Key string `json:"key"`
+	// Identity is the name that the signature was made for.
+	Identity string `json:"identity"`
 }
 
 // Step is one entry of GET /v1/steps, with the keys that IPA advertises.

@@ -1,13 +1,12 @@
 package trust
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"strings"
+
+	"github.com/distribution/reference"
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
@@ -19,47 +18,62 @@ const (
 	MaxFile = 1 << 20
 )
 
-// The requirements that can be met or not without looking at the image.
+// The requirements that careen can check.
 const (
-	accept = "insecureAcceptAnything"
-	reject = "reject"
+	accept         = "insecureAcceptAnything"
+	reject         = "reject"
+	sigstoreSigned = "sigstoreSigned"
 )
 
 // Policy is a policy.json.
 type Policy struct {
 	fallback   []requirement
-	transports map[string]map[string][]requirement
+	transports table[table[[]requirement]]
 }
 
-// requirement is one of those that an image has to meet, by its type.
-type requirement struct{ Type string }
+// requirement is one of those that an image has to meet.
+type requirement struct {
+	Type string
+	// signed is set for sigstoreSigned.
+	signed *signed
+}
 
-// UnmarshalJSON takes the type alone: the rest says how to check what careen does not.
+// UnmarshalJSON takes the type alone of what careen does not check.
 func (r *requirement) UnmarshalJSON(data []byte) error {
 	var it struct {
 		Type string `json:"type"`
 	}
 	err := json.Unmarshal(data, &it)
-	r.Type = it.Type
-	return err
+	if err != nil {
+		return err
+	}
+	switch r.Type = it.Type; it.Type {
+	case accept, reject:
+		err = members(data, map[string]any{"type": &r.Type})
+	case sigstoreSigned:
+		r.signed = &signed{}
+		err = json.Unmarshal(data, r.signed)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", it.Type, err)
+	}
+	return nil
 }
 
 // Parse reads a policy.json. The error has the code [fault.BadConfig]: as with podman,
 // with a policy that nobody understands nothing is let in.
 func Parse(data []byte) (*Policy, error) {
-	var file struct {
-		Default    []requirement                       `json:"default"`
-		Transports map[string]map[string][]requirement `json:"transports"`
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields() // a rule under a misspelt name must not be lost
-	err := dec.Decode(&file)
-	if err == nil {
-		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("something follows the policy")
+	p := &Policy{}
+	err := object(data, func(name string) any {
+		switch name {
+		case "default":
+			return &p.fallback
+		case "transports":
+			return &p.transports
+		default:
+			return nil
 		}
-	}
-	p := &Policy{fallback: file.Default, transports: file.Transports}
+	})
 	if err == nil {
 		err = p.check()
 	}
@@ -91,7 +105,7 @@ func known(where string, requirements []requirement) error {
 	}
 	for _, r := range requirements {
 		switch r.Type {
-		case accept, reject, "signedBy", "signedBaseLayer", "sigstoreSigned":
+		case accept, reject, sigstoreSigned, "signedBy", "signedBaseLayer":
 		default:
 			return fmt.Errorf("%s has a requirement of unknown type %q", where, r.Type)
 		}
@@ -99,9 +113,12 @@ func known(where string, requirements []requirement) error {
 	return nil
 }
 
-// Check returns nil if the image may be used, else an error with the code
-// [fault.Policy]. A path in the reference is to be absolute and without symbolic links.
-func (p *Policy) Check(ref oci.Reference) error {
+// Check returns an error with the code [fault.Policy] if the image may not be used. If
+// that depends on its signatures, they have to be given to the demand that is returned;
+// else that is nil. A path in the reference is to be absolute and without symbolic
+// links. read reads the file of a public key; what it cannot read is an error with the
+// code [fault.BadConfig].
+func (p *Policy) Check(ref oci.Reference, read func(path string) ([]byte, error)) (*Demand, error) {
 	requirements, where := p.fallback, "its default"
 	for _, scope := range scopes(ref) {
 		if found, ok := p.transports[ref.Transport][scope]; ok {
@@ -109,21 +126,52 @@ func (p *Policy) Check(ref oci.Reference) error {
 			break
 		}
 	}
+	demand := &Demand{original: ref.Original, where: where}
 	for _, r := range requirements {
-		refused := &fault.Error{Code: fault.Policy, Op: "use image", Subject: ref.Original}
-		switch r.Type {
-		case accept:
+		if r.Type == accept {
 			continue
-		case reject:
-			refused.Reason = File + " rejects it by " + where
-			refused.Remedy = "Use another image, or change the rule"
-		default:
-			refused.Reason = fmt.Sprintf("%s wants a signature (%s) by %s, and careen checks none", File, r.Type, where)
-			refused.Remedy = "Name the image by its digest, and accept that name in the file with " + accept
 		}
-		return refused
+		if err := r.refuses(ref, where); err != nil {
+			return nil, err
+		}
+		keys, err := r.signed.keys(read)
+		if err != nil {
+			return nil, err
+		}
+		demand.wanted = append(demand.wanted, wanted{keys: keys, identity: r.signed.identity})
 	}
-	return nil
+	if len(demand.wanted) == 0 {
+		return nil, nil
+	}
+	var err error
+	if demand.image, err = reference.ParseNormalizedNamed(ref.Name); err != nil {
+		return nil, &fault.Error{Code: fault.BadReference, Op: "read image reference", Subject: ref.Original, Err: err}
+	}
+	return demand, nil
+}
+
+// refuses returns why no image meets the requirement, or this one cannot.
+func (r *requirement) refuses(ref oci.Reference, where string) error {
+	refused := &fault.Error{Code: fault.Policy, Op: "use image", Subject: ref.Original}
+	pinned := "Name the image by its digest, and accept that name in the file with " + accept
+	switch {
+	case r.Type == reject:
+		refused.Reason = File + " rejects it by " + where
+		refused.Remedy = "Use another image, or change the rule"
+	case r.signed == nil:
+		refused.Reason = fmt.Sprintf("%s wants a signature (%s) by %s, and careen checks none of that kind", File, r.Type, where)
+		refused.Remedy = "Sign it with a key of cosign and demand " + sigstoreSigned + "; or: " + pinned
+	case r.signed.beyond != "":
+		refused.Reason = fmt.Sprintf("%s wants a signature with %q by %s, and careen verifies neither certificates nor a transparency log",
+			File, r.signed.beyond, where)
+		refused.Remedy = "Demand a signature with keyPath alone; or: " + pinned
+	case ref.Transport != oci.TransportDocker:
+		refused.Reason = fmt.Sprintf("%s wants a signature (%s) by %s, and an image of %s has none", File, r.Type, where, ref.Transport)
+		refused.Remedy = "Accept the file or its directory by a rule for " + ref.Transport + " with " + accept
+	default:
+		return nil
+	}
+	return refused
 }
 
 // scopes are the names under which a rule for the image may stand, the closest first.

@@ -137,6 +137,7 @@ func (p *Puller) describe(ctx context.Context, record images.Image) (*Image, err
 		Name: record.Name, Digest: record.Target.Digest.String(), IndexDigest: record.Labels[labelIndex],
 		ID: manifest.Config.Digest.String(), Config: *config, Annotations: manifest.Annotations, PulledAt: record.UpdatedAt,
 		Platform: platforms.Format(platforms.Normalize(config.Platform)), FromCache: true,
+		kept: keptIn(record.Labels),
 	}
 	if at, err := time.Parse(time.RFC3339Nano, record.Labels[labelPulledAt]); err == nil {
 		img.PulledAt = at

@@ -10,6 +10,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci/trust"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/log"
@@ -132,7 +133,7 @@ func (j *job) fromRegistry(ctx context.Context) (*Image, error) {
 			return nil, err
 		}
 		if local != nil && (j.req.Policy == Missing || j.req.Policy == Never) {
-			return local, nil
+			return j.present(ctx, local)
 		}
 	}
 	if j.req.Policy == Never {
@@ -185,8 +186,11 @@ func (j *job) refresh(ctx context.Context, src *registry, name string) (*Image, 
 	if err != nil {
 		if j.req.Policy == Newer && ctx.Err() == nil {
 			log.G(ctx).WithError(err).WithField("image", name).Warn("the registry cannot be asked for a newer image; the present one is used")
-			return local, nil
+			return j.present(ctx, local)
 		}
+		return nil, err
+	}
+	if local, err = j.present(ctx, local); err != nil {
 		return nil, err
 	}
 	local.PulledAt = j.p.cfg.Now()
@@ -199,7 +203,7 @@ func (j *job) fromFile(ctx context.Context) (*Image, error) {
 		return nil, err
 	}
 	if local != nil && (j.req.Policy == Missing || j.req.Policy == Never) {
-		return local, nil
+		return j.present(ctx, local)
 	}
 	if j.req.Policy == Never {
 		return nil, notPresent(j.req)
@@ -220,6 +224,7 @@ type picture struct {
 	manifest *document
 	config   *ocispec.Image
 	raw      []byte // the configuration as it was sent
+	accepted *trust.Accepted
 }
 
 // fetch gets manifest, configuration and layers, and records the image.
@@ -256,6 +261,9 @@ func (j *job) resolve(ctx context.Context, src source, name string) (*picture, e
 		}
 	}
 	pic.manifest = doc
+	if err := j.admit(ctx, src, pic); err != nil {
+		return nil, err
+	}
 	if err := checkManifest(doc.manifest, j.p.cfg.Limits); err != nil {
 		return nil, err
 	}

@@ -1,7 +1,10 @@
 package pull
 
 import (
+	"context"
 	"time"
+
+	"github.com/careen-project/careen/oci/trust"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -69,6 +72,11 @@ type Request struct {
 	// Retry and RetryDelay replace Limits.Retries and Limits.Backoff if not nil.
 	Retry      *int
 	RetryDelay *time.Duration
+	// Admit, if not nil, says whether the image may be used: once its manifest is known
+	// and before anything else of it is fetched, and each time if it is present. It may be
+	// asked about one image twice. The signatures that it accepts, nil if it needed none,
+	// are kept with the image. An error ends the pull.
+	Admit func(context.Context, *Candidate) (*trust.Accepted, error)
 }
 
 // Platform is what an image is built for, in GOOS and GOARCH terms.
@@ -102,6 +110,10 @@ type Image struct {
 	PulledAt time.Time
 	// FromCache says that nothing had to be unpacked.
 	FromCache bool
+	// Accepted is what Request.Admit returned.
+	Accepted *trust.Accepted
+
+	kept []trust.Signature
 }
 
 // TargetDigest is what a registry answers for the image's name: the index's

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -97,6 +98,7 @@ func (p *Puller) record(ctx context.Context, pic *picture, layers []layer, cache
 		ID: pic.manifest.manifest.Config.Digest.String(), Config: *pic.config, PulledAt: p.cfg.Now(),
 		Annotations: pic.manifest.manifest.Annotations,
 		Platform:    platforms.Format(platforms.Normalize(pic.config.Platform)), FromCache: cached,
+		Accepted: pic.accepted,
 	}
 	refs := map[string]string{}
 	for _, l := range layers {
@@ -120,6 +122,7 @@ func (p *Puller) record(ctx context.Context, pic *picture, layers []layer, cache
 	record := images.Image{Name: pic.name, Target: desc, Labels: map[string]string{
 		labelPulledAt: img.PulledAt.UTC().Format(time.RFC3339Nano), labelSize: strconv.FormatInt(img.Size, 10),
 	}}
+	maps.Copy(record.Labels, labelsOf(pic.accepted))
 	if img.IndexDigest != "" {
 		record.Labels[labelIndex] = img.IndexDigest
 	}

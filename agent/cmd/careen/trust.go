@@ -17,48 +17,69 @@ import (
 )
 
 // admits holds an image against podman's policy.json in file, which is read anew each
-// time. Where there is none every image is let in.
-func admits(file string, ref oci.Reference) error {
+// time. Where there is none every image is let in. A demand that is not nil has to be
+// met by the image's signatures.
+func admits(file string, ref oci.Reference) (*trust.Demand, error) {
 	data, err := rootfs.Host().ReadFile(file, trust.MaxFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return &fault.Error{Code: fault.BadConfig, Op: "read", Subject: file, Err: err, Remedy: "Correct the file, or remove it if every image may run"}
+		return nil, &fault.Error{Code: fault.BadConfig, Op: "read", Subject: file, Err: err, Remedy: "Correct the file, or remove it if every image may run"}
 	}
 	policy, err := trust.Parse(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if real, err := filepath.EvalSymlinks(ref.Path); ref.Path != "" && err == nil {
 		ref.Path = real
 	}
-	return policy.Check(ref)
+	return policy.Check(ref, func(path string) ([]byte, error) { return rootfs.Host().ReadFile(path, trust.MaxKey) })
 }
 
 // admitsAsked is admits before anything is pulled. What a short name means is known
-// only when registries.conf has been asked: see [runner.admitsPulled].
+// only when registries.conf has been asked, and signatures when the registry has been:
+// see [admission].
 func admitsAsked(file string, ref oci.Reference) error {
 	if ref.Transport == oci.TransportDocker && !strings.Contains(ref.Original, "://") && !strings.HasPrefix(ref.Original, ref.Domain()+"/") {
 		return nil
 	}
-	return admits(file, ref)
+	_, err := admits(file, ref)
+	return err
 }
 
-// admitsPulled checks an image under the name by which it was found, and removes it if
-// it was not there before.
-func (r *runner) admitsPulled(ctx context.Context, asked oci.Reference, image *pull.Image) (err error) {
-	ref := asked
-	if asked.Transport == oci.TransportDocker {
-		ref, err = oci.ParseReference(image.Name)
+// admission is admits under the name by which an image is found, with its signatures.
+func admission(file string, asked oci.Reference) func(context.Context, *pull.Candidate) (*trust.Accepted, error) {
+	return func(ctx context.Context, c *pull.Candidate) (*trust.Accepted, error) {
+		ref := asked
+		if asked.Transport == oci.TransportDocker {
+			var err error
+			if ref, err = oci.ParseReference(c.Name); err != nil {
+				return nil, err
+			}
+		}
+		demand, err := admits(file, ref)
+		if demand == nil || err != nil {
+			return nil, err
+		}
+		signatures, err := c.Signatures(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return demand.Accept(c.Manifest, signatures)
 	}
-	if err == nil {
-		err = admits(trust.File, ref)
+}
+
+// signedBy is who vouched for an image, for the audit record.
+func signedBy(accepted *trust.Accepted) []api.Signer {
+	if accepted == nil {
+		return nil
 	}
-	if err != nil && !image.FromCache {
-		err = errors.Join(err, r.engine.RemoveImage(context.WithoutCancel(ctx), image.Name))
+	var all []api.Signer
+	for _, s := range accepted.Signers {
+		all = append(all, api.Signer{Key: s.Key, Identity: s.Identity})
 	}
-	return err
+	return all
 }
 
 // checkedResolver also holds a request against this node, before anything is pulled:
