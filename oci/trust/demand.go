@@ -82,7 +82,7 @@ func (d *Demand) refuse(manifest []byte, reasons []string) error {
 		if more := len(different) - 3; more > 0 {
 			different = append(different[:3], fmt.Sprintf("and %d more reasons", more))
 		}
-		why = fmt.Sprintf("none of the %d signatures of the manifest %s counts: %s", len(reasons), sum, strings.Join(different, "; "))
+		why = fmt.Sprintf("of the signatures of the manifest %s none counts: %s", sum, strings.Join(different, "; "))
 	}
 	return &fault.Error{Code: fault.Policy, Op: "use image", Subject: d.original,
 		Reason: fmt.Sprintf("%s wants a signature (%s) by %s, and %s", File, sigstoreSigned, d.where, why),
@@ -117,7 +117,12 @@ func (w *wanted) accepts(image reference.Named, manifest []byte, s Signature) (S
 
 // printable makes foreign text fit for a message.
 func printable(text string) string {
-	text = strings.Trim(fmt.Sprintf("%+q", text), `"`)
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, text)
 	if len(text) > 200 {
 		text = text[:200] + "..."
 	}

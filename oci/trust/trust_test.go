@@ -11,7 +11,7 @@ import (
 	"github.com/careen-project/careen/oci/trust"
 )
 
-const digest = "@sha256:4f0c1f2f3f4f5f6f7f8f9f0f1f2f3f4f5f6f7f8f9f0f1f2f3f4f5f6f7f8f9f0f"
+const pinned = "@sha256:4f0c1f2f3f4f5f6f7f8f9f0f1f2f3f4f5f6f7f8f9f0f1f2f3f4f5f6f7f8f9f0f"
 
 func TestCheck(t *testing.T) {
 	policy, err := trust.Parse([]byte(`{
@@ -21,7 +21,7 @@ func TestCheck(t *testing.T) {
 				"registry.example": [{"type": "insecureAcceptAnything"}],
 				"registry.example/secret": [{"type": "reject"}],
 				"registry.example/secret/one:1": [{"type": "insecureAcceptAnything"}],
-				"registry.example/secret/one` + digest + `": [{"type": "insecureAcceptAnything"}],
+				"registry.example/secret/one` + pinned + `": [{"type": "insecureAcceptAnything"}],
 				"signed.example": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/key"}],
 				"base.example": [{"type": "insecureAcceptAnything"}, {"type": "signedBaseLayer"}],
 				"fulcio.example": [{"type": "sigstoreSigned", "fulcio": {"caPath": "/ca"}, "rekorPublicKeyPath": "/key"}],
@@ -43,7 +43,7 @@ func TestCheck(t *testing.T) {
 		"registry.example/secret/two:1":        `"registry.example/secret"`,
 		"registry.example/secret/one:1":        "",
 		"registry.example/secret/one:2":        "rejects",
-		"registry.example/secret/one" + digest: "",
+		"registry.example/secret/one" + pinned: "",
 		"registry.example/secretary:1":         "",
 		"registry.example:5000/fw:1":           "its default",
 		"other.example/fw:1":                   "its default",
