@@ -74,7 +74,8 @@ func (a *Agent) checkPreparing(r *run) (time.Duration, bool) {
 		}
 	}
 	if r.rec.Stop == nil && r.state() == api.Pulling && a.cfg.PullStall > 0 {
-		if r.pulled == 0 {
+		// The wait for a node that is not ready has a limit of its own.
+		if r.pulled == 0 || r.pull != nil && r.pull.Status == "waiting" {
 			r.pulled = now
 		}
 		if now-r.pulled >= a.cfg.PullStall {

@@ -173,6 +173,8 @@ type PullProgress struct {
 	// Done and Total count the compressed bytes of all layers.
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
+	// Message says in words what a pull waits for that has no network yet.
+	Message string `json:"message,omitempty"`
 	// Rate is bytes per second over the last seconds.
 	Rate   int64           `json:"rate,omitempty"`
 	Layers []LayerProgress `json:"layers,omitempty"`

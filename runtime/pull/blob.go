@@ -117,7 +117,7 @@ func (b *blobReader) failed(err error) error {
 		return nil
 	}
 	b.tried, b.host = 0, 0
-	return b.retry.wait(b.ctx, err)
+	return b.r.again(b.ctx, b.retry, err)
 }
 
 func (b *blobReader) connect() error {

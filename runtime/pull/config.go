@@ -57,6 +57,9 @@ type Config struct {
 	// MemAvailable returns the bytes that the node can still give; the default
 	// reads MemAvailable of /proc/meminfo. Zero means unknown.
 	MemAvailable func() int64
+	// NetworkWait is how long a pull waits, in all, for a node that has no route to a
+	// registry yet, or no name server; see package ready. 0 does not wait.
+	NetworkWait time.Duration
 	// Now is the clock that certificates are judged by; time.Now if nil.
 	Now func() time.Time
 }

@@ -12,6 +12,9 @@ import (
 // reportEvery is the least time between two reports of progress.
 const reportEvery = 200 * time.Millisecond
 
+// statusWaiting is the status of a pull that waits for the node.
+const statusWaiting = "waiting"
+
 // rateWindow is the time that the rate is an average over.
 const rateWindow = 3 * time.Second
 
@@ -25,6 +28,8 @@ type reporter struct {
 	last    time.Time
 	stopped bool
 	samples []sample
+	// before is the status that a wait for the node took the place of.
+	before string
 }
 
 type sample struct {
@@ -63,6 +68,22 @@ func (r *reporter) update(force bool, change func(*api.PullProgress)) {
 
 func (r *reporter) status(s string) {
 	r.update(true, func(p *api.PullProgress) { p.Status = s })
+}
+
+// waits says what the node lacks; with "" the pull goes on.
+func (r *reporter) waits(missing string) {
+	r.update(true, func(p *api.PullProgress) {
+		p.Message = ""
+		if missing != "" {
+			p.Message = "waiting for " + missing
+		}
+		switch {
+		case missing == "" && p.Status == statusWaiting:
+			p.Status = r.before
+		case missing != "" && p.Status != statusWaiting:
+			r.before, p.Status = p.Status, statusWaiting
+		}
+	})
 }
 
 func (r *reporter) retried() {

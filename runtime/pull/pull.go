@@ -140,11 +140,13 @@ func (j *job) fromRegistry(ctx context.Context) (*Image, error) {
 		return nil, notPresent(j.req)
 	}
 	j.progress.status("resolving")
+	gate := j.gate(ctx)
 	for i, name := range names {
 		src, err := j.p.openRegistry(ctx, j.req, name, j.progress.retried)
 		if err != nil {
 			return nil, err
 		}
+		src.gate = gate
 		img, err := j.refresh(ctx, src, name.String())
 		_ = src.Close()
 		if err == nil || ctx.Err() != nil || i == len(names)-1 {
@@ -169,6 +171,9 @@ func (j *job) refresh(ctx context.Context, src *registry, name string) (*Image, 
 	}
 	if local == nil {
 		return j.fetch(ctx, src, name)
+	}
+	if j.req.Policy == Newer {
+		src.gate = nil // what is present will do
 	}
 	now, err := src.head(ctx)
 	if err == nil && now == "" {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/pull/ready"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
@@ -28,6 +29,8 @@ type registry struct {
 	ref       reference.Named
 	endpoints []*endpoint
 	onRetry   func()
+	// gate waits for a node that is not ready; nil does not.
+	gate *ready.Gate
 }
 
 var manifestTypes = []string{
@@ -162,7 +165,7 @@ func (r *registry) try(ctx context.Context, resolve bool, fn func(context.Contex
 		if err == nil {
 			return nil
 		}
-		if err := retry.wait(ctx, err); err != nil {
+		if err := r.again(ctx, retry, err); err != nil {
 			return err
 		}
 	}

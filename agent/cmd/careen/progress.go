@@ -26,6 +26,10 @@ func (p *progress) show(pull *api.PullProgress) {
 	if p.quiet || pull == nil {
 		return
 	}
+	if pull.Message != "" {
+		p.waits(pull)
+		return
+	}
 	if p.c.live {
 		fmt.Fprintf(p.c.err, "\r\x1b[K%s", bar(pull, p.c.columns-1))
 		p.drawn = true
@@ -37,6 +41,18 @@ func (p *progress) show(pull *api.PullProgress) {
 	}
 	p.status, p.last = pull.Status, time.Now()
 	fmt.Fprintln(p.c.err, plain(pull))
+}
+
+// waits shows what a pull waits for.
+func (p *progress) waits(pull *api.PullProgress) {
+	text := "pull: " + clean(pull.Message)
+	if p.c.live {
+		fmt.Fprintf(p.c.err, "\r\x1b[K%s", cut(text, p.c.columns-1))
+		p.drawn = true
+		return
+	}
+	p.status, p.last = pull.Status, time.Now()
+	fmt.Fprintln(p.c.err, text)
 }
 
 // clear takes the bar away before other output.

@@ -240,6 +240,8 @@ class EventFollower(_Follower):
             text += f", {_mib(int(pull['rate']))}/s"
         if pull.get("retries"):
             text += f", {pull['retries']} retries"
+        if pull.get("message"):
+            text = clean(str(pull["message"]))
         LOG.info("[%s] pulling %s: %s, %s", self._id, self._image, status, text)
 
 

@@ -1,0 +1,43 @@
+package pull
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/pull/ready"
+	"github.com/containerd/log"
+)
+
+// gate returns what waits for the node while the pull's requests fail for its sake.
+func (j *job) gate(ctx context.Context) *ready.Gate {
+	entry := log.G(ctx).WithField("image", j.req.Original)
+	return ready.New(j.p.cfg.NetworkWait, func(missing string) {
+		if missing != "" {
+			entry.Warn("waiting for " + missing)
+		} else {
+			entry.Info("waiting no more")
+		}
+		j.progress.waits(missing)
+	})
+}
+
+// again waits before a request that failed with err is made once more: for a node that
+// is not ready, which is no retry, or as retry has it. An error is why it is not.
+func (r *registry) again(ctx context.Context, retry *retrier, err error) error {
+	if r.gate == nil || ctx.Err() != nil || !retryable(err) {
+		return retry.wait(ctx, err)
+	}
+	waited, missing := r.gate.Wait(ctx, err)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case waited:
+		return nil
+	case missing != "":
+		return &fault.Error{Code: fault.CodeOf(err), Op: "pull image", Subject: r.req.Original, Err: err,
+			Reason: fmt.Sprintf("the node was not ready within %s: it waited for %s", r.gate.Limit(), oneLine(missing, 300)),
+			Remedy: "Check the node's cable, switch port and DHCP; careen.toml sets how long to wait: [network] wait"}
+	}
+	return retry.wait(ctx, err)
+}
