@@ -46,7 +46,11 @@ type Config struct {
 	Rules []Rule
 	// Defaults are limits for steps that name none of their own.
 	Defaults Limits
+	// Node are the settings of the node that pulls.
+	Node NodeSettings
 
+	// cafile is IPA's own, see [Config.IPACAFile].
+	cafile string
 	// broken are options whose value cannot be used; a decision that needs one
 	// is refused.
 	broken  map[string]error
@@ -151,6 +155,11 @@ func Load(opts LoadOptions) (*Config, []Warning, error) {
 	if c.ipaPaths, c.tomlWarnings, err = c.loadTOML(opts); err != nil {
 		return nil, nil, err
 	}
+	more, err := c.loadNode()
+	if err != nil {
+		return nil, nil, err
+	}
+	c.tomlWarnings = append(c.tomlWarnings, more...)
 	if opts.IPA != nil {
 		c.ipaPaths = opts.IPA
 	}
@@ -180,7 +189,8 @@ func (c *Config) loadIPA() ([]Warning, error) {
 	c.AllowArbitrary, c.Allowed = false, []string{}
 	c.StepsFile, c.Runner = DefaultStepsFile, "podman"
 	c.PullOptions, c.RunOptions = []string{}, []string{"--rm", "--network=host"}
-	c.broken = map[string]error{}
+	c.broken, c.cafile = map[string]error{}, ""
+	delete(c.sources, cafileOption)
 	for _, key := range optionNames {
 		delete(c.sources, key)
 	}
@@ -240,6 +250,7 @@ func (c *Config) InForce() []Source {
 	add("local_policy", "local_policy", string(c.LocalPolicy))
 	add("steps.timeout", "steps.timeout", c.Defaults.Timeout.String())
 	add("steps.silence_timeout", "steps.silence_timeout", c.Defaults.SilenceTimeout.String())
+	out = append(out, c.nodeInForce()...)
 	for _, rule := range c.Rules {
 		out = append(out, Source{Key: "allow", Value: rule.String(), From: rule.From})
 	}

@@ -1,6 +1,7 @@
 package steps
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -71,6 +72,16 @@ func (found ipaOptions) file(path string) error {
 	for _, a := range assignments {
 		found[a.key] = ipaOption{a.value, path, a.line}
 	}
+	if !bytes.Contains(data, []byte("cafile")) {
+		return nil
+	}
+	// It is valid: it was read as a whole before.
+	assignments, _ = parseOslo(data, "DEFAULT")
+	for _, a := range assignments {
+		if a.key == "cafile" {
+			found[cafileOption] = ipaOption{a.value, path, a.line}
+		}
+	}
 	return nil
 }
 
@@ -85,12 +96,19 @@ func (found ipaOptions) environment(getenv func(string) (string, bool)) {
 			found[key] = ipaOption{value: value, file: "environment " + name}
 		}
 	}
+	if value, ok := getenv("OS_DEFAULT__CAFILE"); ok {
+		found[cafileOption] = ipaOption{value: value, file: "environment OS_DEFAULT__CAFILE"}
+	}
 }
 
 func (c *Config) applyIPA(found ipaOptions) ([]Warning, error) {
 	var warnings []Warning
 	for _, key := range sortedKeys(found) {
 		option := found[key]
+		if key == cafileOption {
+			warnings = append(warnings, c.applyCAFile(option)...)
+			continue
+		}
 		if !known(key) {
 			warnings = append(warnings, Warning{
 				Key: "container." + key, From: option.from(),

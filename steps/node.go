@@ -1,0 +1,115 @@
+package steps
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"time"
+)
+
+// DefaultNetworkWait is how long a pull waits for a node without a network: four of
+// DHCP's tries (RFC 2131, section 4.1: after 4, 8, 16 and 32 s), and longer than a
+// switch port with spanning tree takes to forward (30 s).
+const DefaultNetworkWait = time.Minute
+
+// NodeSettings are what careen.toml says of the node that pulls: its tables [network],
+// [clock] and [tls].
+type NodeSettings struct {
+	// NetworkWait is how long a pull waits for a node that has no network yet; 0 does
+	// not wait.
+	NetworkWait time.Duration
+	// ClockRepair lets a registry's answer set a clock that is behind.
+	ClockRepair bool
+	// CAFiles are files with certificates of authorities, or directories of such files,
+	// beside those that the system has. The paths are absolute.
+	CAFiles []string
+}
+
+// cafileOption is IPA's own option for the authority that it trusts. Not every key of
+// [container] could be told from it, so it has a name that none has.
+const cafileOption = "[DEFAULT] cafile"
+
+// loadNode reads the tables of NodeSettings.
+func (c *Config) loadNode() ([]Warning, error) {
+	c.Node = NodeSettings{NetworkWait: DefaultNetworkWait}
+	var (
+		network struct {
+			Wait *string `toml:"wait"` // not a number: of what?
+		}
+		clock struct {
+			Repair *bool `toml:"repair"`
+		}
+		tls struct {
+			CAFiles *[]string `toml:"ca_files"`
+		}
+		warnings []Warning
+	)
+	for _, table := range []struct {
+		name string
+		dst  any
+	}{{"network", &network}, {"clock", &clock}, {"tls", &tls}} {
+		more, err := c.Section(table.name, table.dst)
+		if err != nil {
+			return nil, err
+		}
+		warnings = append(warnings, more...)
+	}
+	if network.Wait != nil {
+		wait, err := parseDuration(*network.Wait)
+		if err != nil {
+			return nil, configError(c.toml.path, c.toml.lines["network"], fmt.Errorf("wait: %w", err))
+		}
+		c.Node.NetworkWait = wait
+		c.sources["network.wait"] = c.toml.at("network")
+	}
+	if clock.Repair != nil {
+		c.Node.ClockRepair = *clock.Repair
+		c.sources["clock.repair"] = c.toml.at("clock")
+	}
+	if tls.CAFiles != nil {
+		for _, file := range *tls.CAFiles {
+			if !path.IsAbs(file) {
+				return nil, configError(c.toml.path, c.toml.lines["tls"], fmt.Errorf("ca_files: %q is not an absolute path", file))
+			}
+		}
+		c.Node.CAFiles = *tls.CAFiles
+		c.sources["tls.ca_files"] = c.toml.at("tls")
+	}
+	return warnings, nil
+}
+
+// IPACAFile is the file of authorities that IPA itself is told to trust, and where it
+// is told so; "" for none.
+func (c *Config) IPACAFile() (file, from string) {
+	return c.cafile, c.sources[cafileOption]
+}
+
+// applyCAFile takes over IPA's cafile. It is IPA's affair if it is wrong.
+func (c *Config) applyCAFile(o ipaOption) []Warning {
+	file, err := unescapeOslo(o.value)
+	if err == nil && file != "" && !path.IsAbs(file) {
+		err = errors.New("it is not an absolute path")
+	}
+	if err != nil {
+		return []Warning{{Key: "DEFAULT.cafile", From: o.from(), Message: "[DEFAULT]cafile is ignored: " + err.Error()}}
+	}
+	c.cafile, c.sources[cafileOption] = file, o.from()
+	return nil
+}
+
+// nodeInForce lists NodeSettings for [Config.InForce].
+func (c *Config) nodeInForce() []Source {
+	all := []Source{
+		{Key: "network.wait", Value: c.Node.NetworkWait.String()},
+		{Key: "clock.repair", Value: strconv.FormatBool(c.Node.ClockRepair)},
+		{Key: "tls.ca_files", Value: quoteList(c.Node.CAFiles)},
+	}
+	for i := range all {
+		all[i].From = c.from(all[i].Key)
+	}
+	if c.cafile != "" {
+		all = append(all, Source{Key: "DEFAULT.cafile", Value: c.cafile, From: c.from(cafileOption)})
+	}
+	return all
+}
