@@ -1,0 +1,260 @@
+package authorities
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+const (
+	// maxFile bounds one file, and maxFiles the files that are read of a directory.
+	maxFile  = 1 << 20
+	maxFiles = 256
+)
+
+// Source names certificates.
+type Source struct {
+	// Path is a file, or a directory whose *.crt and *.pem are read; "" with Data.
+	Path string
+	// Data are certificates themselves.
+	Data []byte
+	// From is where the source is named, as in "/etc/careen/careen.toml:5".
+	From string
+
+	err error // why there is no Data
+}
+
+// Name is the path, or where the certificate itself stands.
+func (s Source) Name() string {
+	if s.Path == "" {
+		return s.From
+	}
+	return s.Path
+}
+
+// Finding is what a source turned out to hold.
+type Finding struct {
+	Source
+	// Certs is how many certificates were taken from it.
+	Certs int
+	// Err is why there are no more, nil if all is well.
+	Err error
+}
+
+// String is a part of a sentence: "2 certificates in /etc/ca.pem (kernel command line)".
+func (f Finding) String() string {
+	name := f.Path
+	if name == "" {
+		name = "careen.ca="
+	}
+	text := fmt.Sprintf("%d certificates in %s (%s)", f.Certs, name, f.From)
+	if f.Certs == 1 {
+		text = fmt.Sprintf("1 certificate in %s (%s)", name, f.From)
+	}
+	if f.Err != nil {
+		text += ": " + strings.Join(strings.Fields(f.Err.Error()), " ")
+	}
+	return text
+}
+
+// Bundle is what all sources hold. It is not changed once it was returned.
+type Bundle struct {
+	// Certs are the authorities.
+	Certs []*x509.Certificate
+	// Findings has one entry for each source, in order.
+	Findings []Finding
+}
+
+// String lists the sources, "" if there are none.
+func (b *Bundle) String() string {
+	words := make([]string, len(b.Findings))
+	for i, f := range b.Findings {
+		words[i] = f.String()
+	}
+	return strings.Join(words, ", ")
+}
+
+// Faulty returns the findings that are not as they should be.
+func (b *Bundle) Faulty() []Finding {
+	var faulty []Finding
+	for _, f := range b.Findings {
+		if f.Err != nil {
+			faulty = append(faulty, f)
+		}
+	}
+	return faulty
+}
+
+// Store reads sources when they are asked for, and again when they have changed. Its
+// methods may be called at once.
+type Store struct {
+	sources func() []Source
+	changed func(*Bundle)
+
+	mu     sync.Mutex
+	stamp  string
+	bundle *Bundle
+	dirs   map[string]listing
+}
+
+// listing is a directory's files, as long as it does not change.
+type listing struct {
+	stamp string
+	files []string
+	err   error
+}
+
+// New returns a store of what sources returns, which is called whenever the store is
+// asked. changed, if not nil, hears of each bundle that is read anew.
+func New(sources func() []Source, changed func(*Bundle)) *Store {
+	return &Store{sources: sources, changed: changed, dirs: map[string]listing{}}
+}
+
+// Bundle returns the certificates as they are now. It is the same pointer as long as
+// nothing has changed.
+func (s *Store) Bundle() *Bundle {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sources := s.sources()
+	var stamp strings.Builder
+	for _, source := range sources {
+		fmt.Fprintf(&stamp, "%s\x00%s\x00", source.From, source.Path)
+		stamp.Write(source.Data)
+		for _, file := range s.files(source) {
+			stamp.WriteString(file + "\x00" + stampOf(file))
+		}
+	}
+	if s.bundle != nil && stamp.String() == s.stamp {
+		return s.bundle
+	}
+	b := &Bundle{}
+	for _, source := range sources {
+		certs, err := s.read(source)
+		b.Certs = append(b.Certs, certs...)
+		b.Findings = append(b.Findings, Finding{Source: source, Certs: len(certs), Err: err})
+	}
+	s.stamp, s.bundle = stamp.String(), b
+	if s.changed != nil {
+		s.changed(b)
+	}
+	return b
+}
+
+// files are those of a source, of which there is one if it is none itself.
+func (s *Store) files(source Source) []string {
+	if source.Path == "" {
+		return nil
+	}
+	info, err := os.Stat(source.Path)
+	if err != nil || !info.IsDir() {
+		delete(s.dirs, source.Path)
+		return []string{source.Path}
+	}
+	now := stampFrom(info)
+	known, ok := s.dirs[source.Path]
+	if !ok || known.stamp != now {
+		known = listing{stamp: now}
+		known.files, known.err = list(source.Path)
+		s.dirs[source.Path] = known
+	}
+	return known.files
+}
+
+// list returns the certificates' files of a directory by name.
+func list(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	var files []string
+	for _, entry := range entries {
+		switch filepath.Ext(entry.Name()) {
+		case ".crt", ".pem":
+			if len(files) == maxFiles {
+				return files, fmt.Errorf("it has more than %d files, of which the first are read", maxFiles)
+			}
+			files = append(files, filepath.Join(dir, entry.Name()))
+		}
+	}
+	if err == nil && len(files) == 0 {
+		err = errors.New("no *.crt and no *.pem in it")
+	}
+	return files, err
+}
+
+// stampOf changes whenever a file does.
+func stampOf(file string) string {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err.Error()
+	}
+	return stampFrom(info)
+}
+
+func stampFrom(info fs.FileInfo) string {
+	var inode uint64
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		inode = st.Ino
+	}
+	return fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size(), " ", inode, " ", info.Mode())
+}
+
+// read returns the certificates of a source, and what is wrong with it.
+func (s *Store) read(source Source) ([]*x509.Certificate, error) {
+	if source.Path == "" {
+		if source.err != nil {
+			return nil, source.err
+		}
+		return Parse(source.Data)
+	}
+	dir, isDir := s.dirs[source.Path]
+	if !isDir {
+		return readFile(source.Path)
+	}
+	certs, err := []*x509.Certificate(nil), dir.err
+	for _, file := range dir.files {
+		more, ferr := readFile(file)
+		certs = append(certs, more...)
+		if ferr != nil && err == nil {
+			err = fmt.Errorf("%s: %w", filepath.Base(file), ferr)
+		}
+	}
+	return certs, err
+}
+
+// readFile reads a regular file: a pipe or a device might not end, or not begin.
+func readFile(path string) ([]*x509.Certificate, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, bare(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, bare(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is no regular file")
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, bare(err)
+	case len(data) > maxFile:
+		return nil, fmt.Errorf("it is larger than %d bytes", maxFile)
+	}
+	return Parse(data)
+}
+
+// bare takes the path off an error that is told with it.
+func bare(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
