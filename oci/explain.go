@@ -15,6 +15,8 @@ type Explanation struct {
 	Changes []Change
 	// Warnings are what weakens isolation and what is dropped, one line each.
 	Warnings []string
+	// Requires is what the image's label asks of the node; the caller reads it.
+	Requires []string
 	// Assumed is what was taken to be there without looking, see [Review].
 	Assumed []string
 }
@@ -70,6 +72,9 @@ func (e *Explanation) String() string {
 	section("Warnings:", "none: the container is as isolated as by default", e.Warnings)
 	section("What each option does:", "there are none", e.Options)
 	section("Changed against careen's default for this image (+ added, - gone, ~ changed):", "nothing", changes)
+	if len(e.Requires) > 0 {
+		section("Required of the node by the image:", "", e.Requires)
+	}
 	if len(e.Assumed) > 0 {
 		section("Not known here:", "", e.Assumed)
 	}

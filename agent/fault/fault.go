@@ -45,6 +45,7 @@ const (
 
 	// Running.
 	Node          Code = "node"           // the node lacks what containers need
+	Requirement   Code = "requirement"    // the node lacks what the image says that it needs
 	Runtime       Code = "runtime"        // the container cannot be created or started
 	CommandAbsent Code = "command_absent" // the command is not in the image (exit code 127)
 	CommandDenied Code = "command_denied" // the command cannot be executed (exit code 126)

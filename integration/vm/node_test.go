@@ -181,13 +181,24 @@ func TestLoadCompressedModules(t *testing.T) {
 		Files: map[string][]byte{"/alt/" + kernel.Release + "/modules.dep": []byte(dep)},
 	})
 	guest.MustRun("node prepare")
-	out := guest.MustRun("node load -modules /alt xfs && node load -modules /alt dummy")
+	out := guest.MustRun("node load -modules /alt xfs")
 	require.Contains(t, out, "xfs.ko.zst")
+	// An image that requires a module has it loaded where it may, and nothing else is missing.
+	for label, why := range map[string]string{"module=dummy": "it is not loaded", "module=dummy,kernel>=99.0": "Linux"} {
+		out, code := guest.Run("node require -modules /alt '" + label + "'")
+		require.NotZero(t, code)
+		require.Contains(t, out, why)
+	}
+	out, code := guest.Run("node require -load -modules /alt 'module=dummy,kernel>=99.0'")
+	require.NotZero(t, code, out)
+	require.NotContains(t, guest.MustRun("cat /proc/modules"), "dummy ")
+	out = guest.MustRun("node require -load -modules /alt 'module=dummy,device=/dev/null,modules,lockdown=none' && node require -modules /alt module=dummy")
+	require.Contains(t, out, "dummy.ko.gz")
 	require.Contains(t, guest.MustRun("cat /proc/modules"), "xfs ")
 	require.Contains(t, guest.MustRun("cat /proc/modules"), "dummy ")
 	require.Contains(t, guest.MustRun("cat /proc/filesystems"), "xfs")
 
-	out, code := guest.Run("node load nothing")
+	out, code = guest.Run("node load nothing")
 	require.NotZero(t, code)
 	require.Contains(t, out, "cannot load the kernel module nothing: not in /lib/modules/")
 }

@@ -60,6 +60,11 @@ func (r *runner) Create(ctx context.Context, spec agent.CreateSpec) (agent.Creat
 		return agent.Created{}, &fault.Error{Code: fault.Internal, Op: "create container", Subject: spec.Container.Run,
 			Reason: "its image did not come from this runner"}
 	}
+	// Before the node is looked at: a module that is loaded may bring a device.
+	loaded, err := requirements(ctx, spec.Run, image)
+	if err != nil {
+		return agent.Created{}, err
+	}
 	node, err := rootfs.GatherNode()
 	if err != nil {
 		return agent.Created{}, err
@@ -83,9 +88,20 @@ func (r *runner) Create(ctx context.Context, spec agent.CreateSpec) (agent.Creat
 	}
 	grace := created.Plan.StopTimeout
 	return agent.Created{
-		Warnings: created.Plan.Warnings, StopSignal: syscall.Signal(created.Plan.StopSignal),
+		Warnings: append(loaded, created.Plan.Warnings...), StopSignal: syscall.Signal(created.Plan.StopSignal),
 		StopTimeout: &grace, Timeout: created.Plan.Timeout,
 	}, nil
+}
+
+// requirements holds the node against what the image says that it needs; the operator's
+// --label stands before the image's own. Modules are loaded for a container that could
+// load any by itself, and for no other: an image's word is not enough for that.
+func requirements(ctx context.Context, run *oci.Run, image *pull.Image) (loaded []string, err error) {
+	label, own := run.Options.Labels[rootfs.RequiresLabel]
+	if !own {
+		label = image.Config.Config.Labels[rootfs.RequiresLabel]
+	}
+	return rootfs.Require(ctx, rootfs.RequireOptions{Image: image.Name, Label: label, Load: run.Options.Privileged})
 }
 
 // writeSpec keeps the runtime-spec where GET /v1/runs/{id}/spec finds it.

@@ -63,11 +63,23 @@ image without --rootfs, is taken to be there; the end of the text says what.`,
 				return err
 			}
 			explained := oci.Explain(run, plan, base)
-			explained.Assumed = review.Notes()
+			explained.Assumed, explained.Requires = review.Notes(), requiredBy(plan.Labels)
 			_, err = fmt.Fprint(a.console.out, clean(explained.String()))
 			return err
 		},
 	}
+}
+
+// requiredBy says what an image's label asks of a node, or what is wrong with it.
+func requiredBy(labels map[string]string) (lines []string) {
+	list, err := rootfs.ParseRequirements(labels[rootfs.RequiresLabel])
+	if err != nil {
+		return []string{fmt.Sprintf("the label %s cannot be followed: %v; no container is made", rootfs.RequiresLabel, err)}
+	}
+	for _, r := range list {
+		lines = append(lines, r.Meaning())
+	}
+	return lines
 }
 
 // plans reads the words of the command and makes the plan they mean and that of the

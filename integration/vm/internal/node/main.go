@@ -7,6 +7,7 @@
 //	doctor [REGISTRY...]               print the checks
 //	boxed COMMAND [ARG...]             execute in a cgroup namespace that has processes
 //	load [-modules DIR] NAME           load a kernel module
+//	require [-load] LABEL              hold the node against an image's label
 //	agent                              wait for SIGTERM, as an agent that does nothing
 //
 // Called as careen-init or careen-init-alone it is the first process.
@@ -48,6 +49,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	force := flags.Bool("force", false, "enter also where pivot_root works")
 	modules := flags.String("modules", "", "directory of modules")
+	load := flags.Bool("load", false, "load modules that are required")
 	size := flags.Int64("store-size", 0, "limit of the store in bytes")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -63,6 +65,12 @@ func run(args []string) error {
 			return err
 		}
 		return show(actions)
+	case "require":
+		loaded, err := rootfs.Require(context.Background(), rootfs.RequireOptions{Image: "image", Label: flags.Arg(0), Load: *load, ModulesDir: *modules})
+		if err != nil {
+			return err
+		}
+		return show(loaded)
 	case "gather":
 		node, err := rootfs.GatherNode()
 		if err != nil {
