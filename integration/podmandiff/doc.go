@@ -11,7 +11,9 @@
 // A second test gives option sets that people thought of, testdata/sets.txt: each
 // option in all spellings and at the edges of its values. A run takes some of them.
 //
-// A third gives options of pull to podman and to the built binary, with real registries.
+// A third gives options of pull to podman and to the built binary, with real registries,
+// and a fourth a policy.json with images that are signed in many ways. Debian's podman
+// looks for the signatures and was built without what verifies them.
 //
 // A difference has to show in three attempts, since podman now and then fails for
 // reasons of its own. The tests need root and podman and are skipped without. The seed is printed;
