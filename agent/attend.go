@@ -99,6 +99,14 @@ func (a *Agent) progress(r *run, p api.PullProgress) {
 	if r.pull == nil || r.pull.Done != p.Done || r.pull.Status != p.Status || p.Status == "unpacking" {
 		r.pulled = now
 	}
+	told := 0
+	if r.pull != nil {
+		told = len(r.pull.Warnings)
+	}
+	for _, warning := range p.Warnings[min(told, len(p.Warnings)):] {
+		r.events.add(api.Event{Type: "warning", Message: warning})
+		_ = a.update(r, false, func(rec *record) { rec.warn(warning) })
+	}
 	first := r.pull == nil || r.pull.Status != p.Status
 	a.change(func() { r.pull = &p })
 	if first || now-r.lastPull >= pullEvery {

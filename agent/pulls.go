@@ -105,6 +105,9 @@ func (a *Agent) endPull(ctx context.Context, job *pullJob, info ImageInfo, err e
 	now := time.Now().UTC()
 	p := &job.pull
 	p.EndedAt, p.State, p.Warnings = &now, api.Succeeded, info.Warnings
+	if p.Progress != nil {
+		p.Warnings = append(p.Warnings, p.Progress.Warnings...)
+	}
 	switch {
 	case err == nil:
 		p.Digest, p.ImageID = info.Digest, info.ID

@@ -176,8 +176,10 @@ type PullProgress struct {
 	// Message says in words what a pull waits for that has no network yet.
 	Message string `json:"message,omitempty"`
 	// Rate is bytes per second over the last seconds.
-	Rate   int64           `json:"rate,omitempty"`
-	Layers []LayerProgress `json:"layers,omitempty"`
+	Rate int64 `json:"rate,omitempty"`
+	// Warnings are what was done to the node for the pull, one line each.
+	Warnings []string        `json:"warnings,omitempty"`
+	Layers   []LayerProgress `json:"layers,omitempty"`
 	// Retries counts what had to be asked again.
 	Retries int `json:"retries,omitempty"`
 }

@@ -57,6 +57,11 @@ type Config struct {
 	// MemAvailable returns the bytes that the node can still give; the default
 	// reads MemAvailable of /proc/meminfo. Zero means unknown.
 	MemAvailable func() int64
+	// Authorities returns what is trusted beside the system's authorities, whenever a
+	// registry is about to be asked; nil is nothing.
+	Authorities func() Authorities
+	// Clock sets a clock that is behind; nil leaves it alone.
+	Clock *Clock
 	// NetworkWait is how long a pull waits, in all, for a node that has no route to a
 	// registry yet, or no name server; see package ready. 0 does not wait.
 	NetworkWait time.Duration

@@ -22,9 +22,14 @@ func (j *job) gate(ctx context.Context) *ready.Gate {
 	})
 }
 
-// again waits before a request that failed with err is made once more: for a node that
-// is not ready, which is no retry, or as retry has it. An error is why it is not.
+// again does what is to be done before a request that failed with err is made once
+// more: it waits for a node that is not ready, or sets its clock, neither of which is
+// a retry, or waits as retry has it. An error is why there is no other try.
 func (r *registry) again(ctx context.Context, retry *retrier, err error) error {
+	err = r.p.tellSources(err)
+	if fault.CodeOf(err) == fault.Clock {
+		return r.repairClock(ctx, err)
+	}
 	if r.gate == nil || ctx.Err() != nil || !retryable(err) {
 		return retry.wait(ctx, err)
 	}

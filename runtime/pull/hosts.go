@@ -133,6 +133,7 @@ func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Re
 		return nil, &fault.Error{Code: fault.BadConfig, Op: "configure registry", Subject: domain, Err: err,
 			Remedy: "Check the registry's directory below " + strings.Join(append(p.cfg.HostsDirs, p.cfg.CertDirs...), ", ")}
 	}
+	p.trustAuthorities(*transports)
 	var out []*endpoint
 	for _, host := range hosts {
 		if !host.Capabilities.Has(docker.HostCapabilityPull) {

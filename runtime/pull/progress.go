@@ -86,6 +86,11 @@ func (r *reporter) waits(missing string) {
 	})
 }
 
+// warn says what was done to the node.
+func (r *reporter) warn(text string) {
+	r.update(true, func(p *api.PullProgress) { p.Warnings = append(p.Warnings[:len(p.Warnings):len(p.Warnings)], text) })
+}
+
 func (r *reporter) retried() {
 	r.update(false, func(p *api.PullProgress) { p.Retries++ })
 }

@@ -28,6 +28,8 @@ type Puller struct {
 	cfg     Config
 	flights flights
 	reach   reach
+	trusted trusted
+	clock   clockRepair
 }
 
 // New returns a puller that stores images through client. It makes no call.
@@ -146,7 +148,7 @@ func (j *job) fromRegistry(ctx context.Context) (*Image, error) {
 		if err != nil {
 			return nil, err
 		}
-		src.gate = gate
+		src.gate, src.warn = gate, j.progress.warn
 		img, err := j.refresh(ctx, src, name.String())
 		_ = src.Close()
 		if err == nil || ctx.Err() != nil || i == len(names)-1 {

@@ -31,6 +31,8 @@ type registry struct {
 	onRetry   func()
 	// gate waits for a node that is not ready; nil does not.
 	gate *ready.Gate
+	// warn takes what was done to the node for the pull; it may be nil.
+	warn func(string)
 }
 
 var manifestTypes = []string{
