@@ -91,7 +91,7 @@ func (a *Agent) drive(r *run) {
 		}
 		v := a.judgeRun(r, err)
 		if v.state == api.Succeeded {
-			more, err := a.nextPart(r)
+			more, err := a.nextPart(r, v)
 			if more {
 				continue
 			}
@@ -118,8 +118,9 @@ func (a *Agent) judgeRun(r *run, err error) verdict {
 	return judge(r.rec, err)
 }
 
-// nextPart goes on to the next container of a sequence, if there is one.
-func (a *Agent) nextPart(r *run) (more bool, err error) {
+// nextPart goes on to the next container of a sequence, if there is one. v is the
+// verdict on the one before it.
+func (a *Agent) nextPart(r *run, v verdict) (more bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	next := r.rec.Part + 1
@@ -143,6 +144,7 @@ func (a *Agent) nextPart(r *run) (more bool, err error) {
 		if reason != "" {
 			rec.Reboot = reason
 		}
+		rec.partOver(v)
 		rec.Part++
 		rec.beginPart(r.parts[rec.Part], a.cfg.Clock())
 	})
@@ -197,10 +199,15 @@ func (a *Agent) prepare(r *run) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return &fault.Error{Code: fault.Node, Op: "make directory", Subject: dir, Err: err, Remedy: "Make room there"}
 	}
+	told, err := a.tell(r, part)
+	if err != nil {
+		return err
+	}
 	spec, err := a.intend(r, part, image)
 	if err != nil {
 		return err
 	}
+	spec.Previous = told
 	a.cfg.Failpoint("agent.before-create")
 	created, err := attend(a, r, func(ctx context.Context) (Created, error) {
 		return a.cfg.Runner.Create(ctx, spec)

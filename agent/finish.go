@@ -154,7 +154,7 @@ func (a *Agent) conclude(r *run, v verdict) {
 			rec.Run.StopReason = "" // it ended by itself before it came to that
 		}
 		// The outcome has it now.
-		rec.End = nil
+		rec.End, rec.Previous = nil, nil
 	})
 	a.cfg.Failpoint("agent.after-final")
 	if err == nil || r.state().Final() {

@@ -56,6 +56,9 @@ type record struct {
 	// Phases are the durations of the phases that are over.
 	Phases map[string]time.Duration `json:"phases,omitempty"`
 
+	// Previous are the containers of a sequence so far, until the run has ended.
+	Previous []previous `json:"previous,omitempty"`
+
 	// Leftovers are what the containers so far left behind.
 	Leftovers Leftovers `json:"leftovers"`
 	// Reboot is what the containers so far asked for, "" for nothing.
@@ -109,7 +112,7 @@ const (
 func (r *record) clone() *record {
 	c := *r
 	c.Phases = maps.Clone(r.Phases)
-	c.Audit = slices.Clone(r.Audit)
+	c.Audit, c.Previous = slices.Clone(r.Audit), slices.Clone(r.Previous)
 	c.Leftovers.Undone, c.Leftovers.Left = slices.Clone(r.Leftovers.Undone), slices.Clone(r.Leftovers.Left)
 	c.Run.Warnings = slices.Clone(r.Run.Warnings)
 	if r.Stop != nil {

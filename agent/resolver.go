@@ -155,7 +155,7 @@ func (r *resolver) part(req *api.RunRequest, d *steps.Decision) (Part, error) {
 	p := Part{
 		Image: d.Image, Name: run.Options.Name, Run: run, Pull: run.Pull(), RunOptions: run.Redacted(), Trusted: d.Trusted, Entry: d.Entry,
 		Timeout: d.Timeout, SilenceTimeout: d.SilenceTimeout, RebootExitCodes: slices.Clone(d.RebootExitCodes),
-		Critical: d.Critical,
+		Critical: d.Critical, Inputs: slices.Clone(d.Inputs),
 	}
 	// A step is pulled as IPA does it, by a pull of its own before the run; an image
 	// that is run by itself is pulled as podman run does.

@@ -93,6 +93,9 @@ type CreateSpec struct {
 	Environ map[string]string
 	// LogLimit bounds the output that is kept, in bytes.
 	LogLimit int64
+	// Previous is a file that the container sees as /run/careen/previous.json and cannot
+	// change; "" for none.
+	Previous string
 }
 
 // Created is a container that waits to be started.
@@ -201,4 +204,6 @@ type Part struct {
 	RebootExitCodes []int
 	// Critical makes the whole run of the container a critical section.
 	Critical bool
+	// Inputs are steps whose last results in this boot the container is told.
+	Inputs []string
 }

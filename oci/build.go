@@ -19,7 +19,9 @@ const specVersion = "1.1.0"
 const (
 	initDestination    = "/run/careen-init"
 	controlDestination = "/run/careen"
-	markerDestination  = "/run/.containerenv"
+	// previousDestination lies in it.
+	previousDestination = "/run/careen/previous.json"
+	markerDestination   = "/run/.containerenv"
 )
 
 // Build makes the runtime-spec and the list of what has to exist before it can

@@ -65,6 +65,12 @@ func (b *builder) engineMounts() error {
 			Destination: controlDestination, Type: "bind", Source: b.in.ControlDir,
 			Options: []string{"bind", "rw", "rprivate", "nosuid", "nodev", "noexec"},
 		})
+		if b.in.Previous != "" && !b.hasMount(previousDestination) {
+			b.mounts = append(b.mounts, specs.Mount{
+				Destination: previousDestination, Type: "bind", Source: b.in.Previous,
+				Options: []string{"bind", "ro", "rprivate", "nosuid", "nodev", "noexec"},
+			})
+		}
 	}
 	return nil
 }

@@ -88,6 +88,17 @@ func TestDefaultNetworkIsTheNodes(t *testing.T) {
 	require.Equal(t, 10*time.Second, plan.StopTimeout)
 	require.Equal(t, 15, plan.StopSignal)
 	require.Equal(t, "/d/control", mountAt(plan, "/run/careen").Source)
+
+	plan, err := build(t, "--rm", func(in *oci.BuildInput) { in.Previous = "/d/previous.json" })
+	require.NoError(t, err)
+	previous := mountAt(plan, "/run/careen/previous.json")
+	require.Equal(t, "/d/previous.json", previous.Source)
+	require.Contains(t, previous.Options, "ro")
+	last := plan.Spec.Mounts[len(plan.Spec.Mounts)-1]
+	require.Equal(t, previous.Destination, last.Destination, "it lies in another mount")
+	plan, err = build(t, "-v /data:/run/careen", func(in *oci.BuildInput) { in.Previous = "/d/previous.json" })
+	require.NoError(t, err)
+	require.Empty(t, mountAt(plan, "/run/careen/previous.json").Source, "the operator's own directory is left alone")
 }
 
 func TestVolumes(t *testing.T) {

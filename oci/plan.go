@@ -94,6 +94,9 @@ type BuildInput struct {
 	// ControlDir is bound at /run/careen in the container (result file, critical
 	// section); "" for none.
 	ControlDir string
+	// Previous is a file bound at /run/careen/previous.json in the container, read-only;
+	// "" for none. It takes ControlDir.
+	Previous string
 	// Environ are the caller's variables: -e NAME, -e 'NAME*', --env-host, proxies.
 	Environ map[string]string
 	// InitPath is the node's path of the binary that --init mounts; careen's own.

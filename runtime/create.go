@@ -53,6 +53,8 @@ type CreateSpec struct {
 	Host      oci.Host
 	// Dir is the run's directory, which exists.
 	Dir string
+	// Previous is a file that the container sees as /run/careen/previous.json, "" for none.
+	Previous string
 	// Environ are the caller's variables.
 	Environ map[string]string
 	// LogLimit bounds the output that is kept, in bytes; 0 is the default.
@@ -153,7 +155,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 			Config: spec.Image.Config, Annotations: spec.Image.Annotations, Files: imageFiles{root},
 		},
 		Node: spec.Node, Host: spec.Host, Environ: spec.Environ,
-		Dir: spec.Dir, ControlDir: control, VolumeDir: e.volumeDir(), InitPath: e.cfg.Binary, RootFS: "rootfs",
+		Dir: spec.Dir, ControlDir: control, Previous: spec.Previous, VolumeDir: e.volumeDir(), InitPath: e.cfg.Binary, RootFS: "rootfs",
 	})
 	if err != nil {
 		return nil, nil, err

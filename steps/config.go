@@ -84,6 +84,8 @@ type Limits struct {
 	RebootExitCodes []int
 	// Critical holds off abort, timeouts and reboot for as long as the container runs.
 	Critical bool
+	// Inputs are steps of the same file whose last results the container is given.
+	Inputs []string
 }
 
 // Source is one setting in force and where it comes from.

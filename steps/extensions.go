@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-var limitKeys = []string{"timeout", "silence_timeout", "reboot_exit_codes", "critical"}
+var limitKeys = []string{"timeout", "silence_timeout", "reboot_exit_codes", "critical", "inputs"}
 
 // limits reads the mapping careen of a step.
 func (r *stepReader) limits() (Limits, error) {
@@ -36,6 +36,8 @@ func (r *stepReader) limits() (Limits, error) {
 			if l.Critical, ok = e.value.(bool); !ok {
 				err = fmt.Errorf("must be true or false, got %s", pyType(e.value))
 			}
+		case "inputs":
+			l.Inputs, err = yamlInputs(e.value)
 		default:
 			err = fmt.Errorf("is not one of %s", strings.Join(limitKeys, ", "))
 		}
@@ -68,6 +70,38 @@ func yamlExitCodes(v any) ([]int, error) {
 		codes = append(codes, int(n.Int64()))
 	}
 	return codes, checkExitCodes(codes)
+}
+
+// maxInputs bounds the inputs of one step.
+const maxInputs = 16
+
+func yamlInputs(v any) ([]string, error) {
+	list, ok := v.([]any)
+	if !ok || len(list) > maxInputs {
+		return nil, fmt.Errorf("must be a list of at most %d steps of this file", maxInputs)
+	}
+	names := make([]string, 0, len(list))
+	for _, item := range list {
+		name, ok := item.(string)
+		if !ok || slices.Contains(names, name) {
+			return nil, fmt.Errorf("must be a list of different steps of this file, got %v", item)
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// checkInputs refuses inputs that are no steps of the file: a step without an image of
+// its own says whatever the image says that a request names.
+func (p *stepsParser) checkInputs() error {
+	for _, step := range p.cat.steps {
+		for _, name := range step.limits.Inputs {
+			if _, ok := p.cat.lookup(name); !ok {
+				return &yamlError{step.line, fmt.Sprintf("step '%s': 'careen.inputs': %q is no step of this file", step.name, name)}
+			}
+		}
+	}
+	return nil
 }
 
 // maxAliases bounds the aliases of one file.

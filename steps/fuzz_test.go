@@ -26,7 +26,7 @@ func FuzzSteps(f *testing.F) {
 		"", "steps: []\n", "steps:\n- {name: a, image: b, priority: 1:30, interface: deploy, reboot_requested: no, abortable: yes}\n",
 		"a: &a [*a]\n", "steps: [{<<: {name: a}, image: b}]\n", "careen: {aliases: [x], sequence: on}\n", "\xff", "a: !!int 5\n",
 		"steps:\n- name: a\n  image: b\n  priority: 0x10\n  interface: deploy\n  reboot_requested: false\n  abortable: true\n" +
-			"  run_options: |\n    --rm\n  careen: {timeout: 1h, reboot_exit_codes: [1], critical: true}\n",
+			"  run_options: |\n    --rm\n  careen: {timeout: 1h, reboot_exit_codes: [1], critical: true, inputs: [a]}\n",
 	} {
 		f.Add([]byte(seed))
 	}

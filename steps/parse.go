@@ -142,6 +142,9 @@ func (p *stepsParser) root(v any) error {
 				return err
 			}
 		}
+		if err := p.checkInputs(); err != nil {
+			return err
+		}
 	}
 	if e, ok := top.get("careen"); ok {
 		return p.extensions(e)

@@ -25,6 +25,7 @@ steps:
       timeout: 1h
       reboot_exit_codes: [3, 4]
       critical: true
+      inputs: [report]
   - name: report
     image: r.example/report:1
     interface: deploy
@@ -66,6 +67,7 @@ func TestStepsOfTheFileAreTrusted(t *testing.T) {
 	assert.Equal(t, time.Hour, d.Timeout)
 	assert.Equal(t, 10*time.Minute, d.SilenceTimeout)
 	assert.Equal(t, []int{3, 4}, d.RebootExitCodes)
+	assert.Equal(t, []string{"report"}, d.Inputs)
 	assert.Equal(t, "steps file "+cat.Path+":3", d.Entry)
 
 	d = one(t, cfg, cat, steps.Request{Step: "report"})

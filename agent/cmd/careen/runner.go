@@ -71,7 +71,7 @@ func (r *runner) Create(ctx context.Context, spec agent.CreateSpec) (agent.Creat
 	}
 	in := runtime.CreateSpec{
 		ID: spec.ID, RunID: spec.Container.Run, Run: spec.Run, Image: image, Node: node, Host: rootfs.Host(),
-		Dir: spec.Dir, Environ: spec.Environ, LogLimit: spec.LogLimit, Stdin: spec.Stdin,
+		Dir: spec.Dir, Previous: spec.Previous, Environ: spec.Environ, LogLimit: spec.LogLimit, Stdin: spec.Stdin,
 	}
 	if spec.TerminalSize != nil {
 		in.Columns, in.Rows = spec.TerminalSize.Columns, spec.TerminalSize.Rows

@@ -1,0 +1,131 @@
+package agent_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/careen-project/careen/agent"
+	"github.com/careen-project/careen/agent/agenttest"
+	"github.com/careen-project/careen/agent/api"
+)
+
+// told returns what the container of a run was given to read.
+func told(t *testing.T, rg *rig, run string) string {
+	t.Helper()
+	path := rg.runner.Container(run).Previous
+	if path == "" {
+		return ""
+	}
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o444), info.Mode(), "any user of the container may read it")
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(data)
+}
+
+// TestPartsAreToldOfThoseBefore: over restarts of the agent at any moment, for what is
+// told is on record.
+func TestPartsAreToldOfThoseBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rg := newRig(t)
+		rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+			res.Parts = nil
+			for _, image := range []string{`run=10s/result={"fw": 7}`, "pull=10s/run=10s/exit=0", "create=10s/run=10s"} {
+				res.Parts = append(res.Parts, agenttest.Part(image))
+			}
+			return nil
+		}
+		rg.submit(t, api.RunRequest{ID: "s", Image: "sequence"})
+		first := `{"part":1,"image":"run=10s/result={\"fw\": 7}","state":"succeeded","digest":"sha256:feed","exit_code":0,"result":{"fw":7}}`
+		second := `{"part":2,"image":"pull=10s/run=10s/exit=0","state":"succeeded","digest":"sha256:feed","exit_code":0}`
+		time.Sleep(5 * time.Second) // the first runs
+		require.Empty(t, told(t, rg, "s"))
+		rg = rg.again(t, nil)
+		time.Sleep(10 * time.Second) // the second is being pulled
+		rg = rg.again(t, nil)
+		time.Sleep(15 * time.Second) // it runs
+		require.Equal(t, "["+first+"]", told(t, rg, "s"))
+		rg = rg.again(t, nil)
+		time.Sleep(10 * time.Second) // the third is being created
+		rg = rg.again(t, nil)
+		time.Sleep(15 * time.Second) // it runs
+		require.Equal(t, "["+first+","+second+"]", told(t, rg, "s"))
+		require.Equal(t, api.Succeeded, rg.end(t, "s").State)
+		synctest.Wait()
+		require.NoDirExists(t, filepath.Join(rg.cfg.RunDir, "runs", "s"))
+		require.NoError(t, rg.Close())
+	})
+}
+
+func TestWhatPartsAreToldIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rg := newRig(t)
+		rg.runner.Script = func(image string) (agenttest.Script, error) {
+			s, err := agenttest.ParseScript(image)
+			if image == "large" {
+				s.Run, s.Result = time.Second, `"`+strings.Repeat("<", 60<<10)+`"`
+			}
+			return s, err
+		}
+		rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+			res.Parts = nil
+			for range 6 {
+				res.Parts = append(res.Parts, agenttest.Part("large"))
+			}
+			res.Parts = append(res.Parts, agenttest.Part("run=10s"))
+			return nil
+		}
+		rg.submit(t, api.RunRequest{ID: "s", Image: "sequence"})
+		time.Sleep(10 * time.Second)
+		got := told(t, rg, "s")
+		require.Equal(t, 4, strings.Count(got, `"result":`))
+		require.Equal(t, 2, strings.Count(got, `"result_omitted":true`))
+		require.Equal(t, api.Succeeded, rg.end(t, "s").State)
+		require.NoError(t, rg.Close())
+	})
+}
+
+// TestStepsAreToldOfTheirInputs: the last run of each in this boot, however it ended.
+func TestStepsAreToldOfTheirInputs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rg := newRig(t)
+		images := map[string]string{"look": `run=1s/result={"n":1}`, "check": "run=1s", "use": "run=10s"}
+		rg.resolver.Change = func(req *api.RunRequest, res *agent.Resolved) error {
+			res.Parts[0].Image, res.Parts[0].Pull.Image.Original = images[req.Step], images[req.Step]
+			if req.Step == "use" {
+				res.Parts[0].Inputs = []string{"look", "never", "check"}
+			}
+			return nil
+		}
+		do := func(id, step string) { rg.submit(t, api.RunRequest{ID: id, Step: step}) }
+		do("u0", "use")
+		time.Sleep(5 * time.Second)
+		require.Empty(t, told(t, rg, "u0"), "nobody has said anything")
+		do("l1", "look")
+		rg.end(t, "l1")
+		images["look"] = `run=1s/exit=3/result={"n":2}`
+		do("l2", "look")
+		do("c1", "check")
+		do("u1", "use")
+		rg.end(t, "c1")
+		rg = rg.again(t, nil)
+		time.Sleep(5 * time.Second)
+		require.JSONEq(t, `[{"step":"look","run":"l2","image":"run=1s/exit=3/result={\"n\":2}","state":"failed","digest":"sha256:feed",
+			"exit_code":3,"result":{"n":2}},
+			{"step":"check","run":"c1","image":"run=1s","state":"succeeded","digest":"sha256:feed","exit_code":0}]`, told(t, rg, "u1"))
+		rg.end(t, "u1")
+		rg = rg.again(t, func(cfg *agent.Config) { cfg.BootID = "boot-2" })
+		do("u2", "use")
+		time.Sleep(5 * time.Second)
+		require.Empty(t, told(t, rg, "u2"), "what was said before a reboot")
+		rg.end(t, "u2")
+		require.NoError(t, rg.Close())
+	})
+}
