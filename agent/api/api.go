@@ -168,12 +168,13 @@ type Outcome struct {
 
 // PullProgress is the state of a pull.
 type PullProgress struct {
-	// Status is resolving, downloading, unpacking or done.
+	// Status is resolving, waiting, downloading, unpacking or done.
 	Status string `json:"status"`
 	// Done and Total count the compressed bytes of all layers.
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
-	// Message says in words what a pull waits for that has no network yet.
+	// Message says in words what a pull waits for whose status is waiting: a network, or
+	// its turn.
 	Message string `json:"message,omitempty"`
 	// Rate is bytes per second over the last seconds.
 	Rate int64 `json:"rate,omitempty"`
@@ -182,6 +183,8 @@ type PullProgress struct {
 	Layers   []LayerProgress `json:"layers,omitempty"`
 	// Retries counts what had to be asked again.
 	Retries int `json:"retries,omitempty"`
+	// FromPeers is how many bytes of the layers came from other nodes.
+	FromPeers int64 `json:"from_peers,omitempty"`
 }
 
 // LayerProgress is the state of one layer.

@@ -74,7 +74,12 @@ func (u *unpacker) download(ctx context.Context, i int) (bool, error) {
 	source := &meter{r: blob, u: u, i: i, worker: polite.New(ctx)}
 	defer source.worker.Done()
 	ref := "careen-layer-" + l.desc.Digest.String()
-	if err := content.WriteBlob(ctx, cs, ref, source, l.desc); err != nil {
+	kept := u.keep(l.desc)
+	defer kept.Discard()
+	if err := content.WriteBlob(ctx, cs, ref, io.TeeReader(source, kept), l.desc); err != nil {
+		if errdefs.IsFailedPrecondition(err) {
+			judge(ctx, blob, digestMismatch("layer", l.desc.Digest, ""))
+		}
 		clean, cancel := cleanupContext(ctx)
 		defer cancel()
 		_ = cs.Abort(clean, ref)
@@ -89,6 +94,8 @@ func (u *unpacker) download(ctx context.Context, i int) (bool, error) {
 			return false, applyError(err, u.j.req.Original, l.desc)
 		}
 	}
+	judge(ctx, blob, nil)
+	kept.Commit()
 	return true, nil
 }
 

@@ -44,7 +44,12 @@ type blobReader struct {
 
 // blob opens a blob for streaming. Nothing is verified here: the caller hashes.
 func (r *registry) blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	b := &blobReader{r: r, ctx: context.WithValue(ctx, blobRequest{}, true), desc: desc, retry: r.p.retrier(r.req, r.onRetry)}
+	return r.blobAt(ctx, desc, 0)
+}
+
+// blobAt is blob from a byte on.
+func (r *registry) blobAt(ctx context.Context, desc ocispec.Descriptor, at int64) (io.ReadCloser, error) {
+	b := &blobReader{r: r, ctx: context.WithValue(ctx, blobRequest{}, true), desc: desc, at: at, retry: r.p.retrier(r.req, r.onRetry)}
 	for {
 		err := b.connect()
 		if err == nil {

@@ -20,6 +20,8 @@ type budget struct {
 	// checked is the amount at which memory was looked at last.
 	checked atomic.Int64
 	room    room
+	// keep says that layers may also be kept for other nodes.
+	keep atomic.Bool
 }
 
 // room is what the store had free when the pull began.
@@ -36,14 +38,20 @@ const checkEvery = 64 << 20
 // memory that a tmpfs does not count against its size.
 const entryCost = 1 << 10
 
-func newBudget(p *Puller) *budget { return &budget{p: p, room: p.room()} }
+func newBudget(p *Puller, keep bool) *budget {
+	b := &budget{p: p, room: p.room()}
+	b.keep.Store(keep)
+	return b
+}
 
+// room is what the store has free, and what it would have without the layers that are
+// kept for other nodes.
 func (p *Puller) room() room {
 	var st unix.Statfs_t
 	if dir := p.storeDir(); dir == "" || unix.Statfs(dir, &st) != nil {
 		return room{}
 	}
-	return room{known: true, bytes: int64(st.Bavail) * st.Bsize,
+	return room{known: true, bytes: int64(st.Bavail)*st.Bsize + p.cfg.Kept.Size(),
 		inMemory: st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC}
 }
 
@@ -54,6 +62,9 @@ func (b *budget) charge(entries, stored, logical int64) error {
 	n := b.entries.Add(entries)
 	bytes := b.stored.Add(stored)
 	all := b.logical.Add(logical)
+	if b.room.known && bytes+b.p.cfg.Kept.Size() > b.room.bytes-limits.Reserve {
+		b.giveBack()
+	}
 	switch {
 	case n > limits.MaxEntries:
 		return bomb("it has more than %d files", limits.MaxEntries)
@@ -64,7 +75,11 @@ func (b *budget) charge(entries, stored, logical int64) error {
 	}
 	taken := bytes + n*entryCost
 	if last := b.checked.Load(); b.room.inMemory && taken-last > checkEvery && b.checked.CompareAndSwap(last, taken) {
-		if free := b.p.cfg.MemAvailable(); free > 0 && free < limits.Reserve {
+		free := b.p.cfg.MemAvailable()
+		if free > 0 && free < limits.Reserve && b.giveBack() {
+			free = b.p.cfg.MemAvailable()
+		}
+		if free > 0 && free < limits.Reserve {
 			return noMemory(limits.Reserve, free)
 		}
 	}

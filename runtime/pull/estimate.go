@@ -23,17 +23,18 @@ const workingMemory = 24 << 20
 
 // admit weighs the image against the store and the node's memory before the
 // first byte of it is stored. It refuses what cannot fit; what may fit is let
-// through, for the budget stops it in time.
-func (p *Puller) admit(ctx context.Context, src source, layers []layer) error {
+// through, for the budget stops it in time. keep says that there is also room to keep
+// the layers for other nodes.
+func (p *Puller) admit(ctx context.Context, src source, layers []layer) (keep bool, err error) {
 	var stored int64
 	for _, l := range layers {
 		if stored += l.desc.Size; stored < 0 {
-			return badImage("manifest", "its layers have an impossible size")
+			return false, badImage("manifest", "its layers have an impossible size")
 		}
 	}
 	limits := p.cfg.Limits
 	if stored > limits.MaxUnpacked {
-		return bomb("its layers have more than %d bytes", limits.MaxUnpacked)
+		return false, bomb("its layers have more than %d bytes", limits.MaxUnpacked)
 	}
 	room := p.room()
 	free := int64(1 << 62)
@@ -42,31 +43,31 @@ func (p *Puller) admit(ctx context.Context, src source, layers []layer) error {
 	}
 	memory := int64(0)
 	if room.inMemory {
-		if memory = p.cfg.MemAvailable(); memory > 0 {
+		if memory = p.memory(); memory > 0 {
 			free = min(free, memory-limits.Reserve-workingMemory)
 		}
 	}
-	need := stored
+	need, likely := stored, stored*safeExpansion
 	// Only when it may be close is it worth asking the layers for their size.
 	if stored <= free && stored > free/safeExpansion {
 		need = 0
 		for _, l := range layers {
 			need += unpackedSize(ctx, src, l.desc)
 		}
+		likely = need
 	}
 	if need <= free {
-		return nil
+		return p.makeRoom(likely, stored, free), nil
 	}
-	var err error
 	if memory > 0 && memory-limits.Reserve-workingMemory < room.bytes-limits.Reserve {
 		err = noMemory(need+limits.Reserve+workingMemory, memory)
 	} else {
 		err = noSpace(need, room.bytes-limits.Reserve, "takes "+mib(need)+" MiB unpacked, and the store has free only")
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return false, context.Cause(ctx)
 	}
-	return err
+	return false, err
 }
 
 // unpackedSize estimates a layer's unpacked size from what the layer says: the

@@ -20,6 +20,7 @@ import (
 // extract streams one layer into target:
 //
 //	connection ─► [digest]
+//	           ├► kept for other nodes, if they are given layers
 //	           └► inflate ─► [diff-ID]
 //	                      └► unpack
 //
@@ -30,6 +31,7 @@ func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) erro
 	l := u.layers[i]
 	// The download ends with the pipeline: a layer that cannot be stored is not
 	// read to its end.
+	whole := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	blob, err := u.src.blob(ctx, l.desc)
 	if err != nil {
@@ -38,7 +40,13 @@ func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) erro
 	defer blob.Close()
 	u.j.progress.layer(i, "downloading", 0)
 
+	kept := u.keep(l.desc)
+	defer kept.Discard()
 	wire := newStream(2)
+	if kept != nil {
+		wire = newStream(3)
+		group.Go(func() error { return wire.outs[2].each(ctx, func(b []byte) { _, _ = kept.Write(b) }) })
+	}
 	group.Go(func() error {
 		m := &meter{r: blob, u: u, i: i, worker: polite.New(ctx)}
 		defer m.worker.Done()
@@ -48,15 +56,21 @@ func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) erro
 	var content error
 	group.Go(func() error {
 		content = unpackStream(ctx, wire.outs[1], l.diffID, target)
-		if content != nil && !aboutContent(content) {
+		// What another node gave may be a bomb that the image is not.
+		if content != nil && !aboutContent(content) && !doubted(blob) {
 			return content
 		}
 		// Wrong content may be the registry's or the builder's. Only the digest of
 		// the whole layer tells, so that is read to its end.
 		return wire.outs[1].each(ctx, func([]byte) {})
 	})
-	if err := group.Wait(); err != nil {
+	err = group.Wait()
+	judge(whole, blob, err)
+	if err != nil {
 		return layerError(err, u.j.req.Original, l.desc)
+	}
+	if content == nil {
+		kept.Commit()
 	}
 	return layerError(content, u.j.req.Original, l.desc)
 }

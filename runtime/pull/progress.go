@@ -12,7 +12,7 @@ import (
 // reportEvery is the least time between two reports of progress.
 const reportEvery = 200 * time.Millisecond
 
-// statusWaiting is the status of a pull that waits for the node.
+// statusWaiting is the status of a pull that waits for the node, or for its turn.
 const statusWaiting = "waiting"
 
 // rateWindow is the time that the rate is an average over.
@@ -98,7 +98,7 @@ func (r *reporter) retried() {
 // layers says which layers there are; a digest that is listed twice is two.
 func (r *reporter) layers(descs []layer) {
 	r.update(true, func(p *api.PullProgress) {
-		p.Status, p.Total, p.Done = "downloading", 0, 0
+		p.Status, p.Total, p.Done, p.FromPeers = "downloading", 0, 0, 0
 		p.Layers = make([]api.LayerProgress, len(descs))
 		for i, d := range descs {
 			p.Layers[i] = api.LayerProgress{Digest: d.desc.Digest.String(), Status: "waiting", Total: d.desc.Size}

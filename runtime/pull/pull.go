@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
@@ -34,7 +35,9 @@ type Puller struct {
 
 // New returns a puller that stores images through client. It makes no call.
 func New(client *containerd.Client, cfg Config) *Puller {
-	return &Puller{client: client, cfg: cfg.withDefaults(), flights: flights{running: map[string]*flight{}}}
+	p := &Puller{client: client, cfg: cfg.withDefaults(), flights: flights{running: map[string]*flight{}}}
+	p.cfg.Kept.Guard(p.scarce)
+	return p
 }
 
 // Pull makes the image of req present, as its policy asks, and describes it.
@@ -57,6 +60,7 @@ func (p *Puller) Pull(ctx context.Context, req *Request, progress func(api.PullP
 		}
 		return nil, naming(classify(err, "pull image", req.Original), req.Original)
 	}
+	img.Warnings = j.warnings
 	j.progress.done()
 	return img, nil
 }
@@ -76,6 +80,10 @@ type job struct {
 	req      *Request
 	progress *reporter
 	want     ocispec.Platform
+
+	spreadOut bool // has waited its part of Config.Jitter
+	warnMu    sync.Mutex
+	warnings  []string
 }
 
 // source is where an image's parts come from.

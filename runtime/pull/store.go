@@ -49,8 +49,7 @@ func (p *Puller) store(ctx context.Context, j *job, src source, pic *picture) (_
 	}()
 
 	layers := layersOf(pic)
-	j.progress.layers(layers)
-	fetched, err := p.unpackAll(ctx, j, src, layers, lease)
+	fetched, err := p.unpackNear(ctx, j, src, layers, lease)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,15 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	if err != nil {
 		return false, err
 	}
+	if first < len(layers) && j.spreads() {
+		if err := j.spread(ctx); err != nil {
+			return false, err
+		}
+		if first, err = p.present(ctx, layers, lease); err != nil { // another pull's, by now
+			return false, err
+		}
+	}
+	j.progress.layers(layers)
 	for i := range first {
 		j.progress.layer(i, "present", layers[i].desc.Size)
 	}
@@ -37,10 +46,11 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 		return false, nil
 	}
 	direct := p.direct(ctx)
-	if err := p.admit(ctx, src, layers[first:]); err != nil {
+	keep, err := p.admit(ctx, src, layers[first:])
+	if err != nil {
 		return false, err
 	}
-	u := &unpacker{p: p, direct: direct, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p),
+	u := &unpacker{p: p, direct: direct, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p, keep),
 		slots: make(chan struct{}, p.parallel(direct))}
 	group, inner := errgroup.WithContext(ctx)
 	below := make(chan struct{})

@@ -64,7 +64,11 @@ func (p *progress) clear() {
 }
 
 func plain(pull *api.PullProgress) string {
-	return fmt.Sprintf("pull: %s %s of %s%s, %s", pull.Status, bytesText(pull.Done), bytesText(pull.Total), rateText(pull), layersText(pull))
+	text := fmt.Sprintf("pull: %s %s of %s%s, %s", pull.Status, bytesText(pull.Done), bytesText(pull.Total), rateText(pull), layersText(pull))
+	if pull.FromPeers > 0 {
+		text += ", " + bytesText(pull.FromPeers) + " from peers"
+	}
+	return text
 }
 
 func rateText(pull *api.PullProgress) string {
