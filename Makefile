@@ -11,11 +11,13 @@ GO      ?= go
 TAGS    := seccomp netgo osusergo grpcnotrace runc_nocriu
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BUILT   := $(shell git log -1 --format=%ct 2>/dev/null)
 # No path, time or build id of the machine that builds: two builds of one commit
 # are the same file.
 LDFLAGS := -s -w -buildid= -linkmode external -extldflags -static \
 	-X github.com/careen-project/careen/agent/cmd/careen/version.Version=$(VERSION) \
-	-X github.com/careen-project/careen/agent/cmd/careen/version.Commit=$(COMMIT)
+	-X github.com/careen-project/careen/agent/cmd/careen/version.Commit=$(COMMIT) \
+	-X github.com/careen-project/careen/rootfs.built=$(BUILT)
 GOBUILD := CGO_ENABLED=1 GOTOOLCHAIN=local $(GO) build -trimpath -buildvcs=false -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 # One package at a time: many of them mount, boot or measure.
 GOTEST  := CAREEN_BINARY=$(CURDIR)/bin/careen integration/gotest.sh $(GO) test -tags '$(TAGS)' -p 1

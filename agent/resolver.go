@@ -11,6 +11,8 @@ import (
 	"github.com/careen-project/careen/steps"
 )
 
+var _ CAFiler = (*resolver)(nil)
+
 // resolver is the [Resolver] over packages steps and oci.
 type resolver struct {
 	host oci.Host
@@ -237,6 +239,13 @@ func (r *resolver) Config() api.Config {
 		out.Settings = append(out.Settings, api.Setting{Key: s.Key, Value: s.Value, From: s.From})
 	}
 	return out
+}
+
+// IPACAFile implements [CAFiler].
+func (r *resolver) IPACAFile() (path, from string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.base.IPACAFile()
 }
 
 // SetConductor takes over what the conductor sent at lookup, in place of what it

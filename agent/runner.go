@@ -177,6 +177,12 @@ type Resolver interface {
 	SetConductor(options map[string]any) (api.Config, error)
 }
 
+// CAFiler is a [Resolver] that knows the file with the authorities that IPA itself is
+// told to trust: its path and where that is said, "" for none, as they were last read.
+type CAFiler interface {
+	IPACAFile() (path, from string)
+}
+
 // Resolved is a request that may run.
 type Resolved struct {
 	// Trusted, Abortable and RebootRequested are the step's.

@@ -2,6 +2,8 @@ package rootfs
 
 import (
 	"fmt"
+	"runtime/debug"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,4 +19,26 @@ func SetClock(t time.Time) error {
 		return fmt.Errorf("cannot set the clock: %w", err)
 	}
 	return nil
+}
+
+// built is set by the linker (see the Makefile): the commit's time, in seconds since 1970.
+var built string
+
+// BuildTime is the time of the commit that the binary was built from, or the beginning
+// of careen's first year: in any case the clock cannot be earlier.
+func BuildTime() time.Time {
+	if seconds, err := strconv.ParseInt(built, 10, 64); err == nil {
+		return time.Unix(seconds, 0).UTC()
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key != "vcs.time" {
+				continue
+			}
+			if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
+				return t
+			}
+		}
+	}
+	return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/rootfs/authorities"
 )
 
 // The values of a check's status. Only an error keeps containers from running.
@@ -36,12 +37,17 @@ type DoctorOptions struct {
 	// CertDirs have a directory of CA files and client certificates for each registry;
 	// nil stands for /etc/containers/certs.d and /etc/docker/certs.d.
 	CertDirs []string
+	// Authorities are trusted beside the system's.
+	Authorities []authorities.Source
+	// ClockRepair says that a pull sets a clock that is behind.
+	ClockRepair bool
 }
 
 // doctor collects the findings.
 type doctor struct {
 	opts   DoctorOptions
 	checks []api.Check
+	told   *authorities.Bundle // what Authorities hold
 }
 
 func (d *doctor) ok(name, format string, args ...any) {
@@ -64,6 +70,7 @@ func (d *doctor) fail(name, remedy, format string, args ...any) {
 func Doctor(ctx context.Context, opts DoctorOptions) []api.Check {
 	opts.Prepare.setDefaults()
 	d := &doctor{opts: opts.withDefaults()}
+	d.told = authorities.New(func() []authorities.Source { return opts.Authorities }, nil).Bundle()
 	for _, check := range []func(){
 		d.kernel, d.privileges, d.namespaces, d.seccomp, d.keyring,
 		d.mounts, d.cgroups, d.cgroupDevices, d.pivot, d.overlay, d.store, d.memory,

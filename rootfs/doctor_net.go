@@ -84,7 +84,17 @@ var caFiles = []string{
 	"/etc/pki/tls/cacert.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
 }
 
+// authorities looks for the system's bundle, and at what the node is told to trust
+// beside it.
 func (d *doctor) authorities() {
+	if faulty := d.told.Faulty(); len(faulty) > 0 {
+		d.warn("ca", "Correct what names "+faulty[0].Name()+", or the file", "%s", d.told)
+		return
+	}
+	also := ""
+	if len(d.told.Certs) > 0 {
+		also = ", " + d.told.String()
+	}
 	files := caFiles
 	if file := d.opts.Getenv("SSL_CERT_FILE"); file != "" {
 		files = []string{file}
@@ -95,10 +105,14 @@ func (d *doctor) authorities() {
 			continue
 		}
 		if n := countCertificates(data); n > 0 {
-			d.ok("ca", "%d certificates in %s", n, file)
+			d.ok("ca", "%d certificates in %s%s", n, file, also)
 			return
 		}
 		d.warn("ca", "Install ca-certificates into the ramdisk", "no certificates in %s", file)
+		return
+	}
+	if also != "" {
+		d.ok("ca", "no bundle of the system's%s", also)
 		return
 	}
 	d.warn("ca", "Install ca-certificates into the ramdisk, or put the registry's CA into "+filepath.Join(d.opts.CertDirs[0], "HOST[:PORT]"),
@@ -243,6 +257,9 @@ func (d *doctor) client(u *url.URL) (client *http.Client, proxy string, err erro
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
+	for _, c := range d.told.Certs {
+		pool.AddCert(c)
+	}
 	own, err := d.certificates(u.Host, pool)
 	if err != nil {
 		return nil, "", err
@@ -337,7 +354,7 @@ func explain(err error, proxy string) (detail, remedy string) {
 			"Set the node's clock, or have the certificate renewed"
 	case errors.As(err, &unknown):
 		return "its certificate is signed by an authority that the node does not know",
-			"Put the authority's certificate into /etc/containers/certs.d/HOST[:PORT]/ca.crt"
+			"Put the authority's certificate into /etc/containers/certs.d/HOST[:PORT]/ca.crt, or name it in careen.toml: [tls] ca_files"
 	case strings.Contains(err.Error(), "certificate required"):
 		return "it wants a client certificate", "Put it as client.cert and client.key into /etc/containers/certs.d/HOST[:PORT]"
 	case errors.As(err, &hostname):

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,34 +173,22 @@ func (o DoctorOptions) withDefaults() DoctorOptions {
 		o.CertDirs = []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
 	}
 	if o.BuildTime.IsZero() {
-		o.BuildTime = buildTime()
+		o.BuildTime = BuildTime()
 	}
 	return o
-}
-
-// buildTime is the time of the commit that the binary was built from, or a year
-// in which careen did not exist.
-func buildTime() time.Time {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key != "vcs.time" {
-				continue
-			}
-			if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
-				return t
-			}
-		}
-	}
-	return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 }
 
 // clock looks for the clock of a node whose battery is empty, with which every
 // certificate is not valid yet.
 func (d *doctor) clock() {
 	const remedy = "Set the clock before pulling, for example with chronyd -q or from the BMC"
+	behind := remedy + ", or let careen do it by the registry's: [clock] repair = true in careen.toml"
+	if d.opts.ClockRepair {
+		behind = "careen sets it by the registry's when it pulls: [clock] repair in careen.toml"
+	}
 	now := time.Now()
 	if now.Before(d.opts.BuildTime) {
-		d.warn("clock", remedy, "it is %s, but careen was built on %s: certificates will not be valid yet",
+		d.warn("clock", behind, "it is %s, but careen was built on %s: certificates will not be valid yet",
 			now.UTC().Format(time.RFC3339), d.opts.BuildTime.UTC().Format(time.DateOnly))
 		return
 	}

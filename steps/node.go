@@ -24,6 +24,8 @@ type NodeSettings struct {
 	// CAFiles are files with certificates of authorities, or directories of such files,
 	// beside those that the system has. The paths are absolute.
 	CAFiles []string
+	// CAFrom is where CAFiles stand, as in [Source].
+	CAFrom string
 }
 
 // cafileOption is IPA's own option for the authority that it trusts. Not every key of
@@ -73,8 +75,8 @@ func (c *Config) loadNode() ([]Warning, error) {
 				return nil, configError(c.toml.path, c.toml.lines["tls"], fmt.Errorf("ca_files: %q is not an absolute path", file))
 			}
 		}
-		c.Node.CAFiles = *tls.CAFiles
-		c.sources["tls.ca_files"] = c.toml.at("tls")
+		c.Node.CAFiles, c.Node.CAFrom = *tls.CAFiles, c.toml.at("tls")
+		c.sources["tls.ca_files"] = c.Node.CAFrom
 	}
 	return warnings, nil
 }

@@ -22,7 +22,7 @@ func TestNodeSettings(t *testing.T) {
 	file := write(t, "careen.toml", "[network]\nwait = \"0\"\n[clock]\nrepair = true\n[tls]\nca_files = [\"/etc/a.pem\", \"/etc/cas\"]\nca_file = 1\n")
 	cfg, warnings, err = steps.Load(steps.LoadOptions{IPA: []string{}, File: file})
 	require.NoError(t, err)
-	assert.Equal(t, steps.NodeSettings{ClockRepair: true, CAFiles: []string{"/etc/a.pem", "/etc/cas"}}, cfg.Node)
+	assert.Equal(t, steps.NodeSettings{ClockRepair: true, CAFiles: []string{"/etc/a.pem", "/etc/cas"}, CAFrom: file + ":5"}, cfg.Node)
 	assert.Equal(t, steps.Source{Key: "tls.ca_files", Value: `["/etc/a.pem", "/etc/cas"]`, From: file + ":5"}, source(t, cfg, "tls.ca_files"))
 	assert.Equal(t, steps.Source{Key: "network.wait", Value: "0s", From: file + ":1"}, source(t, cfg, "network.wait"))
 	assert.Equal(t, steps.Source{Key: "clock.repair", Value: "true", From: file + ":3"}, source(t, cfg, "clock.repair"))

@@ -49,14 +49,19 @@ type Finding struct {
 }
 
 // String is a part of a sentence: "2 certificates in /etc/ca.pem (kernel command line)".
-func (f Finding) String() string {
+func (f Finding) String() string { return f.text(" (" + f.From + ")") }
+
+// Held is String without where the source is named.
+func (f Finding) Held() string { return f.text("") }
+
+func (f Finding) text(from string) string {
 	name := f.Path
 	if name == "" {
 		name = "careen.ca="
 	}
-	text := fmt.Sprintf("%d certificates in %s (%s)", f.Certs, name, f.From)
+	text := fmt.Sprintf("%d certificates in %s%s", f.Certs, name, from)
 	if f.Certs == 1 {
-		text = fmt.Sprintf("1 certificate in %s (%s)", name, f.From)
+		text = fmt.Sprintf("1 certificate in %s%s", name, from)
 	}
 	if f.Err != nil {
 		text += ": " + strings.Join(strings.Fields(f.Err.Error()), " ")

@@ -44,6 +44,7 @@ func (a *app) versionCommand() *cobra.Command {
 
 func (a *app) doctorCommand() *cobra.Command {
 	var opts rootfs.DoctorOptions
+	var config string
 	cmd := &cobra.Command{
 		Use: "doctor [REGISTRY...]", Short: "Check whether containers can run on this node",
 		Long: `Check everything that a container step depends on, and say what each finding
@@ -52,7 +53,8 @@ container could not run.`,
 		Example: "  careen doctor\n  careen doctor registry.example:5000 -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Registries = args
-			checks := rootfs.Doctor(cmd.Context(), opts)
+			wrong := nodeSettings(&opts, config)
+			checks := append(rootfs.Doctor(cmd.Context(), opts), wrong...)
 			if a.output == "json" {
 				if err := a.console.json(checks); err != nil {
 					return err
@@ -70,6 +72,7 @@ container could not run.`,
 	}
 	cmd.Flags().StringVar(&opts.Prepare.StoreDir, "root", "", "the agent's --root")
 	cmd.Flags().StringVar(&opts.Prepare.RunDir, "run-dir", "", "the agent's --run-dir")
+	cmd.Flags().StringVar(&config, "config", "", "the agent's --config")
 	a.outputFlag(cmd)
 	return cmd
 }
