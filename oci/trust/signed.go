@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -157,7 +158,7 @@ func (k key) verifies(data, signature []byte) bool {
 	sum := sha256.Sum256(data)
 	switch public := k.PublicKey.(type) {
 	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(public, sum[:], signature)
+		return verifiesECDSA(public, sum[:], signature)
 	case ed25519.PublicKey:
 		return ed25519.Verify(public, data, signature)
 	case *rsa.PublicKey:
@@ -165,6 +166,20 @@ func (k key) verifies(data, signature []byte) bool {
 	default:
 		return false
 	}
+}
+
+// verifiesECDSA takes a signature in ASN.1, as sigstore writes it, and as the two numbers
+// one after the other, as some services that keep keys do.
+func verifiesECDSA(public *ecdsa.PublicKey, sum, signature []byte) bool {
+	if ecdsa.VerifyASN1(public, sum, signature) {
+		return true
+	}
+	size := (public.Params().BitSize + 7) / 8
+	if len(signature) != 2*size {
+		return false
+	}
+	r, s := new(big.Int).SetBytes(signature[:size]), new(big.Int).SetBytes(signature[size:])
+	return ecdsa.Verify(public, sum, r, s)
 }
 
 // signer returns the key that made the signature.
