@@ -30,6 +30,7 @@ type metrics struct {
 	refusals  map[string]int64    // by code
 	phases    map[string]*histogram
 	bytes     int64
+	peerBytes int64
 	retries   int64
 	pulls     int64
 }
@@ -76,6 +77,7 @@ func (m *metrics) pulled(p *api.PullProgress) {
 	m.pulls++
 	if p != nil {
 		m.bytes += p.Done
+		m.peerBytes += p.FromPeers
 		m.retries += int64(p.Retries)
 	}
 }
@@ -142,6 +144,7 @@ func (a *Agent) runMetrics(out *metricsWriter) {
 		{"careen_aborts_total", "counter", "Requests to abort a run.", float64(m.aborts)},
 		{"careen_pulls_total", "counter", "Pulls that succeeded.", float64(m.pulls)},
 		{"careen_pull_bytes_total", "counter", "Compressed bytes pulled.", float64(m.bytes)},
+		{"careen_pull_peer_bytes_total", "counter", "Those of them that came from other nodes.", float64(m.peerBytes)},
 		{"careen_pull_retries_total", "counter", "Requests to registries that were repeated.", float64(m.retries)},
 		{"careen_runs_active", "gauge", "Runs that hold a slot.", float64(len(a.active))},
 		{"careen_runs_queued", "gauge", "Runs that wait.", float64(len(a.queue))},

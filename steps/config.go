@@ -62,6 +62,8 @@ type Config struct {
 	ipaPaths     []string
 	getenv       func(string) (string, bool)
 	tomlWarnings []Warning
+	// shown are settings of other packages.
+	shown []Source
 }
 
 // LocalPolicy is what a direct image request of local root is subject to.
@@ -256,7 +258,20 @@ func (c *Config) InForce() []Source {
 	for _, rule := range c.Rules {
 		out = append(out, Source{Key: "allow", Value: rule.String(), From: rule.From})
 	}
-	return out
+	return append(out, c.shown...)
+}
+
+// Show adds settings of another package to what [Config.InForce] lists, and warnings to
+// those of [Config.Reload]. It is for the time before c is shared. A setting with an
+// empty From is a default.
+func (c *Config) Show(settings []Source, warnings []Warning) {
+	for _, s := range settings {
+		if s.From == "" {
+			s.From = "default"
+		}
+		c.shown = append(c.shown, s)
+	}
+	c.tomlWarnings = append(c.tomlWarnings, warnings...)
 }
 
 func (c *Config) from(key string) string {

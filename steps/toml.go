@@ -160,6 +160,15 @@ func (c *Config) Section(name string, dst any) ([]Warning, error) {
 	return c.toml.strict(root.Interface(), name)
 }
 
+// At returns where a top-level table or key of careen.toml stands, as "FILE:LINE", or
+// "" where there is none.
+func (c *Config) At(name string) string {
+	if c.toml == nil || c.toml.lines[name] == 0 {
+		return ""
+	}
+	return c.toml.at(name)
+}
+
 // Unclaimed warns of the top-level keys of careen.toml that nobody has read. The
 // agent calls it after all of its sections.
 func (c *Config) Unclaimed() []Warning {

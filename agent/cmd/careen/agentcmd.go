@@ -33,7 +33,7 @@ a unix socket that only root may use. Containers go on when it ends, unless
   careen agent --containerd-address /run/containerd/containerd.sock`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.socket = a.socket
+			opts.socket, opts.stays = a.socket, true
 			if !cmd.Flags().Changed("socket") && os.Getenv("CAREEN_SOCKET") == "" {
 				opts.socket = opts.runDir + "/careen.sock"
 			}

@@ -41,6 +41,8 @@ type nodeOptions struct {
 	queue                               int
 	beacon                              string
 	allowedUIDs                         []uint32
+	// stays says that the agent is there for more than one command.
+	stays bool
 }
 
 func defaultNodeOptions(socket string) nodeOptions {
@@ -57,6 +59,7 @@ type node struct {
 	locks    []*os.File
 	layout   *rootfs.Layout
 	engine   *runtime.Engine
+	sharing  *sharing
 	agent    *agent.Agent
 	listener net.Listener
 	served   chan error
@@ -83,10 +86,17 @@ func startNode(ctx context.Context, opts nodeOptions, log *logrus.Logger) (_ *no
 	if err := n.lockDirs(); err != nil {
 		return nil, err
 	}
+	cfg, warnings, err := n.loadConfig()
+	if err != nil {
+		return nil, err
+	}
 	if n.engine, err = n.openEngine(ctx); err != nil {
 		return nil, err
 	}
-	if n.agent, err = n.newAgent(log); err != nil {
+	if err := n.sharing.serve(); err != nil {
+		log.WithError(err).Warn("no layers are given to other nodes")
+	}
+	if n.agent, err = n.newAgent(log, cfg, warnings); err != nil {
 		return nil, err
 	}
 	if err := n.agent.Recover(ctx); err != nil {
@@ -136,6 +146,7 @@ func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
 		Failpoint:     failpoint(),
 		Pull:          pull.Config{UserAgent: "careen/" + version.Version},
 	}
+	n.sharing.configure(&cfg.Pull, n.opts.stays)
 	if cfg.Snapshotter == "" && n.opts.containerd == "" && !n.layout.Overlay {
 		logrus.Warnf("no overlayfs on this node (%s): every layer is a full copy of the one below", n.layout.OverlayError)
 		cfg.Snapshotter = "native"
@@ -143,13 +154,22 @@ func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
 	return runtime.Open(ctx, cfg)
 }
 
-func (n *node) newAgent(log *logrus.Logger) (*agent.Agent, error) {
+// loadConfig reads careen.toml and IPA's files.
+func (n *node) loadConfig() (*steps.Config, []steps.Warning, error) {
 	cfg, warnings, err := steps.Load(steps.LoadOptions{
 		File: n.opts.config, Getenv: os.LookupEnv, CanonicalRun: oci.CanonicalRun, CanonicalPull: oci.CanonicalPull,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	var more []steps.Warning
+	if n.sharing, more, err = readSharing(cfg); err != nil {
+		return nil, nil, err
+	}
+	return cfg, append(warnings, more...), nil
+}
+
+func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.Warning) (*agent.Agent, error) {
 	for _, warning := range append(warnings, cfg.Unclaimed()...) {
 		log.Warn(warning.String())
 	}
@@ -230,15 +250,15 @@ func (n *node) checks() []api.Check {
 	if size > 0 && free < size/20 {
 		check.Status, check.Remedy = rootfs.StatusWarning, "Remove images that are not needed (careen rmi), or give --store-size"
 	}
-	return []api.Check{check}
+	return append([]api.Check{check}, n.sharing.checks()...)
 }
 
 func (n *node) gauges() []agent.Gauge {
 	free, size := space(n.opts.root)
-	return []agent.Gauge{
+	return append([]agent.Gauge{
 		{Name: "careen_store_size_bytes", Help: "Size of the store's file system.", Value: float64(size)},
 		{Name: "careen_store_free_bytes", Help: "Free space in the store.", Value: float64(free)},
-	}
+	}, n.sharing.gauges()...)
 }
 
 func space(dir string) (free, size int64) {
