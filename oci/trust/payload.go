@@ -67,8 +67,8 @@ func checkOptional(data []byte) error {
 			return new(json.RawMessage)
 		}
 	})
-	if err == nil && timestamp != math.Trunc(timestamp) {
-		err = fmt.Errorf("the timestamp %v is not whole", timestamp)
+	if err == nil && (timestamp != math.Trunc(timestamp) || math.Abs(timestamp) >= 1<<63) {
+		err = fmt.Errorf("the timestamp %v is no whole number of seconds", timestamp)
 	}
 	return err
 }
