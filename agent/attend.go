@@ -106,6 +106,10 @@ func (a *Agent) progress(r *run, p api.PullProgress) {
 	for _, warning := range p.Warnings[min(told, len(p.Warnings)):] {
 		r.events.add(api.Event{Type: "warning", Message: warning})
 		_ = a.update(r, false, func(rec *record) { rec.warn(warning) })
+		a.cfg.Log.WithField("run", r.id).Warn(warning)
+	}
+	if p.Message != "" && (r.pull == nil || r.pull.Message != p.Message) {
+		a.cfg.Log.WithField("run", r.id).Info("pull: " + p.Message)
 	}
 	first := r.pull == nil || r.pull.Status != p.Status
 	a.change(func() { r.pull = &p })

@@ -107,6 +107,9 @@ func (a *Agent) endPull(ctx context.Context, job *pullJob, info ImageInfo, err e
 	p.EndedAt, p.State, p.Warnings = &now, api.Succeeded, info.Warnings
 	if p.Progress != nil {
 		p.Warnings = append(p.Warnings, p.Progress.Warnings...)
+		for _, warning := range p.Progress.Warnings {
+			a.cfg.Log.WithField("image", p.Image).Warn(warning)
+		}
 	}
 	switch {
 	case err == nil:

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/containerd/log"
 )
 
 // Clock lets a pull set a clock that is behind: one without a battery begins at 1970,
@@ -73,7 +72,6 @@ func (r *registry) repairClock(ctx context.Context, err error) error {
 	repair.done = true
 	text := fmt.Sprintf("the node's clock was at %s and was set to %s, as %s told", now.UTC().Format(time.RFC3339),
 		date.UTC().Format(time.RFC3339), e.Host)
-	log.G(ctx).WithField("image", r.req.Original).Warn(text)
 	if r.warn != nil {
 		r.warn(text)
 	}

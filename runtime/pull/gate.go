@@ -6,20 +6,11 @@ import (
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/runtime/pull/ready"
-	"github.com/containerd/log"
 )
 
 // gate returns what waits for the node while the pull's requests fail for its sake.
-func (j *job) gate(ctx context.Context) *ready.Gate {
-	entry := log.G(ctx).WithField("image", j.req.Original)
-	return ready.New(j.p.cfg.NetworkWait, func(missing string) {
-		if missing != "" {
-			entry.Warn("waiting for " + missing)
-		} else {
-			entry.Info("waiting no more")
-		}
-		j.progress.waits(missing)
-	})
+func (j *job) gate() *ready.Gate {
+	return ready.New(j.p.cfg.NetworkWait, j.progress.waits)
 }
 
 // again does what is to be done before a request that failed with err is made once

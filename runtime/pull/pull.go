@@ -150,7 +150,7 @@ func (j *job) fromRegistry(ctx context.Context) (*Image, error) {
 		return nil, notPresent(j.req)
 	}
 	j.progress.status("resolving")
-	gate := j.gate(ctx)
+	gate := j.gate()
 	for i, name := range names {
 		src, err := j.p.openRegistry(ctx, j.req, name, j.progress.retried)
 		if err != nil {

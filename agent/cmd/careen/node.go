@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -64,6 +65,7 @@ type node struct {
 	listener net.Listener
 	served   chan error
 	stop     context.CancelFunc
+	trust    *nodeTrust
 }
 
 // agentGCPercent is how much an agent may have in garbage beside what it uses: what a
@@ -90,6 +92,7 @@ func startNode(ctx context.Context, opts nodeOptions, log *logrus.Logger) (_ *no
 	if err != nil {
 		return nil, err
 	}
+	n.trust = newNodeTrust(cfg, log)
 	if n.engine, err = n.openEngine(ctx); err != nil {
 		return nil, err
 	}
@@ -151,6 +154,7 @@ func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
 		logrus.Warnf("no overlayfs on this node (%s): every layer is a full copy of the one below", n.layout.OverlayError)
 		cfg.Snapshotter = "native"
 	}
+	n.trust.configure(&cfg.Pull)
 	return runtime.Open(ctx, cfg)
 }
 
@@ -185,9 +189,11 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 	if err != nil {
 		return nil, err
 	}
+	resolver := agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(n.opts.runDir, "conductor.json"))
+	n.trust.follow(resolver)
 	return agent.New(agent.Config{
 		Runner: newRunner(n.engine, n.opts.root, n.opts.runDir, state), Resolver: checkedResolver{
-			Resolver: agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(n.opts.runDir, "conductor.json")), policy: trust.File,
+			Resolver: resolver, policy: trust.File, trust: n.trust,
 		},
 		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
@@ -250,7 +256,7 @@ func (n *node) checks() []api.Check {
 	if size > 0 && free < size/20 {
 		check.Status, check.Remedy = rootfs.StatusWarning, "Remove images that are not needed (careen rmi), or give --store-size"
 	}
-	return append([]api.Check{check}, n.sharing.checks()...)
+	return slices.Concat([]api.Check{check}, n.trust.checks(), n.sharing.checks())
 }
 
 func (n *node) gauges() []agent.Gauge {

@@ -88,6 +88,19 @@ func signedBy(accepted *trust.Accepted) []api.Signer {
 type checkedResolver struct {
 	agent.Resolver
 	policy string // the path of policy.json
+	trust  *nodeTrust
+}
+
+// Config also shows the authorities that the node is told to trust.
+func (r checkedResolver) Config() api.Config { return r.trust.show(r.Resolver.Config()) }
+
+// SetConductor answers as Config.
+func (r checkedResolver) SetConductor(options map[string]any) (api.Config, error) {
+	cfg, err := r.Resolver.SetConductor(options)
+	if err != nil {
+		return api.Config{}, err
+	}
+	return r.trust.show(cfg), nil
 }
 
 func (r checkedResolver) Resolve(req *api.RunRequest, local bool) (*agent.Resolved, error) {

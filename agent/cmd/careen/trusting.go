@@ -2,6 +2,10 @@ package main
 
 import (
 	"os"
+	"strings"
+	"sync/atomic"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
@@ -9,8 +13,33 @@ import (
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/authorities"
+	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/steps"
 )
+
+// nodeTrust is what pulls are told of this node: what it trusts beside its system, how
+// long they wait for its network, and whether they set its clock.
+type nodeTrust struct {
+	node  steps.NodeSettings
+	fixed []authorities.Source
+	// ipa is asked for the file that IPA trusts, which may come after the agent's start.
+	ipa   atomic.Pointer[agent.CAFiler]
+	store *authorities.Store
+}
+
+func newNodeTrust(cfg *steps.Config, log logrus.FieldLogger) *nodeTrust {
+	t := &nodeTrust{node: cfg.Node, fixed: fixedSources(cfg)}
+	t.store = authorities.New(t.sources, func(b *authorities.Bundle) {
+		for _, f := range b.Findings {
+			if f.Err != nil {
+				log.Warn("authorities: " + f.String())
+			} else {
+				log.Info("authorities: " + f.String())
+			}
+		}
+	})
+	return t
+}
 
 // fixedSources are those that do not change while an agent runs.
 func fixedSources(cfg *steps.Config) []authorities.Source {
@@ -24,12 +53,72 @@ func fixedSources(cfg *steps.Config) []authorities.Source {
 	return sources
 }
 
+// sources are all of them, as they are now.
+func (t *nodeTrust) sources() []authorities.Source {
+	ipa := t.ipa.Load()
+	if ipa == nil {
+		return t.fixed
+	}
+	return withIPA(t.fixed, *ipa)
+}
+
 func withIPA(fixed []authorities.Source, ipa agent.CAFiler) []authorities.Source {
 	file, from := ipa.IPACAFile()
 	if file == "" {
 		return fixed
 	}
 	return append(fixed[:len(fixed):len(fixed)], authorities.Source{Path: file, From: from})
+}
+
+// follow has IPA's file come from r, if r knows it.
+func (t *nodeTrust) follow(r agent.Resolver) {
+	if ipa, ok := r.(agent.CAFiler); ok {
+		t.ipa.Store(&ipa)
+	}
+}
+
+// configure tells a puller.
+func (t *nodeTrust) configure(p *pull.Config) {
+	p.NetworkWait = t.node.NetworkWait
+	p.Authorities = func() pull.Authorities {
+		b := t.store.Bundle()
+		return pull.Authorities{Certs: b.Certs, Sources: b.String()}
+	}
+	if t.node.ClockRepair {
+		p.Clock = &pull.Clock{Floor: rootfs.BuildTime(), Set: rootfs.SetClock}
+	}
+}
+
+// checks are a part of GET /v1/health.
+func (t *nodeTrust) checks() []api.Check {
+	b := t.store.Bundle()
+	if len(b.Findings) == 0 {
+		return nil
+	}
+	check := api.Check{Name: "ca", Status: rootfs.StatusOK, Detail: b.String()}
+	if faulty := b.Faulty(); len(faulty) > 0 {
+		check.Status, check.Remedy = rootfs.StatusWarning, "Correct what names "+names(faulty)+", or the file"
+	}
+	return []api.Check{check}
+}
+
+func names(findings []authorities.Finding) string {
+	words := make([]string, len(findings))
+	for i, f := range findings {
+		words[i] = f.Name()
+	}
+	return strings.Join(words, ", ")
+}
+
+// show adds to the settings what the sources of authorities hold.
+func (t *nodeTrust) show(cfg api.Config) api.Config {
+	for _, f := range t.store.Bundle().Findings {
+		cfg.Settings = append(cfg.Settings, api.Setting{Key: "ca", Value: f.Held(), From: f.From})
+		if f.Err != nil {
+			cfg.Warnings = append(cfg.Warnings, f.String())
+		}
+	}
+	return cfg
 }
 
 // nodeSettings reads what doctor needs of the configuration. A check is what is wrong
