@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -148,6 +149,35 @@ func (p *Policy) Check(ref oci.Reference, read func(path string) ([]byte, error)
 		return nil, &fault.Error{Code: fault.BadReference, Op: "read image reference", Subject: ref.Original, Err: err}
 	}
 	return demand, nil
+}
+
+// Unmet lists the requirements that no image can meet here and that do not say so
+// themselves, as "reject" does: signatures that careen does not check, and keys that
+// cannot be used. One line each, in a fixed order.
+func (p *Policy) Unmet(read func(path string) ([]byte, error)) []string {
+	var unmet []string
+	look := func(ref oci.Reference, where string, requirements []requirement) {
+		for _, r := range requirements {
+			if r.Type == accept || r.Type == reject {
+				continue
+			}
+			err := r.refuses(ref, where)
+			if err == nil {
+				_, err = r.signed.keys(read)
+			}
+			if err != nil {
+				unmet = append(unmet, printable(strings.TrimPrefix(err.Error(), "cannot use image: ")))
+			}
+		}
+	}
+	look(oci.Reference{Transport: oci.TransportDocker}, "its default", p.fallback)
+	for transport, rules := range p.transports {
+		for scope, requirements := range rules {
+			look(oci.Reference{Transport: transport}, fmt.Sprintf("its rule for %s %q", transport, scope), requirements)
+		}
+	}
+	slices.Sort(unmet)
+	return slices.Compact(unmet)
 }
 
 // refuses returns why no image meets the requirement, or this one cannot.

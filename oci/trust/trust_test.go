@@ -1,6 +1,7 @@
 package trust_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -79,6 +80,33 @@ func TestCheck(t *testing.T) {
 		assert.ErrorContains(t, err, words, image)
 		assert.NotEmpty(t, fault.RemedyOf(err), image)
 	}
+}
+
+// TestUnmet: what an operator should know before a step needs an image.
+func TestUnmet(t *testing.T) {
+	key := public(t, newKey(t))
+	policy, err := trust.Parse([]byte(`{
+		"default": [{"type": "sigstoreSigned", "keyPath": "/good"}],
+		"transports": {
+			"docker": {
+				"a.example": [{"type": "signedBy"}],
+				"b.example": [{"type": "reject"}, {"type": "sigstoreSigned", "keyPaths": ["/good", "/none"]}],
+				"c.example": [{"type": "sigstoreSigned", "keyPath": "/none"}]
+			},
+			"oci": {"": [{"type": "sigstoreSigned", "keyPath": "/good"}], "/images": [{"type": "insecureAcceptAnything"}]}
+		}
+	}`))
+	require.NoError(t, err)
+	assert.Equal(t, []string{
+		`/etc/containers/policy.json wants a signature (signedBy) by its rule for docker "a.example", and careen checks none of that kind`,
+		`/etc/containers/policy.json wants a signature (sigstoreSigned) by its rule for oci "", and an image of oci has none`,
+		"cannot use public key /none: no such file",
+	}, policy.Unmet(func(path string) ([]byte, error) {
+		if path == "/good" {
+			return key, nil
+		}
+		return nil, errors.New("no such file")
+	}))
 }
 
 func TestParseRefuses(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci/trust"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/initramfs"
 )
@@ -54,7 +56,7 @@ container could not run.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Registries = args
 			wrong := nodeSettings(&opts, config)
-			checks := append(rootfs.Doctor(cmd.Context(), opts), wrong...)
+			checks := slices.Concat(rootfs.Doctor(cmd.Context(), opts), policyChecks(trust.File), wrong)
 			if a.output == "json" {
 				if err := a.console.json(checks); err != nil {
 					return err

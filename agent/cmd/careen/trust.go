@@ -20,6 +20,18 @@ import (
 // time. Where there is none every image is let in. A demand that is not nil has to be
 // met by the image's signatures.
 func admits(file string, ref oci.Reference) (*trust.Demand, error) {
+	policy, err := readPolicy(file)
+	if policy == nil || err != nil {
+		return nil, err
+	}
+	if real, err := filepath.EvalSymlinks(ref.Path); ref.Path != "" && err == nil {
+		ref.Path = real
+	}
+	return policy.Check(ref, readKey)
+}
+
+// readPolicy returns nil where there is no file.
+func readPolicy(file string) (*trust.Policy, error) {
 	data, err := rootfs.Host().ReadFile(file, trust.MaxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -27,14 +39,26 @@ func admits(file string, ref oci.Reference) (*trust.Demand, error) {
 	if err != nil {
 		return nil, &fault.Error{Code: fault.BadConfig, Op: "read", Subject: file, Err: err, Remedy: "Correct the file, or remove it if every image may run"}
 	}
-	policy, err := trust.Parse(data)
-	if err != nil {
-		return nil, err
+	return trust.Parse(data)
+}
+
+func readKey(path string) ([]byte, error) { return rootfs.Host().ReadFile(path, trust.MaxKey) }
+
+// policyChecks is what doctor says of policy.json, nothing where there is none.
+func policyChecks(file string) []api.Check {
+	const name = "policy_json"
+	policy, err := readPolicy(file)
+	switch {
+	case err != nil:
+		return []api.Check{{Name: name, Status: rootfs.StatusError, Detail: err.Error(), Remedy: fault.RemedyOf(err)}}
+	case policy == nil:
+		return nil
 	}
-	if real, err := filepath.EvalSymlinks(ref.Path); ref.Path != "" && err == nil {
-		ref.Path = real
+	if unmet := policy.Unmet(readKey); len(unmet) > 0 {
+		return []api.Check{{Name: name, Status: rootfs.StatusWarning, Detail: strings.Join(unmet[:min(len(unmet), 5)], "; "),
+			Remedy: "Correct the rules, or expect that every image under them is refused"}}
 	}
-	return policy.Check(ref, func(path string) ([]byte, error) { return rootfs.Host().ReadFile(path, trust.MaxKey) })
+	return []api.Check{{Name: name, Status: rootfs.StatusOK, Detail: file + " can be honoured"}}
 }
 
 // admitsAsked is admits before anything is pulled. What a short name means is known

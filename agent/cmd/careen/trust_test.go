@@ -50,3 +50,22 @@ func TestPolicyJSONHoldsBeforeThePull(t *testing.T) {
 	require.NoError(t, os.WriteFile(policy, []byte("{"), 0o600))
 	assert.Equal(t, fault.BadConfig, fault.CodeOf(ask("docker://good.example/fw:1")))
 }
+
+// TestDoctorReadsPolicyJSON: what would refuse every image of a rule is said before one is
+// needed.
+func TestDoctorReadsPolicyJSON(t *testing.T) {
+	policy := filepath.Join(t.TempDir(), "policy.json")
+	assert.Empty(t, policyChecks(policy))
+	for text, want := range map[string]string{
+		"{": rootfs.StatusError,
+		`{"default": [{"type": "insecureAcceptAnything"}]}`:                          rootfs.StatusOK,
+		`{"default": [{"type": "signedBy"}]}`:                                        rootfs.StatusWarning,
+		`{"default": [{"type": "sigstoreSigned", "keyPath": "` + policy + `.pub"}]}`: rootfs.StatusWarning,
+	} {
+		require.NoError(t, os.WriteFile(policy, []byte(text), 0o600))
+		checks := policyChecks(policy)
+		require.Len(t, checks, 1, text)
+		assert.Equal(t, want, checks[0].Status, text)
+		assert.Equal(t, want != rootfs.StatusOK, checks[0].Remedy != "", text)
+	}
+}
