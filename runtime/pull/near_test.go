@@ -127,14 +127,18 @@ func TestPeers(t *testing.T) {
 func TestBadPeers(t *testing.T) {
 	image := twoLayers(t)
 	size := int64(len(image.Layers[0].Blob))
-	bomb := registry.NewLayer(t, registry.Tar(t, registry.File("big", strings.Repeat("x", 80<<20))), registry.Gzip).Blob
+	bomb := registry.NewLayer(t, registry.Tar(t, registry.File("big", strings.Repeat("x", 40<<20))), registry.Gzip).Blob
 	bomb = append(bomb, make([]byte, size-int64(len(bomb)))...)
+	reg, peer := registry.Start(t), registry.Start(t)
+	ref, _ := reg.Push(t, "team/fw:1", image)
+	peer.Push(t, "team/fw:1", image)
 	for _, c := range []struct {
 		name string
 		do   func(f *registry.Faults)
 		// liar says that the peer is named and not asked again; resumed that the registry
 		// gave the rest of a layer only.
 		liar, resumed bool
+		stall         time.Duration // how long is waited for the peer; the test's default if 0
 	}{
 		{name: "lies", liar: true, do: func(f *registry.Faults) { f.Corrupt("/blobs/", -1, size-30) }},
 		{name: "sends noise", liar: true, do: func(f *registry.Faults) {
@@ -146,26 +150,29 @@ func TestBadPeers(t *testing.T) {
 		{name: "has another size", do: func(f *registry.Faults) {
 			f.Do("/blobs/", -1, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { whole(w, noise(1000)) })
 		}},
-		{name: "cuts", resumed: true, do: func(f *registry.Faults) { f.Cut("/blobs/", -1, 1<<19) }},
-		{name: "stalls", resumed: true, do: func(f *registry.Faults) { f.Stall("/blobs/", -1, 1<<19) }},
-		{name: "does not answer", do: func(f *registry.Faults) { f.Stall("/blobs/", -1, 0) }},
-		{name: "redirects", do: func(f *registry.Faults) {
+		{name: "cuts", resumed: true, do: func(f *registry.Faults) { f.Cut("/blobs/", -1, 1<<18) }},
+		{name: "stalls", resumed: true, stall: 300 * time.Millisecond, do: func(f *registry.Faults) { f.Stall("/blobs/", -1, 1<<18) }},
+		{name: "trickles noise", liar: true, resumed: true, stall: 300 * time.Millisecond, do: func(f *registry.Faults) {
 			f.Do("/blobs/", -1, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-				http.Redirect(w, r, "http://"+closedPort(t)+"/", http.StatusTemporaryRedirect)
+				w.Header().Set("Content-Length", strconv.Itoa(int(size)))
+				for tick := time.NewTicker(10 * time.Millisecond); r.Context().Err() == nil; <-tick.C {
+					_, _ = w.Write([]byte("x"))
+					w.(http.Flusher).Flush()
+				}
 			})
 		}},
-		{name: "is broken", do: func(f *registry.Faults) { f.Status("/blobs/", -1, 500) }},
-		{name: "wants credentials", do: func(f *registry.Faults) {
-			f.Status("/blobs/", -1, 401, "WWW-Authenticate", `Basic realm="x"`)
-		}},
+		{name: "does not answer", stall: 300 * time.Millisecond, do: func(f *registry.Faults) { f.Stall("/blobs/", -1, 0) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newStore(t, "64m")
-			reg, peer := registry.Start(t), registry.Start(t)
-			ref, _ := reg.Push(t, "team/fw:1", image)
-			peer.Push(t, "team/fw:1", image)
+			s := newStore(t, "32m")
+			peer.Faults.Clear()
 			c.do(peer.Faults)
-			p := newPuller(t, s, few, asks(t, peer.Host), func(c *pull.Config) { c.Limits.Stall = 200 * time.Millisecond })
+			seen := len(reg.Faults.Seen())
+			p := newPuller(t, s, few, asks(t, peer.Host), func(cfg *pull.Config) {
+				if c.stall > 0 {
+					cfg.Limits.Stall = c.stall
+				}
+			})
 			req := insecure(request(ref))
 			got, err := p.Pull(s.ctx, req, nil)
 			require.NoError(t, err)
@@ -176,12 +183,14 @@ func TestBadPeers(t *testing.T) {
 				require.Empty(t, got.Warnings)
 			}
 			ranges := 0
-			for _, line := range reg.Faults.Seen() {
+			for _, line := range reg.Faults.Seen()[seen:] {
 				if strings.Contains(line, "bytes=") {
 					ranges++
 				}
 			}
-			require.Equal(t, c.resumed, ranges > 0, "%v", reg.Faults.Seen())
+			if c.resumed {
+				require.Positive(t, ranges, "%v", reg.Faults.Seen()[seen:])
+			}
 
 			// It is left alone from now on.
 			asked := len(peer.Faults.Seen())
@@ -199,6 +208,47 @@ func TestBadPeers(t *testing.T) {
 func whole(w http.ResponseWriter, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body)
+}
+
+// TestTheNextPeerGoesOn: where one peer ends another goes on, and the registry is not
+// asked.
+func TestTheNextPeerGoesOn(t *testing.T) {
+	s, reg := newStore(t, "64m"), registry.Start(t)
+	image := registry.NewImage(t, []registry.Layer{
+		registry.NewLayer(t, registry.Tar(t, registry.File("a", string(noise(1<<20)))), registry.Gzip)})
+	ref, _ := reg.Push(t, "team/fw:1", image)
+	reg.Faults.Status(layerPath(image, 0), -1, 503)
+	ranged := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Header.Get("Range") == "" {
+			w = &half{ResponseWriter: w, left: 1 << 19}
+		}
+		next.ServeHTTP(w, r)
+	}
+	var hosts []string
+	for range 2 {
+		peer := registry.Start(t)
+		peer.Push(t, "team/fw:1", image)
+		peer.Faults.Do("/blobs/", -1, ranged)
+		hosts = append(hosts, peer.Host)
+	}
+	var last api.PullProgress
+	_, err := newPuller(t, s, few, asks(t, hosts...)).Pull(s.ctx, insecure(request(ref)), func(p api.PullProgress) { last = p })
+	require.NoError(t, err)
+	require.Equal(t, int64(len(image.Layers[0].Blob)), last.FromPeers)
+	require.Zero(t, layerRequests(reg, image))
+}
+
+// half ends a body in its middle.
+type half struct {
+	http.ResponseWriter
+	left int
+}
+
+func (h *half) Write(b []byte) (int, error) {
+	if h.left -= len(b); h.left < 0 {
+		panic(http.ErrAbortHandler)
+	}
+	return h.ResponseWriter.Write(b)
 }
 
 // TestPeersAreNotTrustedWithMore asks nobody but the registry what a tag means, and

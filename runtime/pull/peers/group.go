@@ -21,7 +21,7 @@ import (
 // all peers together askTime for one layer.
 const (
 	connectTime = 300 * time.Millisecond
-	answerTime  = time.Second
+	answerTime  = 2 * time.Second
 	lookupTime  = time.Second
 	askTime     = 2 * time.Second
 	deadTime    = time.Minute

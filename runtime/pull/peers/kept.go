@@ -11,7 +11,7 @@ import (
 
 // watchEvery is the time between two looks at the room that is left and at the age
 // of what is kept.
-const watchEvery = 500 * time.Millisecond
+const watchEvery = 250 * time.Millisecond
 
 // Kept are compressed layers that stay for other nodes after they were unpacked. They
 // are files without a name: the kernel takes them back when the process ends, however
@@ -44,7 +44,7 @@ func NewKept(limit int64, keep time.Duration) *Kept {
 }
 
 // Guard sets what says that the node needs the room for something else. It is asked
-// twice a second as long as something is kept; then all of it goes.
+// four times a second as long as something is kept; if it does, all of it goes.
 func (k *Kept) Guard(scarce func() bool) {
 	if k == nil {
 		return
