@@ -178,7 +178,7 @@ type PullProgress struct {
 	Message string `json:"message,omitempty"`
 	// Rate is bytes per second over the last seconds.
 	Rate int64 `json:"rate,omitempty"`
-	// Warnings are what was done to the node for the pull, one line each.
+	// Warnings are what an operator should know of the pull, one line each.
 	Warnings []string        `json:"warnings,omitempty"`
 	Layers   []LayerProgress `json:"layers,omitempty"`
 	// Retries counts what had to be asked again.

@@ -34,6 +34,15 @@ func (p *Puller) authorities() Authorities {
 	return p.cfg.Authorities()
 }
 
+// roots are what peers' certificates are verified with, nil for the system's alone.
+func (p *Puller) roots() *x509.CertPool {
+	certs := p.authorities().Certs
+	if len(certs) == 0 {
+		return nil
+	}
+	return p.trusted.poolOf(certs)
+}
+
 // trustAuthorities adds the node's authorities to what transports trust.
 func (p *Puller) trustAuthorities(transports []*http.Transport) {
 	certs := p.authorities().Certs

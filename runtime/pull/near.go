@@ -235,15 +235,9 @@ func judge(ctx context.Context, blob io.Reader, err error) {
 		r.n.doubtful.Add(-1)
 	} else if fault.CodeOf(err) == fault.Digest {
 		for _, peer := range r.gave {
-			peer.Lied()
-			r.n.j.warn(fmt.Sprintf("peer %s gave a layer that is not what its digest says; it is not asked again", peer))
+			if peer.Lied() {
+				r.n.j.progress.warn(fmt.Sprintf("peer %s gave a layer that is not what its digest says; it is not asked again", peer))
+			}
 		}
 	}
-}
-
-// warn keeps a line for the image's warnings.
-func (j *job) warn(line string) {
-	j.warnMu.Lock()
-	defer j.warnMu.Unlock()
-	j.warnings = append(j.warnings, line)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
@@ -37,6 +36,7 @@ type Puller struct {
 func New(client *containerd.Client, cfg Config) *Puller {
 	p := &Puller{client: client, cfg: cfg.withDefaults(), flights: flights{running: map[string]*flight{}}}
 	p.cfg.Kept.Guard(p.scarce)
+	p.cfg.Peers.Verify(p.cfg.Now, p.roots)
 	return p
 }
 
@@ -60,7 +60,6 @@ func (p *Puller) Pull(ctx context.Context, req *Request, progress func(api.PullP
 		}
 		return nil, naming(classify(err, "pull image", req.Original), req.Original)
 	}
-	img.Warnings = j.warnings
 	j.progress.done()
 	return img, nil
 }
@@ -82,8 +81,6 @@ type job struct {
 	want     ocispec.Platform
 
 	spreadOut bool // has waited its part of Config.Jitter
-	warnMu    sync.Mutex
-	warnings  []string
 }
 
 // source is where an image's parts come from.

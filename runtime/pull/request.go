@@ -110,8 +110,6 @@ type Image struct {
 	PulledAt time.Time
 	// FromCache says that nothing had to be unpacked.
 	FromCache bool
-	// Warnings are what an operator should know of how it was pulled, a line each.
-	Warnings []string
 	// Accepted is what Request.Admit returned.
 	Accepted *trust.Accepted
 

@@ -105,7 +105,7 @@ func readSharing(cfg *steps.Config) (*sharing, []steps.Warning, error) {
 		return bad("peers", errors.New("allow says who may ask, and serve, on what address, is missing"))
 	}
 	if len(s.peers.From) > 0 {
-		if s.group, err = peers.NewGroup(s.peers.From, time.Now); err != nil {
+		if s.group, err = peers.NewGroup(s.peers.From); err != nil {
 			return bad("peers", err)
 		}
 	}

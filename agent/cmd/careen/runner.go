@@ -50,7 +50,6 @@ func (r *runner) Image(ctx context.Context, p *oci.Pull, progress func(api.PullP
 	}
 	return agent.ImageInfo{
 		Reference: image.Name, Digest: image.Digest, ID: image.ID, Pulled: !image.FromCache, Handle: image,
-		Warnings: image.Warnings,
 		SignedBy: signedBy(image.Accepted),
 	}, nil
 }

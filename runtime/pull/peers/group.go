@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -39,6 +40,8 @@ const Patience = 5 * time.Second
 type Group struct {
 	entries []*entry
 	own     netip.AddrPort
+	now     func() time.Time
+	roots   func() *x509.CertPool
 
 	mu    sync.Mutex
 	until map[string]time.Time // peers that did not answer, and when they are asked again
@@ -56,14 +59,14 @@ type entry struct {
 }
 
 // NewGroup reads where peers are: "http://10.0.0.5:5100", or a name of which every
-// address is a peer. Certificates of https are judged by the clock now.
-func NewGroup(from []string, now func() time.Time) (*Group, error) {
+// address is a peer.
+func NewGroup(from []string) (*Group, error) {
 	if len(from) > maxEntries {
 		return nil, fmt.Errorf("from has %d entries, and may have %d: use a name with many addresses", len(from), maxEntries)
 	}
 	g := &Group{until: map[string]time.Time{}, liars: map[string]bool{}}
 	for _, text := range from {
-		e, err := newEntry(text, now)
+		e, err := g.newEntry(text)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +75,7 @@ func NewGroup(from []string, now func() time.Time) (*Group, error) {
 	return g, nil
 }
 
-func newEntry(text string, now func() time.Time) (*entry, error) {
+func (g *Group) newEntry(text string) (*entry, error) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil ||
 		(u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" {
@@ -88,15 +91,43 @@ func newEntry(text string, now func() time.Time) (*entry, error) {
 	// No proxy, no redirect, no cookie: a peer is asked directly or not at all.
 	e.client = &http.Client{
 		Transport: &http.Transport{
-			DialContext:           (&net.Dialer{Timeout: connectTime}).DialContext,
-			TLSClientConfig:       &tls.Config{ServerName: e.host, Time: now},
-			TLSHandshakeTimeout:   answerTime,
+			DialContext: (&net.Dialer{Timeout: connectTime}).DialContext,
+			DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				return g.dialTLS(ctx, network, addr, e.host)
+			},
 			ResponseHeaderTimeout: answerTime, IdleConnTimeout: idleTime / 2, MaxResponseHeaderBytes: maxHeader,
 			ReadBufferSize: 64 << 10, DisableCompression: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return e, nil
+}
+
+// Verify sets by what clock and with which authorities the certificates of https are
+// judged; without it, and where roots returns nil, with the system's.
+func (g *Group) Verify(now func() time.Time, roots func() *x509.CertPool) {
+	if g != nil {
+		g.now, g.roots = now, roots
+	}
+}
+
+func (g *Group) dialTLS(ctx context.Context, network, addr, name string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: connectTime}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{ServerName: name, Time: g.now}
+	if g.roots != nil {
+		config.RootCAs = g.roots()
+	}
+	secure := tls.Client(conn, config)
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 // SetOwn names this node's own server, which is not asked.
@@ -222,11 +253,14 @@ func (p *Peer) Failed() {
 	p.g.until[p.addr] = time.Now().Add(deadTime)
 }
 
-// Lied has the peer left alone for as long as the process lives.
-func (p *Peer) Lied() {
+// Lied has the peer left alone for as long as the process lives. It reports whether
+// that is new.
+func (p *Peer) Lied() bool {
 	p.g.mu.Lock()
 	defer p.g.mu.Unlock()
+	known := p.g.liars[p.addr]
 	p.g.liars[p.addr] = true
+	return !known
 }
 
 // CloseIdle closes the connections that no layer comes over.

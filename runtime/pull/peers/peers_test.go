@@ -2,16 +2,15 @@ package peers_test
 
 import (
 	"context"
-	"encoding/pem"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +44,7 @@ func serve(t testing.TB, kept *peers.Kept, s peers.Serving) *peers.Server {
 }
 
 func group(t testing.TB, from ...string) *peers.Group {
-	g, err := peers.NewGroup(from, time.Now)
+	g, err := peers.NewGroup(from)
 	require.NoError(t, err)
 	t.Cleanup(g.CloseIdle)
 	return g
@@ -177,7 +176,7 @@ func TestRate(t *testing.T) {
 
 func TestGroup(t *testing.T) {
 	for _, bad := range []string{"", "10.0.0.5:5100", "ftp://x", "http://", "http://u:p@x", "http://x/path", "http://x?q", "http://x:port"} {
-		_, err := peers.NewGroup([]string{bad}, time.Now)
+		_, err := peers.NewGroup([]string{bad})
 		require.ErrorContains(t, err, "is not a URL", bad)
 	}
 	ctx := context.Background()
@@ -234,26 +233,28 @@ func TestGroup(t *testing.T) {
 	require.Equal(t, 32, count(group(t, many...)), "not all of hundreds are asked")
 }
 
-// TestHTTPS trusts what the node trusts, and nothing else.
+// TestHTTPS trusts whom it is told to, at the time that it is told.
 func TestHTTPS(t *testing.T) {
-	if at := os.Getenv("CAREEN_TEST_PEER"); at != "" {
-		resp, err := group(t, at).Ask(t.Context()).Next().Get(t.Context(), "x", digest.FromString("x"), 0)
+	fake := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x") }))
+	fake.Config.ErrorLog = log.New(io.Discard, "", 0)
+	defer fake.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(fake.Certificate())
+	for _, c := range []struct {
+		pool *x509.CertPool
+		at   time.Time
+		want string
+	}{{nil, time.Now(), "unknown authority"}, {pool, time.Now(), ""}, {pool, time.Unix(-1e6, 0), "not yet valid"}} {
+		g := group(t, fake.URL)
+		g.Verify(func() time.Time { return c.at }, func() *x509.CertPool { return c.pool })
+		resp, err := g.Ask(t.Context()).Next().Get(t.Context(), "x", digest.FromString("x"), 0)
+		if c.want != "" {
+			require.ErrorContains(t, err, c.want)
+			continue
+		}
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
-		return
 	}
-	fake := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x") }))
-	defer fake.Close()
-	_, err := group(t, fake.URL).Ask(t.Context()).Next().Get(t.Context(), "x", digest.FromString("x"), 0)
-	require.ErrorContains(t, err, "certificate")
-
-	// A process reads once what it trusts.
-	ca := filepath.Join(t.TempDir(), "ca.crt")
-	require.NoError(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: fake.Certificate().Raw}), 0o600))
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestHTTPS$")
-	cmd.Env = append(os.Environ(), "CAREEN_TEST_PEER="+fake.URL, "SSL_CERT_FILE="+ca)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
 }
 
 func TestKept(t *testing.T) {
