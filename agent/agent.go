@@ -48,6 +48,7 @@ type Agent struct {
 	queue   []*run
 	active  map[*run]bool
 	pulls   pulls
+	pushes  pushes
 	// rebootBy is the run that asked for a reboot, "" for none.
 	rebootBy string
 	// lit is the run that the beacon names.
@@ -80,6 +81,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.stdins.open = map[string]io.WriteCloser{}
 	a.pulls.byID = map[string]*pullJob{}
+	a.pushes = newPushes()
 	a.cfg.Version.StartedAt = a.started.Format(time.RFC3339)
 	if a.hash, err = openHasher(cfg); err == nil {
 		a.gone, err = openForgotten(cfg, recs)
@@ -153,6 +155,9 @@ func (a *Agent) Drain(ctx context.Context, down bool) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if down {
+		a.pushRest(ctx)
 	}
 	a.detach()
 	return waitGroup(ctx, &a.work)

@@ -68,6 +68,11 @@ type Config struct {
 	KeepRuns, KeepIDs, KeepLogs int
 	KeepBytes                   int64
 
+	// Push, if not nil, takes the bundle of each run when it has ended. One attempt may
+	// take PushTime (60s). PushLast is for how long the node's end waits for the rest (30s).
+	Push               Pusher
+	PushTime, PushLast time.Duration
+
 	// Version is what GET /v1/version answers; BootID and StartedAt are filled in.
 	Version api.Version
 	// Checks are the findings of GET /v1/health beside the agent's own. It may be nil.
@@ -119,6 +124,8 @@ func (c Config) withDefaults() (Config, error) {
 	set(&c.KeepIDs, 10_000)
 	set(&c.KeepLogs, 50)
 	set(&c.KeepBytes, 64<<20)
+	set(&c.PushTime, time.Minute)
+	set(&c.PushLast, 30*time.Second)
 	if c.Log == nil {
 		c.Log = logrus.StandardLogger()
 	}

@@ -150,6 +150,7 @@ func (a *Agent) conclude(r *run, v verdict) {
 		}
 		rec.Run.Outcome = &v.outcome
 		rec.RebootClaim = v.outcome.RebootRequested
+		rec.Unpushed = a.cfg.Push != nil
 		if rec.Stop != nil && !rec.Stop.Applied {
 			rec.Run.StopReason = "" // it ended by itself before it came to that
 		}
@@ -190,6 +191,7 @@ func (a *Agent) ended(r *run) {
 	} else {
 		entry.Warn("run ended: " + o.Message)
 	}
+	a.pushLater(r)
 	r.req, r.parts = nil, nil
 	a.change(func() { r.pull, r.critical = nil, nil })
 	close(r.done)

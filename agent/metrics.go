@@ -132,6 +132,12 @@ func (a *Agent) runMetrics(out *metricsWriter) {
 		out.line("careen_requests_refused_total", labels("code", code), float64(m.refusals[code]))
 	}
 	m.refusedMu.Unlock()
+	if a.cfg.Push != nil {
+		out.head("careen_pushes_total", "counter", "Bundles of runs that were pushed, by result.")
+		for _, result := range []string{"delivered", "failed"} {
+			out.line("careen_pushes_total", labels("result", result), float64(a.pushes.done[result]))
+		}
+	}
 	reboot := 0.0
 	if a.rebootBy != "" {
 		reboot = 1

@@ -61,6 +61,7 @@ func (a *Agent) PrepareReboot(ctx context.Context) error {
 			}
 		}
 	}
+	a.pushRest(ctx)
 	return a.Flush()
 }
 

@@ -70,6 +70,8 @@ type record struct {
 	Audited bool `json:"audited,omitempty"`
 	Kept    bool `json:"kept,omitempty"`
 	Dropped bool `json:"dropped,omitempty"`
+	// Unpushed says that the run's bundle is still to be pushed.
+	Unpushed bool `json:"unpushed,omitempty"`
 	// Seq counts moves; the events' numbers follow on from it after a restart.
 	Seq int64 `json:"seq"`
 }

@@ -42,6 +42,9 @@ func (a *Agent) Recover(ctx context.Context) error {
 	a.findBeacon()
 	a.sweep()
 	a.recovered = true
+	if a.cfg.Push != nil {
+		a.work.Go(a.deliver)
+	}
 	a.schedule()
 	return nil
 }
@@ -69,6 +72,7 @@ func (a *Agent) load() error {
 		if !r.rec.Audited {
 			a.writeAudit(r)
 		}
+		a.pushLater(r)
 	}
 	return nil
 }

@@ -61,6 +61,7 @@ type node struct {
 	layout   *rootfs.Layout
 	engine   *runtime.Engine
 	sharing  *sharing
+	pusher   agent.Pusher
 	agent    *agent.Agent
 	listener net.Listener
 	served   chan error
@@ -170,6 +171,10 @@ func (n *node) loadConfig() (*steps.Config, []steps.Warning, error) {
 	if n.sharing, more, err = readSharing(cfg); err != nil {
 		return nil, nil, err
 	}
+	warnings = append(warnings, more...)
+	if n.pusher, more, err = readPush(cfg, n.authorities); err != nil {
+		return nil, nil, err
+	}
 	return cfg, append(warnings, more...), nil
 }
 
@@ -191,6 +196,10 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 	}
 	resolver := agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(n.opts.runDir, "conductor.json"))
 	n.trust.follow(resolver)
+	pusher := n.pusher
+	if !n.opts.stays {
+		pusher = nil // a command that ends with its run would have to wait for it
+	}
 	return agent.New(agent.Config{
 		Runner: newRunner(n.engine, n.opts.root, n.opts.runDir, state), Resolver: checkedResolver{
 			Resolver: resolver, policy: trust.File, trust: n.trust,
@@ -198,7 +207,7 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
 		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges, NodeState: nodeState,
-		CriticalMax: critical, Beacon: record, AllowedUIDs: n.opts.allowedUIDs, Failpoint: failpoint(),
+		CriticalMax: critical, Beacon: record, AllowedUIDs: n.opts.allowedUIDs, Failpoint: failpoint(), Push: pusher,
 	})
 }
 
