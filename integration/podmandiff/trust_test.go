@@ -3,8 +3,6 @@ package podmandiff
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"os"
@@ -31,8 +29,7 @@ type signedImages struct {
 	image, multi *registry.Image
 }
 
-// push stores the image and its signature: for which manifest and name, by which key, and
-// what is changed in what is signed, before ("sign") or after it is signed ("forge").
+// push stores the image under the tag's name, and what is to be its signature.
 func (s *signedImages) push(t *testing.T, tag string) {
 	t.Helper()
 	image := s.image
@@ -55,8 +52,6 @@ func (s *signedImages) push(t *testing.T, tag string) {
 		all = append(all, registry.Sign(t, s.other, sum, ref))
 	case "second":
 		all = append(all, registry.Sign(t, s.other, sum, ref), registry.Sign(t, s.key, sum, ref))
-	case "digest":
-		all = append(all, registry.Sign(t, s.key, digest.FromString("another"), ref))
 	case "repository":
 		all = append(all, registry.Sign(t, s.key, sum, strings.TrimSuffix(ref, ":1")))
 	case "vendor":
@@ -65,20 +60,8 @@ func (s *signedImages) push(t *testing.T, tag string) {
 		forged := registry.Sign(t, s.key, digest.FromString("another"), ref)
 		forged.Payload = []byte(strings.Replace(string(forged.Payload), digest.FromString("another").String(), sum.String(), 1))
 		all = append(all, forged)
-	case "members":
-		all = append(all, s.signText(t, strings.Replace(string(registry.Sign(t, s.key, sum, ref).Payload), `"critical":{`, `"critical":{"more":1,`, 1)))
-	case "optional":
-		all = append(all, s.signText(t, strings.Replace(string(registry.Sign(t, s.key, sum, ref).Payload), "null", `{"creator":"x","timestamp":1,"y":[]}`, 1)))
 	}
 	s.reg.Attach(t, tag, sum, nil, all...)
-}
-
-func (s *signedImages) signText(t *testing.T, text string) registry.Signature {
-	t.Helper()
-	sum := sha256.Sum256([]byte(text))
-	value, err := s.key.Sign(rand.Reader, sum[:], crypto.SHA256)
-	require.NoError(t, err)
-	return registry.Signature{Payload: []byte(text), Value: base64.StdEncoding.EncodeToString(value)}
 }
 
 // TestSignaturesSameAsPodman gives podman and the built binary one policy.json and images
@@ -115,21 +98,12 @@ func TestSignaturesSameAsPodman(t *testing.T) {
 		{"unsigned", byPath, ":1"},
 		{"stranger", byPath, ":1"},
 		{"second", byPath, ":1"},
-		{"digest", byPath, ":1"},
 		{"forged", byPath, ":1"},
-		{"members", byPath, ":1"},
-		{"optional", byPath, ":1"},
 		{"index", byPath, ":1"},
 		{"index-manifest", byPath, ":1"},
-		{"repository", byPath, ":1"},
-		{"repository", byPath, "@"},
 		{"repository", identity(`"type": "matchRepository"`), ":1"},
-		{"signed", identity(`"type": "matchExact"`), "@"},
-		{"vendor", identity(`"type": "exactRepository", "dockerRepository": "vendor.example/fw/vendor"`), ":1"},
-		{"vendor", identity(`"type": "exactReference", "dockerReference": "vendor.example/fw/vendor:2"`), ":1"},
 		{"vendor", identity(`"type": "remapIdentity", "prefix": "@REG@", "signedPrefix": "vendor.example/fw"`), ":1"},
 		{"signed", byPath + `, "keyType": "GPGKeys"`, ":1"},
-		{"signed", `"keyPath": "/etc/containers/none.pub"`, ":1"},
 	} {
 		s.push(t, c.tag)
 		name := s.reg.Host + "/" + c.tag + c.reference
@@ -154,7 +128,7 @@ func TestSignaturesSameAsPodman(t *testing.T) {
 		}
 		verdicts[mine]++
 	}
-	assert.Equal(t, map[string]int{accepted: 8, none: 2, refused: 10}, verdicts)
+	assert.Equal(t, map[string]int{accepted: 6, none: 2, refused: 3}, verdicts)
 }
 
 // What becomes of an image. Debian's podman goes as far as found: it looks for
