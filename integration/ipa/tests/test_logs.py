@@ -122,6 +122,13 @@ def test_progress_is_thinned_out(agent: FakeAgent, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.INFO)
     run = agent.add_run("one", state="running")
     run.event(type="pull", pull={"status": "resolving", "done": 0, "total": 0})
+    waiting = {
+        "status": "waiting",
+        "done": 0,
+        "total": 0,
+        "message": "waiting for a route to 192.0.2.7: no address yet",
+    }
+    run.event(type="pull", pull=waiting)
     for percent in range(101):
         run.event(
             type="pull",
@@ -134,7 +141,8 @@ def test_progress_is_thinned_out(agent: FakeAgent, caplog: pytest.LogCaptureFixt
     follower.finish(10)
     messages = [record.getMessage() for record in caplog.records if record.getMessage().startswith("[one]")]
     assert messages[0] == "[one] pulling tool:1: resolving, 0.0 MiB"
-    assert messages[1] == "[one] pulling tool:1: downloading, 0 % of 100.0 MiB, 1.0 MiB/s"
+    assert messages[1] == "[one] pulling tool:1: waiting for a route to 192.0.2.7: no address yet"
+    assert messages[2] == "[one] pulling tool:1: downloading, 0 % of 100.0 MiB, 1.0 MiB/s"
     assert len([text for text in messages if "downloading" in text]) == 11
     assert messages[-2:] == ["[one] no time limit", "[one] succeeded"]
 

@@ -241,7 +241,8 @@ class EventFollower(_Follower):
         if pull.get("retries"):
             text += f", {pull['retries']} retries"
         if pull.get("message"):
-            text = clean(str(pull["message"]))
+            LOG.info("[%s] pulling %s: %s", self._id, self._image, clean(str(pull["message"])))
+            return
         LOG.info("[%s] pulling %s: %s, %s", self._id, self._image, status, text)
 
 
