@@ -38,6 +38,7 @@ func (c *clock) change(t time.Time) error {
 
 // TestClockRepair: a registry's time is believed when its certificate was valid then.
 func TestClockRepair(t *testing.T) {
+	s := newStore(t, "64m")
 	day, now := 24*time.Hour, time.Now()
 	floor := now.Add(-30 * day)
 	dated := func(at time.Time) func(*registry.Registry) {
@@ -73,7 +74,6 @@ func TestClockRepair(t *testing.T) {
 		{name: "certificate of another authority", at: now.Add(-day), alien: true, has: "unknown authority"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newStore(t, "64m")
 			reg := registry.Start(t, append([]registry.Option{registry.WithTLS()}, c.opts...)...)
 			ref, _ := reg.Push(t, "team/tool:1", simple(t))
 			if c.setup != nil {
