@@ -110,6 +110,10 @@ func (j *job) ask(ctx context.Context, c *Candidate) (*trust.Accepted, error) {
 		return nil, err
 	}
 	defer src.Close()
+	src.warn = j.progress.warn
+	if j.req.Policy != Newer {
+		src.gate = j.gate()
+	}
 	c.signatures = func(ctx context.Context) ([]trust.Signature, error) { return src.signatures(ctx, c.Manifest) }
 	return j.req.Admit(ctx, c)
 }
