@@ -37,6 +37,7 @@ steps:
     priority: 0
     reboot_requested: false
     abortable: true
+    run_options: --rm --net=host --read-only --user=worker --cap-drop=all
     careen: {inputs: [look, use]}
 careen: {sequence: true}
 `, say, hear))
