@@ -47,7 +47,7 @@ func (p *Puller) admit(ctx context.Context, src source, layers []layer) (keep bo
 			free = min(free, memory-limits.Reserve-workingMemory)
 		}
 	}
-	need, likely := stored, stored*safeExpansion
+	need, likely := stored, stored*likelyExpansion
 	// Only when it may be close is it worth asking the layers for their size.
 	if stored <= free && stored > free/safeExpansion {
 		need = 0
