@@ -13,7 +13,8 @@ func TestCareenInABareGuest(t *testing.T) {
 	g := bootCareen(t, vm.Config{
 		Memory: 1024, Reboot: true, Load: []string{"virtio_blk"},
 		QEMU:      []string{"-drive", "file=" + disk + ",format=raw,if=virtio"},
-		HostFiles: zoneFiles(),
+		HostFiles: zoneFiles(), Cmdline: []string{"careen.ca=/certs/late.crt"}, // see testUnsetClock
+		Files: map[string][]byte{"/etc/careen/careen.toml": []byte("[clock]\nrepair = true\n")},
 	})
 	part := func(name string, test func(*careenGuest)) bool {
 		return t.Run(name, func(t *testing.T) { test(g.in(t)) })

@@ -17,6 +17,7 @@ func testLife(g *careenGuest) {
 	testAgentGone(g)
 	testStopOnExit(g)
 	testClock(g)
+	testUnsetClock(g)
 	testRebootCall(g)
 	testNoMemory(g)
 }
@@ -83,6 +84,31 @@ func testClock(g *careenGuest) {
 		require.Zero(g.t, code, out)
 		g.MustRun("rm -r /ctl")
 	}
+}
+
+// testUnsetClock: a node whose clock has no battery, and whose private CA is named by the
+// kernel's command line. The clock is set by the registry's, for real.
+func testUnsetClock(g *careenGuest) {
+	began := time.Now()
+	g.MustRun("cp /certs/ca.crt /certs/late.crt; date -s @31536000")
+	out, code := g.careen("run --rm --pull=always " + g.tls + " date +%Y")
+	require.Zero(g.t, code, out)
+	require.Contains(g.t, out, "\n"+time.Now().UTC().Format("2006"))
+	require.Contains(g.t, out, "the node's clock was at 1971-01-01T")
+	require.Contains(g.t, g.agentLog(), "the node's clock was at 1971-01-01T")
+	for _, run := range g.all() {
+		if run.CreatedAt.Year() > 1971 {
+			continue
+		}
+		require.Contains(g.t, strings.Join(run.Warnings, "\n"), "the node's clock was at 1971-01-01T")
+		out, code = g.careen("rm " + run.ID)
+		require.Zero(g.t, code, out)
+	}
+	out, code = g.careen("config")
+	require.Zero(g.t, code, out)
+	require.Regexp(g.t, "(?m)^ca +kernel command line +1 certificate in /certs/late.crt", out)
+	g.MustRun("rm /certs/late.crt") // others want it unknown
+	g.t.Logf("an unset clock took %s", time.Since(began).Round(time.Millisecond))
 }
 
 // testRebootCall: reboot(2) in a PID namespace of its own is a wish, not a failure.
