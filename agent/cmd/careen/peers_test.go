@@ -109,3 +109,17 @@ keeep = "1h"
 		assert.ErrorContains(t, err, "careen.toml", text)
 	}
 }
+
+// TestTheDocumentedSharing reads the example of docs/pull.md.
+func TestTheDocumentedSharing(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/pull.md")
+	require.NoError(t, err)
+	_, text, found := strings.Cut(string(page), "```toml\n")
+	require.True(t, found)
+	text, _, _ = strings.Cut(text, "```")
+	s, cfg, warnings, err := sharingOf(t, text)
+	require.NoError(t, err)
+	assert.Empty(t, append(warnings, cfg.Unclaimed()...))
+	assert.Equal(t, 30*time.Second, s.pull.Jitter.Duration)
+	assert.Len(t, s.peers.From, 2)
+}
