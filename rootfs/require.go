@@ -179,7 +179,7 @@ func (d *doctor) hasMemory(r Requirement) {
 func (d *doctor) hasHugepages(r Requirement) {
 	free, err := strconv.ParseInt(readWord("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"), 10, 64)
 	if err != nil || free < r.n {
-		d.warn("hugepages", "Reserve them with the kernel parameters hugepagesz=2M hugepages=N", "%d are free", free)
+		d.warn("hugepages", "Reserve huge pages with the kernel parameters hugepagesz=2M hugepages=N", "%d are free", free)
 		return
 	}
 	d.ok("hugepages", "%d are free", free)
