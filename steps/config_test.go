@@ -181,6 +181,8 @@ func TestTOML(t *testing.T) {
 		"wrong type":         {"local_policy = 1\n", "careen.toml:1"},
 		"unknown policy":     {"\nlocal_policy = 'open'\n", "careen.toml:2"},
 		"bad time":           {"[steps]\ntimeout = '2 hours'\n", "careen.toml:2"},
+		"time without unit":  {"[steps]\ntimeout = 90\n", "is not a time"},
+		"rule without unit":  {"[[allow]]\nimage = 'a'\ntimeout = 90\n", "is not a time"},
 		"negative time":      {"[steps]\ntimeout = '-2h'\n", "negative"},
 		"empty rule":         {"[[allow]]\nname = 'x'\n", "one of image, digest, repository and glob is required"},
 		"misspelt in rule":   {"[[allow]]\nimage = 'x'\nphase = ['clean']\n", `careen.toml:3: unknown key "phase" in an allow entry`},

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Rule is one [[allow]] entry of careen.toml: an image that untrusted step
@@ -81,7 +80,7 @@ func (c *Config) newRule(t tomlRule) (*Rule, error) {
 		Name: t.Name, Image: t.Image, Digest: t.Digest, Repository: t.Repository, Glob: t.Glob,
 		Phases: t.Phases, Command: t.Command,
 		Limits: Limits{
-			Timeout: time.Duration(t.Timeout), SilenceTimeout: time.Duration(t.SilenceTimeout),
+			Timeout: t.Timeout.Duration, SilenceTimeout: t.SilenceTimeout.Duration,
 			RebootExitCodes: t.RebootExitCodes, Critical: t.Critical,
 		},
 	}

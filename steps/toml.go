@@ -41,13 +41,14 @@ type tomlSteps struct {
 	SilenceTimeout *duration `toml:"silence_timeout"`
 }
 
-// duration is a positive time in Go's notation, such as "90m"; "0" is none.
-type duration time.Duration
+// duration is a positive time in Go's notation, such as "90m"; "0" is none. It is no
+// integer, which the decoder would set to a number of nanoseconds.
+type duration struct{ time.Duration }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *duration) UnmarshalText(text []byte) error {
 	v, err := parseDuration(string(text))
-	*d = duration(v)
+	d.Duration = v
 	return err
 }
 
@@ -117,11 +118,11 @@ func (c *Config) applyTOML(file *tomlFile, root *tomlRoot) ([]string, error) {
 	}
 	if s := root.Steps; s != nil {
 		if s.Timeout != nil {
-			c.Defaults.Timeout = time.Duration(*s.Timeout)
+			c.Defaults.Timeout = s.Timeout.Duration
 			c.sources["steps.timeout"] = file.at("steps")
 		}
 		if s.SilenceTimeout != nil {
-			c.Defaults.SilenceTimeout = time.Duration(*s.SilenceTimeout)
+			c.Defaults.SilenceTimeout = s.SilenceTimeout.Duration
 			c.sources["steps.silence_timeout"] = file.at("steps")
 		}
 	}
