@@ -6,7 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // careen pulls through an agent that runs: the whole command, to the image record.
@@ -82,6 +86,39 @@ func (b *bench) floor(n *node, image string) (usage, error) {
 	}
 	script.WriteString("wait\n")
 	return timed(exec.Command("/bin/sh", "-c", script.String()))
+}
+
+// bundle prepares what [bench.runcRun] runs: the spec of [bench.careenRun] without the
+// files that a run generates, and a root with the image's program.
+func (b *bench) bundle(n *node) (string, error) {
+	dir := filepath.Join(n.dir, "bundle")
+	root := filepath.Join(dir, "rootfs")
+	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(root, "bin/true"), exitZero(runtime.GOARCH), 0o755); err != nil {
+		return "", err
+	}
+	out, err := output(exec.Command(b.binary, "spec", "--rootfs", root, "--privileged", "--network=host", b.ref(small.Name), "/bin/true"))
+	if err != nil {
+		return "", err
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(out, &spec); err != nil {
+		return "", err
+	}
+	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool { return m.Type == "bind" })
+	spec.Linux.CgroupsPath = "/careen-bench/floor"
+	if out, err = json.Marshal(spec); err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(filepath.Join(dir, "config.json"), out, 0o644)
+}
+
+// runcRun is the least that a run with the same isolation takes: no client, no agent,
+// no registry, no layer, no record.
+func (b *bench) runcRun(n *node, bundle string) (usage, error) {
+	return timed(exec.Command("runc", "--root", n.dir+"/runc", "run", "--bundle", bundle, "floor"))
 }
 
 func (b *bench) ref(image string) string { return b.addr + "/" + image + ":latest" }

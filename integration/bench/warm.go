@@ -18,7 +18,7 @@ func (b *bench) warm() error {
 	if err := b.need(small); err != nil {
 		return err
 	}
-	var careen, podman, local, podmanLocal, ready []float64
+	var careen, podman, local, podmanLocal, floor, ready []float64
 	err := b.serving(func() error {
 		return b.onNode(false, func(n *node) error {
 			if _, err := n.start(); err != nil {
@@ -29,6 +29,10 @@ func (b *bench) warm() error {
 				return err
 			}
 			if err := b.podmanBoth(n, nil); err != nil {
+				return err
+			}
+			bundle, err := b.bundle(n)
+			if err != nil {
 				return err
 			}
 			for range 2 * b.rounds {
@@ -48,6 +52,10 @@ func (b *bench) warm() error {
 					return err
 				}
 				podmanLocal = append(podmanLocal, u.Seconds)
+				if u, err = b.runcRun(n, bundle); err != nil {
+					return err
+				}
+				floor = append(floor, u.Seconds)
 			}
 			return nil
 		})
@@ -65,6 +73,7 @@ func (b *bench) warm() error {
 		return err
 	}
 	b.table.add(line{What: "warm run, tag asked for at the registry", Unit: "s", Careen: careen, Other: podman, With: "podman pull && run", Limit: 0.15})
+	b.table.add(line{What: "warm run, tag asked for at the registry", Unit: "s", Careen: careen, Other: floor, With: "runc run alone"})
 	b.table.add(line{What: "warm run, nothing asked for", Unit: "s", Careen: local, Other: podmanLocal, With: "podman run"})
 	b.table.add(line{What: "agent ready after exec", Unit: "ms", Careen: ready, Limit: 50})
 	return nil
