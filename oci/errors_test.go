@@ -20,3 +20,16 @@ func TestEachBadOptionHasItsRemedy(t *testing.T) {
 		assert.Contains(t, line, "Write it like "+example)
 	}
 }
+
+// TestAttachingToAPassedThroughOutput: podman refuses the two together, whatever is to be
+// attached to.
+func TestAttachingToAPassedThroughOutput(t *testing.T) {
+	for _, attach := range []string{"--attach=stderr", "-a=", "--attach="} {
+		_, err := oci.ParseRun([]string{attach, "--log-driver=passthrough", "image"}, oci.Caller{})
+		assert.ErrorContains(t, err, "cannot be given together with --log-driver=passthrough", attach)
+	}
+	for _, fine := range [][]string{{"--log-driver=passthrough", "image"}, {"-a", "stdout", "--log-driver=none", "image"}} {
+		_, err := oci.ParseRun(fine, oci.Caller{})
+		assert.NoError(t, err, fine)
+	}
+}

@@ -30,6 +30,9 @@ func (p *runParser) process() {
 			p.badItem("attach", it, "it is not one of stdin, stdout and stderr")
 		}
 	}
+	if _, ok := p.last("attach"); ok && strings.HasPrefix(p.text("log-driver", ""), "passthrough") {
+		p.bad("attach", "it cannot be given together with --log-driver=passthrough")
+	}
 	if use, ok := p.last("entrypoint"); ok {
 		if words := parseEntrypoint(use.value); words != nil {
 			o.Entrypoint = &words
