@@ -49,8 +49,8 @@ type tomlRule struct {
 	RunOptions      *[]string `toml:"run_options"`
 	PullOptions     *[]string `toml:"pull_options"`
 	Command         bool
-	Timeout         duration
-	SilenceTimeout  duration `toml:"silence_timeout"`
+	Timeout         Duration
+	SilenceTimeout  Duration `toml:"silence_timeout"`
 	RebootExitCodes []int    `toml:"reboot_exit_codes"`
 	Critical        bool
 }

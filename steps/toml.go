@@ -37,16 +37,16 @@ type tomlRoot struct {
 
 // tomlSteps is the table [steps].
 type tomlSteps struct {
-	Timeout        *duration `toml:"timeout"`
-	SilenceTimeout *duration `toml:"silence_timeout"`
+	Timeout        *Duration `toml:"timeout"`
+	SilenceTimeout *Duration `toml:"silence_timeout"`
 }
 
-// duration is a positive time in Go's notation, such as "90m"; "0" is none. It is no
+// Duration is a positive time in Go's notation, such as "90m"; "0" is none. It is no
 // integer, which the decoder would set to a number of nanoseconds.
-type duration struct{ time.Duration }
+type Duration struct{ time.Duration }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (d *duration) UnmarshalText(text []byte) error {
+func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := parseDuration(string(text))
 	d.Duration = v
 	return err

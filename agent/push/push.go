@@ -33,8 +33,8 @@ type Options struct {
 type Config struct {
 	// UserAgent names the program to the server.
 	UserAgent string
-	// Authorities returns those that are trusted beside the system's.
-	Authorities func() []*x509.Certificate
+	// Roots returns the authorities that are trusted, nil for the system's.
+	Roots func() *x509.CertPool
 }
 
 // Limits of one attempt.
@@ -80,17 +80,8 @@ func New(opts Options, cfg Config) (*Pusher, error) {
 // client is for one attempt: what is trusted may change, and nothing stays open.
 func (p *Pusher) client() *http.Client {
 	secure := &tls.Config{MinVersion: tls.VersionTLS12}
-	if p.cfg.Authorities != nil {
-		if certs := p.cfg.Authorities(); len(certs) > 0 {
-			pool, err := x509.SystemCertPool()
-			if err != nil {
-				pool = x509.NewCertPool()
-			}
-			for _, c := range certs {
-				pool.AddCert(c)
-			}
-			secure.RootCAs = pool
-		}
+	if p.cfg.Roots != nil {
+		secure.RootCAs = p.cfg.Roots()
 	}
 	return &http.Client{
 		Transport: &http.Transport{

@@ -80,9 +80,10 @@ func TestPut(t *testing.T) {
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	defer server.Close()
-	trusted := []*x509.Certificate{server.Certificate()}
+	trusted := x509.NewCertPool()
+	trusted.AddCert(server.Certificate())
 	p, err := push.New(push.Options{URL: server.URL + "/{node}/{run}?k=hunter2", AuthorizationFile: secret},
-		push.Config{UserAgent: "careen/1", Authorities: func() []*x509.Certificate { return trusted }})
+		push.Config{UserAgent: "careen/1", Roots: func() *x509.CertPool { return trusted }})
 	require.NoError(t, err)
 	put := func() error { return p.Put(t.Context(), "n 1", "r1", bytes.NewReader([]byte("bundle")), 6) }
 

@@ -75,6 +75,28 @@ type Bundle struct {
 	Certs []*x509.Certificate
 	// Findings has one entry for each source, in order.
 	Findings []Finding
+
+	once sync.Once
+	pool *x509.CertPool
+}
+
+// Pool returns the system's authorities with these added, nil if there are none to add:
+// what [crypto/tls.Config] takes for its RootCAs. It is shared, so it must not be changed.
+func (b *Bundle) Pool() *x509.CertPool {
+	b.once.Do(func() {
+		if len(b.Certs) == 0 {
+			return
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		for _, c := range b.Certs {
+			pool.AddCert(c)
+		}
+		b.pool = pool
+	})
+	return b.pool
 }
 
 // String lists the sources, "" if there are none.

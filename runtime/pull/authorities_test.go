@@ -25,7 +25,7 @@ func TestAuthorities(t *testing.T) {
 	p := newPuller(t, s, func(cfg *pull.Config) {
 		cfg.Authorities = func() pull.Authorities {
 			b := store.Bundle()
-			return pull.Authorities{Certs: b.Certs, Sources: b.String()}
+			return pull.Authorities{Certs: b.Certs, Pool: b.Pool(), Sources: b.String()}
 		}
 		// A directory of the registry's own, for another authority.
 		copyFile(t, first.CA, filepath.Join(cfg.CertDirs[0], second.Host, "ca.crt"))

@@ -28,7 +28,6 @@ type Puller struct {
 	cfg     Config
 	flights flights
 	reach   reach
-	trusted trusted
 	clock   clockRepair
 }
 

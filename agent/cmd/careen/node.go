@@ -172,7 +172,7 @@ func (n *node) loadConfig() (*steps.Config, []steps.Warning, error) {
 		return nil, nil, err
 	}
 	warnings = append(warnings, more...)
-	if n.pusher, more, err = readPush(cfg, n.authorities); err != nil {
+	if n.pusher, more, err = readPush(cfg, n.roots); err != nil {
 		return nil, nil, err
 	}
 	return cfg, append(warnings, more...), nil

@@ -23,36 +23,23 @@ const maxJitter = 30 * time.Minute
 
 // What an agent that gives layers away keeps, and how long.
 var (
-	defaultKeep = span{30 * time.Minute}
+	defaultKeep = steps.Duration{Duration: 30 * time.Minute}
 	defaultMax  = amount{1 << 30}
 )
 
 // pullTable is [pull] of careen.toml.
 type pullTable struct {
-	Jitter span `toml:"jitter"`
+	Jitter steps.Duration `toml:"jitter"`
 }
 
 // peersTable is [peers] of careen.toml.
 type peersTable struct {
-	From     []string `toml:"from"`
-	Serve    string   `toml:"serve"`
-	Allow    []string `toml:"allow"`
-	Keep     span     `toml:"keep"`
-	MaxBytes amount   `toml:"max_bytes"`
-	MaxRate  amount   `toml:"max_rate"`
-}
-
-// span is a time such as "30s". A number alone, of what unit, is none.
-type span struct{ time.Duration }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (s *span) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	if err != nil || v < 0 {
-		return fmt.Errorf(`%q is not a time such as "30s" or "10m"`, text)
-	}
-	s.Duration = v
-	return nil
+	From     []string       `toml:"from"`
+	Serve    string         `toml:"serve"`
+	Allow    []string       `toml:"allow"`
+	Keep     steps.Duration `toml:"keep"`
+	MaxBytes amount         `toml:"max_bytes"`
+	MaxRate  amount         `toml:"max_rate"`
 }
 
 // amount is a size in bytes such as "512m".

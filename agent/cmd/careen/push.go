@@ -9,16 +9,16 @@ import (
 	"github.com/careen-project/careen/steps"
 )
 
-// readPush reads [push] of careen.toml; nil where there is none. trusted returns the
-// authorities beside the system's.
-func readPush(cfg *steps.Config, trusted func() []*x509.Certificate) (agent.Pusher, []steps.Warning, error) {
+// readPush reads [push] of careen.toml; nil where there is none. roots returns the
+// authorities that are trusted, nil for the system's.
+func readPush(cfg *steps.Config, roots func() *x509.CertPool) (agent.Pusher, []steps.Warning, error) {
 	var opts push.Options
 	warnings, err := cfg.Section("push", &opts)
 	if err != nil || opts == (push.Options{}) {
 		cfg.Show(nil, warnings)
 		return nil, warnings, err
 	}
-	pusher, err := push.New(opts, push.Config{UserAgent: "careen/" + version.Version, Authorities: trusted})
+	pusher, err := push.New(opts, push.Config{UserAgent: "careen/" + version.Version, Roots: roots})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -31,5 +31,5 @@ func readPush(cfg *steps.Config, trusted func() []*x509.Certificate) (agent.Push
 	return pusher, warnings, nil
 }
 
-// authorities are those the node is told to trust.
-func (n *node) authorities() []*x509.Certificate { return n.trust.store.Bundle().Certs }
+// roots are the authorities that the node trusts, nil for the system's.
+func (n *node) roots() *x509.CertPool { return n.trust.store.Bundle().Pool() }

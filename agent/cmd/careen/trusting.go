@@ -82,7 +82,7 @@ func (t *nodeTrust) configure(p *pull.Config) {
 	p.NetworkWait = t.node.NetworkWait
 	p.Authorities = func() pull.Authorities {
 		b := t.store.Bundle()
-		return pull.Authorities{Certs: b.Certs, Sources: b.String()}
+		return pull.Authorities{Certs: b.Certs, Pool: b.Pool(), Sources: b.String()}
 	}
 	if t.node.ClockRepair {
 		p.Clock = &pull.Clock{Floor: rootfs.BuildTime(), Set: rootfs.SetClock}
