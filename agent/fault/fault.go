@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"unicode"
 )
 
 // Code is a stable, machine-readable class of failure, in lower snake case. A
@@ -165,6 +166,26 @@ func Line(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	if remedy := RemedyOf(err); remedy != "" {
 		text = strings.TrimRight(text, ".") + ". " + remedy
+	}
+	return text
+}
+
+// MaxLine is a limit for [OneLine] where no shorter one is needed: 2,000 bytes.
+const MaxLine = 2000
+
+// OneLine makes foreign text fit for a message: valid UTF-8, printable characters
+// only, one space between words, and at most limit bytes before a mark "..." that
+// says that the text goes on.
+func OneLine(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > limit {
+		text = strings.TrimRight(strings.ToValidUTF8(text[:limit], ""), " ") + "..."
 	}
 	return text
 }
