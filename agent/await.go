@@ -119,7 +119,7 @@ func (a *Agent) tookEnd(r *run, got waited) error {
 	a.cfg.Failpoint("agent.before-exit")
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r.events.add(api.Event{Type: "exit", Message: got.exit.words()})
+	r.events.add(api.Event{Type: "exit", Message: got.exit.String()})
 	if end.Result != nil {
 		r.events.add(api.Event{Type: "result"})
 	}
@@ -131,24 +131,6 @@ func (a *Agent) tookEnd(r *run, got waited) error {
 		rec.Run.Pid = 0
 		rec.warn(end.Warnings...)
 	})
-}
-
-// words say how a container ended.
-func (e Exit) words() string {
-	text := fmt.Sprintf("exit code %d", e.Code)
-	if e.Signal != 0 {
-		text = "ended by " + signalName(e.Signal)
-	}
-	if e.OOMKilled {
-		text += ", the kernel killed for its memory"
-	}
-	if e.Reboot != "" {
-		text += ", it called reboot(2)"
-	}
-	if e.Killed > 0 {
-		text += fmt.Sprintf(", %d processes outlived the first", e.Killed)
-	}
-	return text
 }
 
 // watch is what await remembers from one look to the next.

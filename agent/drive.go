@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
@@ -135,8 +134,6 @@ func (a *Agent) nextPart(r *run, v verdict) (more bool, err error) {
 	if a.ctx.Err() != nil {
 		return false, errDetached
 	}
-	// The exit record of the container before would be taken for the next one's.
-	_ = os.Remove(filepath.Join(a.cfg.runDir(r.id), "exit.json"))
 	reason, _ := rebootWish(r.rec)
 	r.claimed, r.pulled, r.found, r.gone = false, 0, nil, false
 	a.change(func() { r.critical, r.pull = nil, nil })

@@ -105,7 +105,7 @@ func (a *Agent) claim(existing []Existing) map[string]*Existing {
 		case r == nil && e.State == ContainerRunning:
 			a.adoptUnknown(e)
 			found[e.ID] = &e
-		case r != nil && !r.state().Final() && !r.rec.Starting && r.rec.Part == 0 && e.wasStarted():
+		case r != nil && !r.state().Final() && !r.rec.Starting && r.rec.Part == 0 && e.WasStarted():
 			a.adoptUnrecorded(r, e)
 			found[e.ID] = &e
 		default:
@@ -167,11 +167,6 @@ func (a *Agent) adoptUnknown(e Existing) {
 	r := a.newRun(rec)
 	a.remember(r)
 	a.know(r)
-}
-
-// wasStarted reports whether a container runs or is known to have run.
-func (e Existing) wasStarted() bool {
-	return e.State == ContainerRunning || e.State == ContainerStopped && e.Exit != nil && e.Exit.Ran > 0
 }
 
 // adoptUnrecorded corrects the record of a run that says that nothing was started,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // Runner executes containers. Package runtime does behind an adapter in main;
@@ -55,110 +56,24 @@ type Runner interface {
 // being asked for. Nothing may stay of that where no container follows.
 type Expecter interface{ Expect() }
 
-// Container names a container to a [Runner].
-type Container struct {
-	// Run is the run's id.
-	Run string
-	// ID is the container's own: 64 hexadecimal digits.
-	ID string
-	// Dir is the run's directory on the node: spec.json, control/, log/.
-	Dir string
-}
-
-// ImageInfo is an image that is present.
-type ImageInfo struct {
-	// Reference is the name that was asked for, Digest its manifest's digest, ID the
-	// digest of its configuration.
-	Reference, Digest, ID string
-	// Pulled says that something was transferred.
-	Pulled bool
-	// Warnings are one line each.
-	Warnings []string
-	// SignedBy are the keys that vouched for it, if it had to be signed.
-	SignedBy []api.Signer
-	// Handle is the Runner's own, handed back in [CreateSpec].
-	Handle any
-}
-
-// CreateSpec is what a container is made from.
-type CreateSpec struct {
-	Container
-	Run   *oci.Run
-	Image ImageInfo
-	// Stdin keeps standard input open for [Runner.Stdin].
-	Stdin bool
-	// TerminalSize is the first size of a terminal, nil for the kernel's default.
-	TerminalSize *api.TerminalSize
-	// Environ are the caller's variables.
-	Environ map[string]string
-	// LogLimit bounds the output that is kept, in bytes.
-	LogLimit int64
-	// Previous is a file that the container sees as /run/careen/previous.json and cannot
-	// change; "" for none.
-	Previous string
-}
-
-// Created is a container that waits to be started.
-type Created struct {
-	// Warnings are one line each.
-	Warnings []string
-	// StopSignal ends it politely; 0 means SIGTERM.
-	StopSignal syscall.Signal
-	// StopTimeout is the time between StopSignal and SIGKILL, nil for the agent's.
-	StopTimeout *time.Duration
-	// Timeout is podman's --timeout, counted from the start of the container; 0 is none.
-	Timeout time.Duration
-	// Digest is what was made into the container, if it is not the image's.
-	Digest string
-}
-
-// Exit is how a container ended.
-type Exit struct {
-	// Code is the exit code, 128+n for signal n.
-	Code int `json:"code"`
-	// Signal is the signal that ended the first process, or 0.
-	Signal int `json:"signal,omitempty"`
-	// OOMKilled says that the kernel killed a process for the container's memory limit.
-	OOMKilled bool `json:"oom_killed,omitempty"`
-	// ExitedAt is the wall clock at the end; Ran is the time from start to end on the
-	// monotonic clock, 0 if unknown.
-	ExitedAt time.Time     `json:"exited_at"`
-	Ran      time.Duration `json:"ran,omitempty"`
-	// Reboot is what the container asked of reboot(2) in its own pid namespace:
-	// "restart", "halt" or "".
-	Reboot string `json:"reboot,omitempty"`
-	// Killed counts processes that outlived the first one and were killed.
-	Killed int `json:"killed,omitempty"`
-}
-
-// Existing is a container found after a restart.
-type Existing struct {
-	Container
-	// State is created, running or stopped.
-	State ExistingState
-	// Pid is the first process while it runs.
-	Pid int
-	// Exit is how a stopped one ended, nil when nobody saw it.
-	Exit *Exit
-}
-
-// ExistingState is the state of a container that was found.
-type ExistingState string
+// The words that a [Runner] is spoken to in are package container's.
+type (
+	Container     = container.Container
+	ImageInfo     = container.ImageInfo
+	CreateSpec    = container.CreateSpec
+	Created       = container.Created
+	Exit          = container.Exit
+	Existing      = container.Existing
+	ExistingState = container.State
+	Leftovers     = container.Leftovers
+)
 
 // The states of a container that was found.
 const (
-	ContainerCreated ExistingState = "created"
-	ContainerRunning ExistingState = "running"
-	ContainerStopped ExistingState = "stopped"
+	ContainerCreated = container.StateCreated
+	ContainerRunning = container.StateRunning
+	ContainerStopped = container.StateStopped
 )
-
-// Leftovers are what a container left behind on the node, one line each.
-type Leftovers struct {
-	// Undone is what was careen's and is gone now.
-	Undone []string
-	// Left is what is not careen's to undo.
-	Left []string
-}
 
 // Resolver turns requests into what may run. [NewResolver] makes one of packages
 // steps and oci; the interface is what this package needs of it. It applies the

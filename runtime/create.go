@@ -18,6 +18,7 @@ import (
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/runtime/shim"
 )
@@ -76,9 +77,7 @@ type Created struct {
 func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err error) {
 	ctx = e.context(ctx)
 	hastenMigration()
-	// Where an agent was killed before it started the container that it had made,
-	// that one was ended and is on record here: not the end of this one.
-	if err := os.Remove(filepath.Join(spec.Dir, "exit.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := container.Dir(spec.Dir).Reset(); err != nil {
 		return nil, runtimeError("prepare", spec.Dir, err)
 	}
 	defer func() {
@@ -127,7 +126,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 		return nil, nil, runtimeError("prepare the writable layer of", spec.RunID, err)
 	}
 	e.cfg.Failpoint("runtime.layer-made")
-	root := filepath.Join(spec.Dir, "root")
+	root := container.Dir(spec.Dir).Root()
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, nil, runtimeError("prepare", spec.Dir, err)
 	}
@@ -143,7 +142,7 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 		}
 		_ = os.Remove(root)
 	}()
-	control, err := makeControl(spec.Dir)
+	control, err := makeControl(container.Dir(spec.Dir))
 	if err != nil {
 		return nil, nil, runtimeError("prepare", spec.Dir, err)
 	}
@@ -186,9 +185,9 @@ func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan, m
 		return 0, runtimeError("create container", spec.RunID, err)
 	}
 	e.cfg.Failpoint("runtime.container-made")
-	target := shim.Target{Dir: spec.Dir, LogLimit: spec.LogLimit, Stdin: spec.Stdin, Filters: filepath.Join(e.cfg.State, "seccomp")}
+	target := shim.Target{Dir: container.Dir(spec.Dir), LogLimit: spec.LogLimit, Stdin: spec.Stdin, Filters: filepath.Join(e.cfg.State, "seccomp")}
 	if spec.Stdin {
-		if err := unix.Mkfifo(target.StdinPath(), 0o600); err != nil {
+		if err := unix.Mkfifo(target.Dir.Stdin(), 0o600); err != nil {
 			return 0, runtimeError("make standard input for", spec.RunID, err)
 		}
 	}
@@ -239,8 +238,8 @@ func fileError(option, path string, err error) error {
 // makeControl mounts the directory through which a container talks to careen:
 // its result, its critical section. It is small and of its own, so that a
 // container cannot fill the node through it.
-func makeControl(dir string) (string, error) {
-	control := filepath.Join(dir, "control")
+func makeControl(dir container.Dir) (string, error) {
+	control := dir.Control()
 	if err := os.MkdirAll(control, 0o700); err != nil {
 		return "", err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"sort"
 
 	"github.com/containerd/errdefs"
@@ -12,12 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/container"
 )
-
-// kept are the entries of a run's directory that outlive its container: the
-// agent reads them afterwards and removes them with the run. What was on the node
-// before it is compared once it has gone.
-var kept = map[string]bool{"log": true, "exit.json": true, "before.json": true}
 
 // Delete removes a container in whatever state it is, with its processes, its
 // writable layer, its mounts and all of dir but log and exit record. It may be
@@ -80,20 +75,7 @@ func clearDir(dir string) error {
 	if err := unmountBelow(dir); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	var errs []error
-	for _, entry := range entries {
-		if !kept[entry.Name()] {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, entry.Name())))
-		}
-	}
-	return errors.Join(errs...)
+	return container.Dir(dir).Clear()
 }
 
 // unmountBelow detaches every mount at or below dir, the deepest first. Removing

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
 
+	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/shim"
 )
 
@@ -159,7 +160,7 @@ func (x *external) remove(ctx context.Context, id, dir string) error {
 	// not wait for it here: without the state in dir, which goes next, that one
 	// could find neither the container's processes nor its cgroups.
 	if dir != "" {
-		errs = append(errs, shim.RemoveStray(dir, id))
+		errs = append(errs, shim.RemoveStray(container.Dir(dir), id))
 	}
 	return errors.Join(errs...)
 }

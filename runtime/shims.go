@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 
+	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/shim"
 )
 
@@ -49,9 +50,6 @@ type spare struct {
 func newShims(binary, sockets string) *shims {
 	return &shims{binary: binary, sockets: sockets, known: map[string]*shim.Remote{}}
 }
-
-// bundleOf is where a container's spec and root file system are.
-func bundleOf(dir string) string { return filepath.Join(dir, "bundle") }
 
 func (s *shims) expect() {
 	s.mu.Lock()
@@ -125,7 +123,7 @@ func (s *shims) take() (*shim.Remote, error) {
 }
 
 func (s *shims) create(ctx context.Context, c newContainer) (_ int, err error) {
-	bundle := bundleOf(c.target.Dir)
+	bundle := c.target.Dir.Bundle()
 	if err := os.MkdirAll(bundle, 0o711); err != nil {
 		return 0, err
 	}
@@ -232,10 +230,10 @@ func (s *shims) bury(id, dir string) error {
 		return nil
 	}
 	err := shim.RemoveDeadSocket(shim.SocketPath(s.sockets, id))
-	if _, serr := os.Stat(bundleOf(dir)); errors.Is(serr, fs.ErrNotExist) {
+	if _, serr := os.Stat(container.Dir(dir).Bundle()); errors.Is(serr, fs.ErrNotExist) {
 		return err
 	}
-	_, cerr := shim.CleanUp(bundleOf(dir), id)
+	_, cerr := shim.CleanUp(container.Dir(dir).Bundle(), id)
 	return errors.Join(err, cerr)
 }
 

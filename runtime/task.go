@@ -17,11 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/runtime/shim"
+	"github.com/careen-project/careen/runtime/container"
 )
-
-// Exit is how a container ended; see [shim.Exit].
-type Exit = shim.Exit
 
 // Start runs the container's command and returns the pid of its first process.
 func (e *Engine) Start(ctx context.Context, id string) (int, error) {
@@ -35,20 +32,20 @@ func (e *Engine) Start(ctx context.Context, id string) (int, error) {
 // Wait returns when the container has ended and its output is on record. An
 // error means that nobody knows how it ended, or that ctx is done; the container
 // may then still run.
-func (e *Engine) Wait(ctx context.Context, id, dir string) (Exit, error) {
+func (e *Engine) Wait(ctx context.Context, id, dir string) (container.Exit, error) {
 	ctx = e.context(ctx)
 	err := e.keeper.wait(ctx, id, dir)
 	if ctx.Err() != nil {
-		return Exit{}, ctx.Err()
+		return container.Exit{}, ctx.Err()
 	}
 	// The shim's record says more than containerd's status, and it is there even
 	// if the shim or containerd is not.
-	exit, rerr := shim.ReadExit(dir)
-	if rerr == nil && !exit.Lost {
+	exit, rerr := container.Dir(dir).ReadExit(id)
+	if rerr == nil {
 		return exit, nil
 	}
 	if err == nil {
-		err = errors.New("its shim ended before it")
+		err = container.ErrLost
 	}
 	return exit, &fault.Error{Code: fault.Lost, Op: "learn how container", Subject: id, Err: err,
 		Reason: "nobody saw its end: " + err.Error(),
@@ -74,7 +71,7 @@ func (e *Engine) Resize(ctx context.Context, id string, columns, rows uint16) er
 // end of that input. A Write blocks while the container does not read.
 func (e *Engine) Stdin(ctx context.Context, id, dir string) (io.WriteCloser, error) {
 	// Not blocking: the shim holds the other end, or nobody does.
-	file, err := os.OpenFile(shim.Target{Dir: dir}.StdinPath(), os.O_WRONLY|unix.O_NONBLOCK, 0)
+	file, err := os.OpenFile(container.Dir(dir).Stdin(), os.O_WRONLY|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &fault.Error{Code: fault.Conflict, Op: "write to standard input of", Subject: id,

@@ -14,7 +14,7 @@ type program struct{ *filter.Filter }
 
 // passFilter gives the init a file for its seccomp program, as its first beside the
 // standard streams.
-func (c *container) passFilter(profile *configs.Seccomp) (*program, error) {
+func (c *task) passFilter(profile *configs.Seccomp) (*program, error) {
 	if profile == nil || c.target.Filters == "" {
 		return nil, nil //nolint:nilnil // nothing to pass
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/containerd/containerd/v2/core/runtime"
 	ctrdshim "github.com/containerd/containerd/v2/pkg/shim"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // NoEvents is the ttrpc address that says that nobody listens to events. The
@@ -51,12 +53,12 @@ func (p *publisher) send(ctx context.Context, topic string, event any) {
 	_ = p.remote.Publish(ctx, topic, event)
 }
 
-func (p *publisher) exited(ctx context.Context, id string, pid int, exit Exit) {
+func (p *publisher) exited(ctx context.Context, id string, pid int, exit container.Exit) {
 	p.send(ctx, runtime.TaskExitEventTopic, &eventapi.TaskExit{
 		ContainerID: id, ID: id, Pid: uint32(pid), ExitStatus: uint32(exit.Code),
 		ExitedAt: timestamppb.New(exit.ExitedAt),
 	})
-	if exit.OOMKills > 0 {
+	if exit.OOMKilled {
 		p.send(ctx, runtime.TaskOOMEventTopic, &eventapi.TaskOOM{ContainerID: id})
 	}
 }

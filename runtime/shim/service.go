@@ -31,7 +31,7 @@ type service struct {
 	stop   context.CancelFunc
 
 	mu      sync.Mutex
-	ctr     *container
+	ctr     *task
 	deleted bool
 }
 
@@ -52,7 +52,7 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if r.Checkpoint != "" {
 		return nil, notImplemented("restoring from a checkpoint")
 	}
-	ctr, err := newContainer(createRequest{
+	ctr, err := newTask(createRequest{
 		id: r.ID, bundle: r.Bundle, stdout: r.Stdout, terminal: r.Terminal, rootfs: mountsFrom(r.Rootfs),
 	}, s.reaper)
 	if err != nil {
@@ -80,7 +80,7 @@ func mountsFrom(mounts []*apitypes.Mount) []mount.Mount {
 
 // Start runs the container's command.
 func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
-	ctr, err := s.container(r.ExecID)
+	ctr, err := s.task(r.ExecID)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func settle() {
 
 // Wait returns when the container has ended and its output is on record.
 func (s *service) Wait(ctx context.Context, r *taskapi.WaitRequest) (*taskapi.WaitResponse, error) {
-	ctr, err := s.container(r.ExecID)
+	ctr, err := s.task(r.ExecID)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (s *service) Wait(ctx context.Context, r *taskapi.WaitRequest) (*taskapi.Wa
 
 // State reports the container's status.
 func (s *service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.StateResponse, error) {
-	ctr, err := s.container(r.ExecID)
+	ctr, err := s.task(r.ExecID)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (s *service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.St
 
 // Kill sends a signal.
 func (s *service) Kill(_ context.Context, r *taskapi.KillRequest) (*emptypb.Empty, error) {
-	ctr, err := s.container(r.ExecID)
+	ctr, err := s.task(r.ExecID)
 	if err == nil {
 		err = errgrpc.ToGRPC(ctr.kill(syscall.Signal(r.Signal), r.All))
 	}
@@ -152,7 +152,7 @@ func (s *service) Kill(_ context.Context, r *taskapi.KillRequest) (*emptypb.Empt
 
 // Delete removes the container. The shim itself goes with Shutdown.
 func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
-	ctr, err := s.container(r.ExecID)
+	ctr, err := s.task(r.ExecID)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +221,7 @@ func (s *service) Connect(context.Context, *taskapi.ConnectRequest) (*taskapi.Co
 
 // Pids lists the container's processes by their numbers on the node.
 func (s *service) Pids(context.Context, *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
-	ctr, err := s.container("")
+	ctr, err := s.task("")
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +238,7 @@ func (s *service) Pids(context.Context, *taskapi.PidsRequest) (*taskapi.PidsResp
 
 // Pause freezes the container's cgroup.
 func (s *service) Pause(context.Context, *taskapi.PauseRequest) (*emptypb.Empty, error) {
-	ctr, err := s.container("")
+	ctr, err := s.task("")
 	if err == nil {
 		err = errgrpc.ToGRPC(ctr.ctr.Pause())
 	}
@@ -247,7 +247,7 @@ func (s *service) Pause(context.Context, *taskapi.PauseRequest) (*emptypb.Empty,
 
 // Resume thaws it.
 func (s *service) Resume(context.Context, *taskapi.ResumeRequest) (*emptypb.Empty, error) {
-	ctr, err := s.container("")
+	ctr, err := s.task("")
 	if err == nil {
 		err = errgrpc.ToGRPC(ctr.ctr.Resume())
 	}
@@ -256,7 +256,7 @@ func (s *service) Resume(context.Context, *taskapi.ResumeRequest) (*emptypb.Empt
 
 // ResizePty sets the terminal's size, in characters.
 func (s *service) ResizePty(_ context.Context, r *taskapi.ResizePtyRequest) (*emptypb.Empty, error) {
-	ctr, err := s.container(r.ExecID)
+	ctr, err := s.task(r.ExecID)
 	if err == nil {
 		err = errgrpc.ToGRPC(ctr.io.resize(uint16(r.Width), uint16(r.Height)))
 	}
@@ -265,7 +265,7 @@ func (s *service) ResizePty(_ context.Context, r *taskapi.ResizePtyRequest) (*em
 
 // CloseIO ends the container's standard input.
 func (s *service) CloseIO(_ context.Context, r *taskapi.CloseIORequest) (*emptypb.Empty, error) {
-	ctr, err := s.container(r.ExecID)
+	ctr, err := s.task(r.ExecID)
 	if err == nil && r.Stdin {
 		err = errgrpc.ToGRPC(ctr.io.closeInput())
 	}
@@ -296,8 +296,8 @@ func notImplemented(what string) error {
 	return errgrpc.ToGRPC(fmt.Errorf("%s is not supported by %s: %w", what, Name, errdefs.ErrNotImplemented))
 }
 
-// container returns the container if there is one and no exec is meant.
-func (s *service) container(execID string) (*container, error) {
+// task returns the container if there is one and no exec is meant.
+func (s *service) task(execID string) (*task, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if execID != "" || s.ctr == nil || s.deleted {

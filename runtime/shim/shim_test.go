@@ -23,6 +23,7 @@ import (
 
 	_ "github.com/careen-project/careen/runtime/reexec"
 
+	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/logs"
 	"github.com/careen-project/careen/runtime/shim"
 )
@@ -66,7 +67,7 @@ func newBundle(t *testing.T, change func(*specs.Spec)) *box {
 	t.Helper()
 	requireRoot(t)
 	b := &box{t: t, id: fmt.Sprintf("shimtest-%d-%d", os.Getpid(), time.Now().UnixNano()), bundle: t.TempDir(), run: t.TempDir()}
-	b.target = shim.Target{Dir: b.run}
+	b.target = shim.Target{Dir: container.Dir(b.run)}
 	busybox, err := exec.LookPath("busybox")
 	require.NoError(t, err, "install busybox-static")
 	bin := filepath.Join(b.bundle, "rootfs", "bin")
@@ -150,12 +151,12 @@ func (b *box) mustStart() {
 }
 
 // wait returns the record, which has to agree with what containerd is told.
-func (b *box) wait() shim.Exit {
+func (b *box) wait() container.Exit {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
 	answer, err := b.task.Wait(ctx, &taskapi.WaitRequest{ID: b.id})
 	require.NoError(b.t, err)
-	exit, err := shim.ReadExit(b.run)
+	exit, err := container.Dir(b.run).ReadExit(b.id)
 	require.NoError(b.t, err)
 	assert.EqualValues(b.t, exit.Code, answer.ExitStatus)
 	return exit
@@ -163,7 +164,7 @@ func (b *box) wait() shim.Exit {
 
 func (b *box) output(stream string) string {
 	var out strings.Builder
-	require.NoError(b.t, logs.Read(b.t.Context(), b.target.LogDir(), logs.ReadOptions{Stream: stream}, func(l logs.Line) error {
+	require.NoError(b.t, logs.Read(b.t.Context(), b.target.Dir.Log(), logs.ReadOptions{Stream: stream}, func(l logs.Line) error {
 		out.Write(l.Text)
 		if !l.Partial {
 			out.WriteByte('\n')
@@ -178,7 +179,7 @@ func (b *box) waitFor(text string) {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
 	found := fmt.Errorf("found")
-	err := logs.Read(ctx, b.target.LogDir(), logs.ReadOptions{Follow: true}, func(l logs.Line) error {
+	err := logs.Read(ctx, b.target.Dir.Log(), logs.ReadOptions{Follow: true}, func(l logs.Line) error {
 		if bytes.Contains(l.Text, []byte(text)) {
 			return found
 		}
@@ -261,7 +262,7 @@ func TestWhatItDaemonisedGoesWithIt(t *testing.T) {
 	b.mustStart()
 	exit := b.wait()
 	assert.Equal(t, 0, exit.Code)
-	assert.Equal(t, 2, exit.Leftover)
+	assert.Equal(t, 2, exit.Killed)
 	pids, err := b.task.Pids(t.Context(), &taskapi.PidsRequest{ID: b.id})
 	require.NoError(t, err)
 	assert.Empty(t, pids.Processes)
@@ -270,9 +271,9 @@ func TestWhatItDaemonisedGoesWithIt(t *testing.T) {
 func TestStdin(t *testing.T) {
 	b := newBox(t, command("cat"))
 	b.target.Stdin = true
-	require.NoError(t, unix.Mkfifo(b.target.StdinPath(), 0o600))
+	require.NoError(t, unix.Mkfifo(b.target.Dir.Stdin(), 0o600))
 	b.mustStart()
-	fifo, err := os.OpenFile(b.target.StdinPath(), os.O_WRONLY, 0)
+	fifo, err := os.OpenFile(b.target.Dir.Stdin(), os.O_WRONLY, 0)
 	require.NoError(t, err)
 	_, err = fifo.WriteString("first\nsecond")
 	require.NoError(t, err)
@@ -349,9 +350,8 @@ func TestDeleteCleansUpAfterADeadShim(t *testing.T) {
 	cmd.Dir = b.bundle
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
-	exit, err := shim.ReadExit(b.run)
-	require.NoError(t, err)
-	assert.True(t, exit.Lost)
+	_, err = container.Dir(b.run).ReadExit(b.id)
+	require.ErrorIs(t, err, container.ErrLost)
 	// Gone, or dead and waiting for the node's init to bury it.
 	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", connected.TaskPid)); err == nil {
 		assert.Contains(t, string(data), ") Z ")
@@ -381,7 +381,7 @@ func TestTheKernelsOOMKillIsOnRecord(t *testing.T) {
 	b.mustStart()
 	exit := b.wait()
 	assert.Equal(t, 137, exit.Code)
-	assert.NotZero(t, exit.OOMKills)
+	assert.True(t, exit.OOMKilled)
 }
 
 func TestTheStepDiesBeforeItsShim(t *testing.T) {

@@ -44,13 +44,13 @@ func openStdio(target Target, proc *libcontainer.Process, terminal bool) (_ *std
 			s.abandon()
 		}
 	}()
-	if s.log, err = logs.OpenWriter(target.LogDir(), target.LogLimit); err != nil {
+	if s.log, err = logs.OpenWriter(target.Dir.Log(), target.LogLimit); err != nil {
 		return nil, err
 	}
 	if target.Stdin {
 		// Opened for both ways: no end of file before CloseIO says so, whoever
 		// holds the other end.
-		if s.fifo, err = os.OpenFile(target.StdinPath(), os.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
+		if s.fifo, err = os.OpenFile(target.Dir.Stdin(), os.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
 			return nil, fmt.Errorf("cannot open standard input: %w", err)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // scheme of the stdout address that carries a [Target].
@@ -13,8 +15,8 @@ const scheme = "careen"
 // Target says where a container's output and exit record go. It travels to the
 // shim as the task's stdout address, which containerd passes on untouched.
 type Target struct {
-	// Dir is the run's directory, absolute.
-	Dir string
+	// Dir is the run's directory.
+	Dir container.Dir
 	// LogLimit bounds the log, in bytes; 0 is the default of package logs.
 	LogLimit int64
 	// Stdin says that Dir has a FIFO named stdin to read from.
@@ -36,7 +38,7 @@ func (t Target) String() string {
 	if t.Filters != "" {
 		q.Set("filters", t.Filters)
 	}
-	u := url.URL{Scheme: scheme, Path: t.Dir, RawQuery: q.Encode()}
+	u := url.URL{Scheme: scheme, Path: string(t.Dir), RawQuery: q.Encode()}
 	return u.String()
 }
 
@@ -49,7 +51,7 @@ func ParseTarget(address string) (Target, error) {
 	if u.Scheme != scheme || u.Host != "" || !filepath.IsAbs(u.Path) {
 		return Target{}, fmt.Errorf("cannot use stdout address %q: it is not %s:///DIR", address, scheme)
 	}
-	t := Target{Dir: filepath.Clean(u.Path), Stdin: u.Query().Get("stdin") == "1"}
+	t := Target{Dir: container.Dir(filepath.Clean(u.Path)), Stdin: u.Query().Get("stdin") == "1"}
 	if filters := u.Query().Get("filters"); filepath.IsAbs(filters) {
 		t.Filters = filepath.Clean(filters)
 	}
@@ -60,15 +62,3 @@ func ParseTarget(address string) (Target, error) {
 	}
 	return t, nil
 }
-
-// StdinPath is the FIFO that feeds the container's standard input.
-func (t Target) StdinPath() string { return filepath.Join(t.Dir, "stdin") }
-
-// LogDir is the directory of the run's log.
-func (t Target) LogDir() string { return filepath.Join(t.Dir, "log") }
-
-// exitPath is where the exit record lies.
-func (t Target) exitPath() string { return filepath.Join(t.Dir, "exit.json") }
-
-// stateRoot is libcontainer's state directory.
-func (t Target) stateRoot() string { return filepath.Join(t.Dir, "libcontainer") }

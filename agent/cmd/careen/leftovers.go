@@ -4,21 +4,16 @@ import (
 	"encoding/json"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/runtime/container"
 )
 
-// beforeName is the file in a run's directory that says what was on the node when
-// its container was made. It is there for the agent that removes the container,
-// which need not be the one that made it.
-const beforeName = "before.json"
-
-// maxBefore bounds it in bytes.
+// maxBefore bounds before.json in bytes.
 const maxBefore = 4 << 20
 
 // before is the state of the node that leftovers are told by.
@@ -39,7 +34,7 @@ func takeBefore(dir string, own []string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, beforeName)
+	path := container.Dir(dir).Before()
 	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
 		return err
 	}
@@ -49,7 +44,7 @@ func takeBefore(dir string, own []string) error {
 // leftSince returns what is on the node now and was not when the container was made;
 // nothing where nobody knows what was.
 func leftSince(dir string, own []string) agent.Leftovers {
-	file, err := os.Open(filepath.Join(dir, beforeName))
+	file, err := os.Open(container.Dir(dir).Before())
 	if err != nil {
 		return agent.Leftovers{}
 	}

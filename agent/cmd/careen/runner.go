@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -18,8 +17,8 @@ import (
 	"github.com/careen-project/careen/oci/trust"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/runtime"
+	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/pull"
-	"github.com/careen-project/careen/runtime/shim"
 )
 
 // runner is package runtime as package agent wants it. It translates, nothing
@@ -77,7 +76,7 @@ func (r *runner) Create(ctx context.Context, spec agent.CreateSpec) (agent.Creat
 		in.Columns, in.Rows = spec.TerminalSize.Columns, spec.TerminalSize.Rows
 	}
 	if err := takeBefore(spec.Dir, r.own); err != nil {
-		return agent.Created{}, dirError(filepath.Join(spec.Dir, beforeName), err)
+		return agent.Created{}, dirError(container.Dir(spec.Dir).Before(), err)
 	}
 	created, err := r.engine.Create(ctx, in)
 	if err != nil {
@@ -108,10 +107,10 @@ func requirements(ctx context.Context, run *oci.Run, image *pull.Image) (loaded 
 func writeSpec(dir string, plan *oci.Plan) error {
 	data, err := json.Marshal(plan.Spec)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "spec.json"), data, 0o600)
+		err = os.WriteFile(container.Dir(dir).Spec(), data, 0o600)
 	}
 	if err != nil {
-		return dirError(filepath.Join(dir, "spec.json"), err)
+		return dirError(container.Dir(dir).Spec(), err)
 	}
 	return nil
 }
@@ -127,15 +126,7 @@ func (r *runner) Start(ctx context.Context, c agent.Container) (int, error) {
 }
 
 func (r *runner) Wait(ctx context.Context, c agent.Container) (agent.Exit, error) {
-	exit, err := r.engine.Wait(ctx, c.ID, c.Dir)
-	return exitFrom(exit), err
-}
-
-func exitFrom(e shim.Exit) agent.Exit {
-	return agent.Exit{
-		Code: e.Code, Signal: e.Signal, OOMKilled: e.OOMKills > 0, ExitedAt: e.ExitedAt, Ran: e.Ran,
-		Reboot: e.Reboot, Killed: e.Leftover,
-	}
+	return r.engine.Wait(ctx, c.ID, c.Dir)
 }
 
 func (r *runner) Signal(ctx context.Context, c agent.Container, sig syscall.Signal, all bool) error {
@@ -166,9 +157,8 @@ func (r *runner) Existing(ctx context.Context) ([]agent.Existing, error) {
 		case c.Created:
 			e.State = agent.ContainerCreated
 		}
-		if exit, err := shim.ReadExit(c.Dir); err == nil && !exit.Lost {
-			converted := exitFrom(exit)
-			e.Exit = &converted
+		if exit, err := container.Dir(c.Dir).ReadExit(c.ID); err == nil {
+			e.Exit = &exit
 		}
 		out = append(out, e)
 	}

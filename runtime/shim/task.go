@@ -22,6 +22,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/runtime/container"
 )
 
 const (
@@ -33,8 +35,8 @@ const (
 	drainPatience = 2 * time.Second
 )
 
-// container is the one container of this shim.
-type container struct {
+// task is the one container of this shim.
+type task struct {
 	id     string
 	bundle string
 	target Target
@@ -49,7 +51,7 @@ type container struct {
 	mu      sync.Mutex
 	started time.Time
 	sent    map[syscall.Signal]bool
-	exit    *Exit
+	exit    *container.Exit
 	done    chan struct{}
 }
 
@@ -60,9 +62,9 @@ type createRequest struct {
 	rootfs             []mount.Mount
 }
 
-// newContainer mounts the root file system and creates the container up to the
+// newTask mounts the root file system and creates the container up to the
 // point where its init waits for start. On an error nothing is left.
-func newContainer(req createRequest, r *reaper) (_ *container, err error) {
+func newTask(req createRequest, r *reaper) (_ *task, err error) {
 	target, err := ParseTarget(req.stdout)
 	if err != nil {
 		return nil, err
@@ -85,7 +87,7 @@ func newContainer(req createRequest, r *reaper) (_ *container, err error) {
 	}()
 	spec.Root.Path = rootfs
 
-	c := &container{
+	c := &task{
 		id: req.id, bundle: req.bundle, target: target, reaper: r,
 		ownPidNS: ownPidNamespace(spec), sent: map[syscall.Signal]bool{}, done: make(chan struct{}),
 	}
@@ -97,7 +99,7 @@ func newContainer(req createRequest, r *reaper) (_ *container, err error) {
 }
 
 // create makes the container of its spec; take says which device nodes the shim makes.
-func (c *container) create(spec *specs.Spec, terminal bool, take func(*configs.Config) []*devices.Device) (err error) {
+func (c *task) create(spec *specs.Spec, terminal bool, take func(*configs.Config) []*devices.Device) (err error) {
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:   c.id,
 		Spec:         spec,
@@ -111,10 +113,10 @@ func (c *container) create(spec *specs.Spec, terminal bool, take func(*configs.C
 		config.OomScoreAdj = new(int)
 	}
 	nodes := take(config)
-	if err := os.MkdirAll(c.target.stateRoot(), 0o700); err != nil {
+	if err := os.MkdirAll(c.target.Dir.State(), 0o700); err != nil {
 		return err
 	}
-	if c.ctr, err = libcontainer.Create(c.target.stateRoot(), c.id, config); err != nil {
+	if c.ctr, err = libcontainer.Create(c.target.Dir.State(), c.id, config); err != nil {
 		return fmt.Errorf("cannot create container: %w", err)
 	}
 	defer func() {
@@ -162,7 +164,7 @@ func (c *container) create(spec *specs.Spec, terminal bool, take func(*configs.C
 }
 
 // start lets the init execute the container's command.
-func (c *container) start() error {
+func (c *task) start() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.started.IsZero() {
@@ -174,14 +176,14 @@ func (c *container) start() error {
 
 // await sees the container to its end: the init's exit, then whatever outlived
 // it, then the rest of its output, then the record, and only then the waiters.
-func (c *container) await() {
+func (c *task) await() {
 	state, err := c.proc.Wait()
 	c.reaper.release(c.pid)
-	exit := c.exitOf(state, err)
-	exit.Leftover = c.killLeftover()
-	exit.OOMKills = c.oomKills()
+	exit, seen := c.exitOf(state, err)
+	exit.Killed = c.killLeftover()
+	exit.OOMKilled = c.oomKills() > 0
 	c.io.drain(drainPatience)
-	if err := c.target.writeExit(exit); err != nil {
+	if err := c.target.Dir.WriteExit(c.id, exit, !seen); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	c.mu.Lock()
@@ -190,10 +192,11 @@ func (c *container) await() {
 	close(c.done)
 }
 
-func (c *container) exitOf(state *os.ProcessState, err error) Exit {
+// exitOf returns how the init ended; seen is false where wait(2) did not tell.
+func (c *task) exitOf(state *os.ProcessState, err error) (exit container.Exit, seen bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	exit := Exit{ExitedAt: time.Now()}
+	exit.ExitedAt = time.Now()
 	if !c.started.IsZero() {
 		exit.Ran = exit.ExitedAt.Sub(c.started)
 	}
@@ -201,7 +204,7 @@ func (c *container) exitOf(state *os.ProcessState, err error) Exit {
 	status, ok := waitStatus(state)
 	switch {
 	case !ok:
-		exit.Code, exit.Lost = 255, true
+		exit.Code = 255
 		fmt.Fprintf(os.Stderr, "cannot wait for container %s: %v\n", c.id, err)
 	case status.Signaled():
 		exit.Signal = int(status.Signal())
@@ -210,12 +213,12 @@ func (c *container) exitOf(state *os.ProcessState, err error) Exit {
 	default:
 		exit.Code = status.ExitStatus()
 	}
-	return exit
+	return exit, ok
 }
 
 // rebootOf tells a reboot(2) inside the PID namespace from a signal that was
-// sent: see [Exit].
-func (c *container) rebootOf(sig syscall.Signal) string {
+// sent: see [container.Exit].
+func (c *task) rebootOf(sig syscall.Signal) string {
 	if !c.ownPidNS || c.sent[sig] {
 		return ""
 	}
@@ -239,7 +242,7 @@ func waitStatus(state *os.ProcessState) (syscall.WaitStatus, bool) {
 
 // killLeftover ends what the container daemonised and returns how many
 // processes that were.
-func (c *container) killLeftover() int {
+func (c *task) killLeftover() int {
 	pids, err := c.ctr.Processes()
 	if err != nil || len(pids) == 0 {
 		return 0
@@ -260,7 +263,7 @@ func (c *container) killLeftover() int {
 }
 
 // kill sends a signal to the init, or to every process of the container.
-func (c *container) kill(sig syscall.Signal, all bool) error {
+func (c *task) kill(sig syscall.Signal, all bool) error {
 	c.mu.Lock()
 	if c.exit != nil {
 		c.mu.Unlock()
@@ -289,13 +292,13 @@ func (c *container) kill(sig syscall.Signal, all bool) error {
 
 // delete removes what the container was made of. It must have ended, or never
 // have been started.
-func (c *container) delete() (Exit, error) {
+func (c *task) delete() (container.Exit, error) {
 	c.mu.Lock()
 	started, ended := !c.started.IsZero(), c.exit != nil
 	c.mu.Unlock()
 	if !ended {
 		if started {
-			return Exit{}, fmt.Errorf("container %s is running: %w", c.id, errdefs.ErrFailedPrecondition)
+			return container.Exit{}, fmt.Errorf("container %s is running: %w", c.id, errdefs.ErrFailedPrecondition)
 		}
 		_ = c.kill(unix.SIGKILL, true)
 		<-c.done
@@ -307,11 +310,11 @@ func (c *container) delete() (Exit, error) {
 // CleanUp removes a container whose shim died, as far as its bundle tells, and puts
 // on record that nobody saw its end if its shim did not. It may be called again,
 // and for a container that was never made.
-func CleanUp(bundle, id string) (Exit, error) { return cleanUp(filepath.Clean(bundle), id) }
+func CleanUp(bundle, id string) (container.Exit, error) { return cleanUp(filepath.Clean(bundle), id) }
 
 // cleanUp removes a container whose shim died, as far as its bundle tells.
-func cleanUp(bundle, id string) (Exit, error) {
-	lost := Exit{Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), ExitedAt: time.Now().UTC(), Lost: true}
+func cleanUp(bundle, id string) (container.Exit, error) {
+	lost := container.Exit{Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), ExitedAt: time.Now().UTC()}
 	rootfs := filepath.Join(bundle, "rootfs")
 	target, err := recallTarget(bundle)
 	if err != nil {
@@ -321,10 +324,10 @@ func cleanUp(bundle, id string) (Exit, error) {
 	if err := RemoveStray(target.Dir, id); err != nil {
 		return lost, err
 	}
-	if exit, err := ReadExit(target.Dir); err == nil {
+	if exit, err := target.Dir.ReadExit(id); err == nil || errors.Is(err, container.ErrLost) {
 		return exit, unmountAll(rootfs)
 	}
-	err = target.writeExit(lost)
+	err = target.Dir.WriteExit(id, lost, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // the run is forgotten already: nobody asks how it ended
 	}
@@ -335,15 +338,15 @@ func cleanUp(bundle, id string) (Exit, error) {
 // removes its cgroups. runDir is the run's directory. It may be called for a
 // container that was removed already, and by several processes at once: the state
 // that it starts from is removed last.
-func RemoveStray(runDir, id string) error {
-	ctr, err := libcontainer.Load(Target{Dir: runDir}.stateRoot(), id)
+func RemoveStray(runDir container.Dir, id string) error {
+	ctr, err := libcontainer.Load(runDir.State(), id)
 	if err != nil {
 		return nil //nolint:nilerr // no state: removed, or never made
 	}
-	stray := &container{id: id, ctr: ctr}
+	stray := &task{id: id, ctr: ctr}
 	stray.killLeftover()
 	if err := ctr.Destroy(); err != nil {
-		if _, lerr := libcontainer.Load(Target{Dir: runDir}.stateRoot(), id); lerr != nil {
+		if _, lerr := libcontainer.Load(runDir.State(), id); lerr != nil {
 			return nil // another process was first
 		}
 		return fmt.Errorf("cannot remove container %s: %w", id, err)
@@ -407,7 +410,7 @@ func ownPidNamespace(spec *specs.Spec) bool {
 }
 
 // oomKills counts the kernel's OOM kills in the container's cgroup.
-func (c *container) oomKills() uint64 {
+func (c *task) oomKills() uint64 {
 	state, err := c.ctr.State()
 	if err != nil {
 		return 0
