@@ -8,7 +8,7 @@ SHELL       := /bin/bash
 GO      ?= go
 # grpcnotrace and runc_nocriu leave out what brings reflection over templates and
 # checkpoint/restore into the binary.
-TAGS    := seccomp netgo osusergo grpcnotrace runc_nocriu
+TAGS    := seccomp netgo osusergo grpcnotrace runc_nocriu containers_image_openpgp
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BUILT   := $(shell git log -1 --format=%ct 2>/dev/null)

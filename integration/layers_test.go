@@ -43,7 +43,7 @@ func layers(t *testing.T) map[string][]string {
 // its row says.
 func TestImportsFlowOneWay(t *testing.T) {
 	rows := layers(t)
-	out, err := exec.Command("go", "list", "-tags", "seccomp netgo osusergo grpcnotrace runc_nocriu",
+	out, err := exec.Command("go", "list", "-tags", "seccomp netgo osusergo grpcnotrace runc_nocriu containers_image_openpgp",
 		"-f", `{{.ImportPath}} {{join .Imports " "}}`, "../agent/...", "../oci/...", "../rootfs/...", "../runtime/...", "../steps/...").Output()
 	require.NoError(t, err)
 	listed := map[string]bool{"integration": true} // black box: it has packages of its own

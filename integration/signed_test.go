@@ -60,7 +60,7 @@ func TestSignedImages(t *testing.T) {
 	policy("/etc/containers/new.pub")
 	got = run(signed)
 	assert.Equal(t, 125, got.Code, "%s", got)
-	assert.Contains(t, got.Stderr, "it was made with another key")
+	assert.Contains(t, got.Stderr, "cryptographic signature verification failed")
 	policy("/etc/containers/none.pub")
 	got = run(signed)
 	assert.Equal(t, 125, got.Code, "%s", got)

@@ -349,7 +349,7 @@ type AuditContainer struct {
 // Signer is who signed an image.
 type Signer struct {
 	// Key is the fingerprint of the public key: "sha256:" and the hexadecimal SHA-256 of
-	// its DER encoding (PKIX).
+	// its DER encoding (PKIX), or "gpg:" and the fingerprint of the GPG key.
 	Key string `json:"key"`
 	// Identity is the name that the signature was made for.
 	Identity string `json:"identity"`

@@ -110,7 +110,7 @@ func serveForGuest(t *testing.T, images string) string {
 	t.Helper()
 	// This binary is a test's: the registry is a process of the real program.
 	program := filepath.Join(t.TempDir(), "bench")
-	out, err := exec.Command("go", "build", "-tags", "seccomp netgo osusergo grpcnotrace runc_nocriu", "-o", program, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", "seccomp netgo osusergo grpcnotrace runc_nocriu containers_image_openpgp", "-o", program, ".").CombinedOutput()
 	require.NoError(t, err, string(out))
 	cmd := exec.Command(program, "serve", "-root", images)
 	in, err := cmd.StdinPipe()

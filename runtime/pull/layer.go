@@ -52,7 +52,7 @@ func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) erro
 		defer m.worker.Done()
 		return wire.pump(ctx, m)
 	})
-	group.Go(func() error { return verify(ctx, wire.outs[0], l.desc.Digest, l.desc.Size, "layer") })
+	group.Go(func() error { return verifyLayer(ctx, wire.outs[0], l.desc.Digest, l.desc.Size, "layer") })
 	var content error
 	group.Go(func() error {
 		content = unpackStream(ctx, wire.outs[1], l.diffID, target)
@@ -80,7 +80,7 @@ func unpackStream(ctx context.Context, in *reader, diffID digest.Digest, target 
 	group, ctx := errgroup.WithContext(ctx)
 	plain := newStream(2)
 	group.Go(func() error { return inflate(ctx, in, plain) })
-	group.Go(func() error { return verify(ctx, plain.outs[0], diffID, -1, "unpacked layer") })
+	group.Go(func() error { return verifyLayer(ctx, plain.outs[0], diffID, -1, "unpacked layer") })
 	group.Go(func() error {
 		worker := polite.New(ctx)
 		defer worker.Done()
@@ -125,8 +125,8 @@ func (r *politeReader) Read(p []byte) (int, error) {
 	return r.reader.Read(p)
 }
 
-// verify hashes a stream and compares. A size of -1 is not checked.
-func verify(ctx context.Context, r *reader, want digest.Digest, size int64, subject string) error {
+// verifyLayer hashes a stream and compares. A size of -1 is not checked.
+func verifyLayer(ctx context.Context, r *reader, want digest.Digest, size int64, subject string) error {
 	hash := want.Algorithm().Hash()
 	var n int64
 	if err := r.each(ctx, func(b []byte) {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/oci/trust"
+	"github.com/careen-project/careen/runtime/image/verify"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/log"
@@ -235,7 +235,7 @@ type picture struct {
 	manifest *document
 	config   *ocispec.Image
 	raw      []byte // the configuration as it was sent
-	accepted *trust.Accepted
+	accepted *verify.Accepted
 }
 
 // fetch gets manifest, configuration and layers, and records the image.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/careen-project/careen/oci/trust"
+	"github.com/careen-project/careen/runtime/image/verify"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -76,7 +76,7 @@ type Request struct {
 	// and before anything else of it is fetched, and each time if it is present. It may be
 	// asked about one image twice. The signatures that it accepts, nil if it needed none,
 	// are kept with the image. An error ends the pull.
-	Admit func(context.Context, *Candidate) (*trust.Accepted, error)
+	Admit func(context.Context, *Candidate) (*verify.Accepted, error)
 }
 
 // Platform is what an image is built for, in GOOS and GOARCH terms.
@@ -111,9 +111,9 @@ type Image struct {
 	// FromCache says that nothing had to be unpacked.
 	FromCache bool
 	// Accepted is what Request.Admit returned.
-	Accepted *trust.Accepted
+	Accepted *verify.Accepted
 
-	kept []trust.Signature
+	kept []verify.Signature
 }
 
 // TargetDigest is what a registry answers for the image's name: the index's

@@ -15,7 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/oci/trust"
+	"github.com/careen-project/careen/runtime/image/verify"
 )
 
 // What cosign and podman write for each signature: a layer of this type, whose
@@ -42,13 +42,13 @@ type Candidate struct {
 	// Manifest is the manifest whose layers would run, as it was sent.
 	Manifest []byte
 
-	signatures func(context.Context) ([]trust.Signature, error)
+	signatures func(context.Context) ([]verify.Signature, error)
 	asked      bool
 }
 
 // Signatures returns what is attached to the manifest where the image is, unverified.
 // Those of an image that is present may be the ones that let it in.
-func (c *Candidate) Signatures(ctx context.Context) ([]trust.Signature, error) {
+func (c *Candidate) Signatures(ctx context.Context) ([]verify.Signature, error) {
 	c.asked = true
 	return c.signatures(ctx)
 }
@@ -60,14 +60,14 @@ func (j *job) admit(ctx context.Context, src source, pic *picture) error {
 	}
 	c := &Candidate{Name: pic.name, Manifest: pic.manifest.body, signatures: none}
 	if r, ok := src.(*registry); ok {
-		c.signatures = func(ctx context.Context) ([]trust.Signature, error) { return r.signatures(ctx, pic.manifest.body) }
+		c.signatures = func(ctx context.Context) ([]verify.Signature, error) { return r.signatures(ctx, pic.manifest.body) }
 	}
 	accepted, err := j.req.Admit(ctx, c)
 	pic.accepted = accepted
 	return err
 }
 
-func none(context.Context) ([]trust.Signature, error) { return nil, nil }
+func none(context.Context) ([]verify.Signature, error) { return nil, nil }
 
 // present asks about an image that is present. The signatures that let it in were kept
 // with it. Where they do not count, for the rule or its keys are others now, the
@@ -80,7 +80,7 @@ func (j *job) present(ctx context.Context, img *Image) (*Image, error) {
 	if err != nil {
 		return nil, unreachable("read image", img.Name, err)
 	}
-	c := &Candidate{Name: img.Name, Manifest: body, signatures: func(context.Context) ([]trust.Signature, error) { return img.kept, nil }}
+	c := &Candidate{Name: img.Name, Manifest: body, signatures: func(context.Context) ([]verify.Signature, error) { return img.kept, nil }}
 	accepted, err := j.req.Admit(ctx, c)
 	if fromRegistry := j.req.Transport == "" || j.req.Transport == Docker; fromRegistry && c.asked && fault.CodeOf(err) == fault.Policy {
 		if j.req.Policy == Never {
@@ -100,7 +100,7 @@ func (j *job) present(ctx context.Context, img *Image) (*Image, error) {
 }
 
 // ask has the candidate judged by the signatures that the registry has now.
-func (j *job) ask(ctx context.Context, c *Candidate) (*trust.Accepted, error) {
+func (j *job) ask(ctx context.Context, c *Candidate) (*verify.Accepted, error) {
 	name, err := reference.ParseNamed(c.Name)
 	if err != nil {
 		return nil, fmt.Errorf("image record %q: %w", c.Name, err)
@@ -114,12 +114,12 @@ func (j *job) ask(ctx context.Context, c *Candidate) (*trust.Accepted, error) {
 	if j.req.Policy != Newer {
 		src.gate = j.gate()
 	}
-	c.signatures = func(ctx context.Context) ([]trust.Signature, error) { return src.signatures(ctx, c.Manifest) }
+	c.signatures = func(ctx context.Context) ([]verify.Signature, error) { return src.signatures(ctx, c.Manifest) }
 	return j.req.Admit(ctx, c)
 }
 
 // signatures fetches what is attached to a manifest. None is no error.
-func (r *registry) signatures(ctx context.Context, manifest []byte) ([]trust.Signature, error) {
+func (r *registry) signatures(ctx context.Context, manifest []byte) ([]verify.Signature, error) {
 	found, err := r.fetchSignatures(ctx, digest.FromBytes(manifest))
 	if err != nil {
 		err = classify(err, "fetch the signatures of", r.req.Original)
@@ -132,7 +132,7 @@ func (r *registry) signatures(ctx context.Context, manifest []byte) ([]trust.Sig
 	return found, nil
 }
 
-func (r *registry) fetchSignatures(ctx context.Context, of digest.Digest) ([]trust.Signature, error) {
+func (r *registry) fetchSignatures(ctx context.Context, of digest.Digest) ([]verify.Signature, error) {
 	tag := of.Algorithm().String() + "-" + of.Encoded() + ".sig"
 	doc, err := r.fetchManifest(ctx, tag, "", true, r.p.cfg.Limits.MaxManifest)
 	if fault.CodeOf(err) == fault.ImageNotFound {
@@ -148,13 +148,13 @@ func (r *registry) fetchSignatures(ctx context.Context, of digest.Digest) ([]tru
 	if err != nil {
 		return nil, err
 	}
-	found := make([]trust.Signature, 0, len(layers))
+	found := make([]verify.Signature, 0, len(layers))
 	for _, layer := range layers {
 		payload, err := r.payload(ctx, layer)
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, trust.Signature{Payload: payload, Value: layer.Annotations[signatureAnnotation]})
+		found = append(found, verify.Signature{Payload: payload, Value: layer.Annotations[signatureAnnotation]})
 	}
 	return found, nil
 }
@@ -205,7 +205,7 @@ const maxLabel = 4096
 
 // labelsOf are the labels that keep the signatures. One that is too long for a label is
 // left out: the registry is asked for it whenever it is needed.
-func labelsOf(accepted *trust.Accepted) map[string]string {
+func labelsOf(accepted *verify.Accepted) map[string]string {
 	labels := map[string]string{}
 	if accepted == nil {
 		return labels
@@ -220,22 +220,22 @@ func labelsOf(accepted *trust.Accepted) map[string]string {
 }
 
 // keptIn is the reverse of labelsOf. What is no signature is left out.
-func keptIn(labels map[string]string) []trust.Signature {
-	var kept []trust.Signature
+func keptIn(labels map[string]string) []verify.Signature {
+	var kept []verify.Signature
 	for key, label := range labels {
 		if !strings.HasPrefix(key, labelSignature) {
 			continue
 		}
 		value, payload, _ := strings.Cut(label, " ")
 		if data, err := base64.StdEncoding.DecodeString(payload); err == nil {
-			kept = append(kept, trust.Signature{Payload: data, Value: value})
+			kept = append(kept, verify.Signature{Payload: data, Value: value})
 		}
 	}
 	return kept
 }
 
 // keep stores with an image that is present the signatures that let it in.
-func (p *Puller) keep(ctx context.Context, name string, accepted *trust.Accepted) error {
+func (p *Puller) keep(ctx context.Context, name string, accepted *verify.Accepted) error {
 	record := images.Image{Name: name, Labels: labelsOf(accepted)}
 	var fields []string
 	for key := range record.Labels {

@@ -17,29 +17,22 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/registry"
 	"github.com/careen-project/careen/oci"
-	"github.com/careen-project/careen/oci/trust"
+	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/careen-project/careen/runtime/pull"
 )
 
-// signedWith lets an image in that the key has signed for the name that it is pulled by.
-func signedWith(t testing.TB, public []byte) func(context.Context, *pull.Candidate) (*trust.Accepted, error) {
+// signedWith allows an image that is signed with the key for the name of the request.
+func signedWith(t testing.TB, public []byte) func(context.Context, *pull.Candidate) (*verify.Accepted, error) {
 	t.Helper()
-	policy, err := trust.Parse(fmt.Appendf(nil, `{"default": [{"type": "sigstoreSigned", "keyData": %q}]}`, base64.StdEncoding.EncodeToString(public)))
-	require.NoError(t, err)
-	return func(ctx context.Context, c *pull.Candidate) (*trust.Accepted, error) {
+	policy := verify.Policy{Path: verify.File, ReadFile: func(string, int64) ([]byte, error) {
+		return fmt.Appendf(nil, `{"default": [{"type": "sigstoreSigned", "keyData": %q}]}`, base64.StdEncoding.EncodeToString(public)), nil
+	}}
+	return func(ctx context.Context, c *pull.Candidate) (*verify.Accepted, error) {
 		ref, err := oci.ParseReference(c.Name)
 		if err != nil {
 			return nil, err
 		}
-		demand, err := policy.Check(ref, nil)
-		if err != nil {
-			return nil, err
-		}
-		found, err := c.Signatures(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return demand.Accept(c.Manifest, found)
+		return policy.Check(ctx, verify.Image{Reference: ref, Manifest: c.Manifest, Signatures: c.Signatures})
 	}
 }
 
@@ -71,18 +64,18 @@ func TestSignatures(t *testing.T) {
 		{func(repository, _ string) { reg.Attach(t, repository, sum, nil) }, fault.Policy, "has no signature"},
 		{func(repository, ref string) {
 			reg.Attach(t, repository, sum, nil, registry.Sign(t, other, sum, ref))
-		}, fault.Policy, "it was made with another key"},
+		}, fault.Policy, "cryptographic signature verification failed"},
 		{func(repository, ref string) {
 			reg.Attach(t, repository, sum, nil, registry.Sign(t, key, digest.FromString("x"), ref))
-		}, fault.Policy, "it is for the manifest sha256:2d711642"},
+		}, fault.Policy, "Signature for digest sha256:2d711642"},
 		{func(repository, ref string) {
 			reg.Attach(t, repository, sum, nil, registry.Sign(t, key, sum, ref+"2"))
-		}, fault.Policy, "which by matchRepoDigestOrExact is not"},
+		}, fault.Policy, "is accepted: Signature for identity"},
 		{func(repository, ref string) {
 			signature := registry.Sign(t, key, sum, ref+"2")
 			signature.Payload = []byte(strings.Replace(string(signature.Payload), ref+"2", ref, 1))
 			reg.Attach(t, repository, sum, nil, signature)
-		}, fault.Policy, "or what it signs was changed"},
+		}, fault.Policy, "cryptographic signature verification failed"},
 		{func(repository, ref string) {
 			reg.Attach(t, repository, sum, func(m *ocispec.Manifest) { m.MediaType = "application/vnd.docker.distribution.manifest.v2+json" },
 				registry.Sign(t, key, sum, ref))
@@ -265,7 +258,7 @@ func TestImagesFromFilesAreAskedAbout(t *testing.T) {
 	simple(t).WriteLayout(t, dir, "1")
 	p := newPuller(t, s)
 	refused := &fault.Error{Code: fault.Policy, Op: "use image", Subject: "oci:" + dir}
-	req := &pull.Request{Original: "oci:" + dir, Transport: pull.OCI, Path: dir, Admit: func(ctx context.Context, c *pull.Candidate) (*trust.Accepted, error) {
+	req := &pull.Request{Original: "oci:" + dir, Transport: pull.OCI, Path: dir, Admit: func(ctx context.Context, c *pull.Candidate) (*verify.Accepted, error) {
 		found, err := c.Signatures(ctx)
 		assert.Empty(t, found)
 		assert.NoError(t, err)

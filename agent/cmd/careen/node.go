@@ -23,9 +23,9 @@ import (
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
-	"github.com/careen-project/careen/oci/trust"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/runtime"
+	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/steps"
 )
@@ -202,7 +202,7 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 	}
 	return agent.New(agent.Config{
 		Runner: newRunner(n.engine, n.opts.root, n.opts.runDir, state), Resolver: checkedResolver{
-			Resolver: resolver, policy: trust.File, trust: n.trust,
+			Resolver: resolver, policy: verify.File, trust: n.trust,
 		},
 		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,

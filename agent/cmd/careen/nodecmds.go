@@ -15,9 +15,9 @@ import (
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/oci/trust"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/initramfs"
+	"github.com/careen-project/careen/runtime/image/verify"
 )
 
 func jsonLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
@@ -56,7 +56,7 @@ container could not run.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Registries = args
 			wrong := nodeSettings(&opts, config)
-			checks := slices.Concat(rootfs.Doctor(cmd.Context(), opts), policyChecks(trust.File), wrong)
+			checks := slices.Concat(rootfs.Doctor(cmd.Context(), opts), policyChecks(verify.File), wrong)
 			if a.output == "json" {
 				if err := a.console.json(checks); err != nil {
 					return err

@@ -14,10 +14,10 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
-	"github.com/careen-project/careen/oci/trust"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/runtime"
 	"github.com/careen-project/careen/runtime/container"
+	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/careen-project/careen/runtime/pull"
 )
 
@@ -42,7 +42,7 @@ func (r *runner) Expect() { r.engine.Expect() }
 
 func (r *runner) Image(ctx context.Context, p *oci.Pull, progress func(api.PullProgress)) (agent.ImageInfo, error) {
 	req := pullRequest(p)
-	req.Admit = admission(trust.File, p.Image)
+	req.Admit = admission(verify.File, p.Image)
 	image, err := r.engine.Images().Pull(ctx, req, progress)
 	if err != nil {
 		return agent.ImageInfo{}, err

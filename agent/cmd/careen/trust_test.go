@@ -36,7 +36,7 @@ func TestPolicyJSONHoldsBeforeThePull(t *testing.T) {
 
 	require.NoError(t, os.Symlink("/", filepath.Join(dir, "link")))
 	require.NoError(t, os.WriteFile(policy, []byte(`{"default": [{"type": "reject"}], "transports": {
-		"docker": {"good.example": [{"type": "insecureAcceptAnything"}], "signed.example": [{"type": "signedBy"}]},
+		"docker": {"good.example": [{"type": "insecureAcceptAnything"}], "signed.example": [{"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}]},
 		"oci": {"`+dir+`": [{"type": "insecureAcceptAnything"}]}}}`), 0o600))
 	assert.NoError(t, ask("docker://good.example/fw:1"))
 	assert.NoError(t, ask("oci:"+dir+"/layout"))
@@ -58,9 +58,9 @@ func TestDoctorReadsPolicyJSON(t *testing.T) {
 	assert.Empty(t, policyChecks(policy))
 	for text, want := range map[string]string{
 		"{": rootfs.StatusError,
-		`{"default": [{"type": "insecureAcceptAnything"}]}`:                          rootfs.StatusOK,
-		`{"default": [{"type": "signedBy"}]}`:                                        rootfs.StatusWarning,
-		`{"default": [{"type": "sigstoreSigned", "keyPath": "` + policy + `.pub"}]}`: rootfs.StatusWarning,
+		`{"default": [{"type": "insecureAcceptAnything"}]}`:                                   rootfs.StatusOK,
+		`{"default": [{"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}]}`: rootfs.StatusWarning,
+		`{"default": [{"type": "sigstoreSigned", "keyPath": "` + policy + `.pub"}]}`:          rootfs.StatusWarning,
 	} {
 		require.NoError(t, os.WriteFile(policy, []byte(text), 0o600))
 		checks := policyChecks(policy)
