@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -10,13 +11,13 @@ import (
 
 // Abort asks for a run's end and returns it as it is then; [Agent.Wait] tells
 // when it has ended. A second request may only shorten the grace.
-func (a *Agent) Abort(id string, req api.AbortRequest) (api.Run, error) {
+func (a *Agent) Abort(_ context.Context, id string, req api.AbortRequest) (api.Run, error) {
 	grace, err := parseLimit("grace", req.Grace)
 	if err != nil {
 		return api.Run{}, err
 	}
 	if len(req.Reason) > 1024 {
-		return api.Run{}, badField("reason", "it is longer than 1024 bytes")
+		return api.Run{}, fault.BadField("reason", "it is longer than 1024 bytes")
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 )
 
 // Agent runs steps. Make one with [New], let it find earlier runs with
@@ -23,6 +24,7 @@ type Agent struct {
 	metrics *metrics
 	hash    *hasher
 	reboots chan Reboot
+	server  *httpd.Server
 
 	// ctx ends when the agent lets go of its runs without ending them.
 	ctx    context.Context //nolint:containedctx // the life of goroutines that outlive any call
@@ -90,6 +92,7 @@ func New(cfg Config) (*Agent, error) {
 		detach()
 		return nil, errors.Join(err, recs.close())
 	}
+	a.server = a.newServer()
 	return a, nil
 }
 

@@ -180,7 +180,7 @@ func (a *Agent) auditOf(rec *record) api.AuditRecord {
 }
 
 // refused notes a request that was turned down: who tried what is worth knowing.
-func (a *Agent) refused(req *api.RunRequest, peer Peer, why error) {
+func (a *Agent) refused(req *api.RunRequest, peer api.Peer, why error) {
 	a.metrics.refusal(fault.CodeOf(why))
 	if fault.CodeOf(why).Transient() {
 		return // it will be asked again, perhaps every second

@@ -26,6 +26,7 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 )
 
 // The campaign's environment: the child's directory and its failpoint as
@@ -77,7 +78,7 @@ func runChild() {
 	if err := a.Recover(context.Background()); err != nil {
 		die(err)
 	}
-	ln, err := agent.Listen(filepath.Join(dir, "sock"), os.Getuid())
+	ln, err := httpd.Listen(filepath.Join(dir, "sock"), os.Getuid())
 	if err != nil {
 		die(err)
 	}

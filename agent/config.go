@@ -8,6 +8,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 )
 
 // Config is what an agent is made of. Runner, Resolver, RunDir and StateDir are
@@ -78,7 +79,7 @@ type Config struct {
 	// Checks are the findings of GET /v1/health beside the agent's own. It may be nil.
 	Checks func() []api.Check
 	// Gauges are figures for /metrics beside the agent's own. It may be nil.
-	Gauges func() []Gauge
+	Gauges func() []httpd.Gauge
 	// NodeState are files for a bundle beside the agent's own, name to content. It
 	// may be nil.
 	NodeState func() map[string][]byte
@@ -93,15 +94,6 @@ type Config struct {
 	// Failpoint is called with a name between any two steps that a crash may come
 	// between. Tests end the process there. It may be nil.
 	Failpoint func(name string)
-}
-
-// Gauge is one figure for /metrics.
-type Gauge struct {
-	// Name is a metric's full name; Help one line.
-	Name, Help string
-	Value      float64
-	// Counter says that the figure only grows.
-	Counter bool
 }
 
 // withDefaults fills in what was left out.

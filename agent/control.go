@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/api"
 )
 
 const (
@@ -106,8 +108,8 @@ func readable(data []byte) error {
 				return fmt.Errorf("it has a number of more than %d characters", maxNumber)
 			}
 		}
-		if depth > maxDepth {
-			return fmt.Errorf("it nests deeper than %d levels", maxDepth)
+		if depth > api.MaxDepth {
+			return fmt.Errorf("it nests deeper than %d levels", api.MaxDepth)
 		}
 	}
 }

@@ -25,8 +25,7 @@
 // signal, grace, SIGKILL to every process, a bounded wait, and then the outcome
 // stuck with what can be seen of the processes.
 //
-// The flow, in the order of the files: server and handlers decode and check a
-// request; submit resolves it through [Resolver] (the policy of package steps,
+// The flow: package agent/httpd decodes and checks a request; submit resolves it through [Resolver] (the policy of package steps,
 // the options of package oci), makes it durable and queues it; drive takes one
 // run through its phases on a [Runner]; await watches over a container; finish
 // makes the outcome, the audit record and room for the next.

@@ -57,9 +57,9 @@ func (r *ring) add(e api.Event) {
 	r.changed = make(chan struct{})
 }
 
-// after returns the events that follow seq, whether some before them are gone,
+// After returns the events that follow seq, whether some before them are gone,
 // and a channel that is closed when there may be more; nil when there never will.
-func (r *ring) after(seq int64) (events []api.Event, missed bool, more <-chan struct{}) {
+func (r *ring) After(seq int64) (events []api.Event, missed bool, more <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i := 0

@@ -53,7 +53,7 @@ func TestACrashAfterAnyRecordStillEnds(t *testing.T) {
 				if story.abort > 0 {
 					time.Sleep(story.abort)
 					synctest.Wait()
-					_, err := rg.Abort("s", api.AbortRequest{Grace: "1s"})
+					_, err := rg.Abort(context.Background(), "s", api.AbortRequest{Grace: "1s"})
 					require.NoError(t, err)
 				}
 				rg.end(t, "s")
@@ -80,7 +80,7 @@ func after(t *testing.T, cfg agent.Config, dir string, n int) {
 	require.NoError(t, err)
 	if !v.State.Final() {
 		// It began anew, and nobody has asked for its end yet.
-		_, _ = rg.Abort("s", api.AbortRequest{})
+		_, _ = rg.Abort(context.Background(), "s", api.AbortRequest{})
 		time.Sleep(time.Minute)
 		v, err = rg.Run("s")
 		require.NoError(t, err)

@@ -65,7 +65,7 @@ func (f *forgotten) check(id string) error {
 		Reason: fmt.Sprintf("a run that had this id ended at %s (%s); no more is remembered of it",
 			note.EndedAt.UTC().Format(time.RFC3339), note.State),
 		Remedy: "Give each request an id of its own",
-		Attrs:  map[string]any{attrHolder: id, "state": string(note.State)}}
+		Attrs:  map[string]any{fault.AttrHolder: id, "state": string(note.State)}}
 }
 
 func (f *forgotten) close() error {

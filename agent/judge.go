@@ -2,9 +2,7 @@ package agent
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -162,7 +160,7 @@ func stoppedBy(rec *record) verdict {
 func failure(rec *record, err error) verdict {
 	code := fault.CodeOf(err)
 	v := verdict{state: api.Failed, outcome: api.Outcome{
-		Code: string(code), Message: oneLine(err.Error()), Remedy: fault.RemedyOf(err), Attrs: attrsOf(err),
+		Code: string(code), Message: oneLine(err.Error()), Remedy: fault.RemedyOf(err), Attrs: fault.AttrsOf(err),
 	}}
 	if code == fault.Lost {
 		v.state = api.Lost
@@ -187,18 +185,6 @@ func (r *record) subject() string {
 		return "step " + r.Run.Step
 	}
 	return "the run of " + r.Run.Image
-}
-
-// attrsOf returns the figures of the outermost error that has some.
-func attrsOf(err error) map[string]any {
-	var f *fault.Error
-	for errors.As(err, &f) {
-		if len(f.Attrs) > 0 {
-			return maps.Clone(f.Attrs)
-		}
-		err = f.Err
-	}
-	return nil
 }
 
 func withAttr(attrs map[string]any, key string, value any) map[string]any {

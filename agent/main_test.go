@@ -19,6 +19,7 @@ import (
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 )
 
 func TestMain(m *testing.M) {
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-var root = agent.Peer{UID: 0, PID: 1, Command: "test"}
+var root = api.Peer{UID: 0, PID: 1, Command: "test"}
 
 // rig is an agent on fakes.
 type rig struct {
@@ -84,7 +85,7 @@ func (r *rig) again(t testing.TB, change func(*agent.Config)) *rig {
 // submit asks for a run that has to be accepted.
 func (r *rig) submit(t testing.TB, req api.RunRequest) api.Run {
 	t.Helper()
-	v, _, err := r.Submit(&req, root)
+	v, _, err := r.Submit(context.Background(), &req, root)
 	require.NoError(t, err)
 	return v
 }
@@ -118,7 +119,7 @@ func (r *rig) drainAll(t testing.TB) {
 	t.Helper()
 	for _, v := range r.Runs() {
 		if !v.State.Final() {
-			if _, err := r.Abort(v.ID, api.AbortRequest{Grace: "1ms", Force: true}); err != nil {
+			if _, err := r.Abort(context.Background(), v.ID, api.AbortRequest{Grace: "1ms", Force: true}); err != nil {
 				require.Equal(t, fault.Conflict, fault.CodeOf(err), "%v", err) // it has just ended
 			}
 			r.end(t, v.ID)
@@ -133,10 +134,10 @@ func (r *rig) get(t testing.TB, target string) *httptest.ResponseRecorder {
 }
 
 // do asks the API without a socket.
-func (r *rig) do(t testing.TB, method, target, body string, peer agent.Peer) *httptest.ResponseRecorder {
+func (r *rig) do(t testing.TB, method, target, body string, peer api.Peer) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
 	req := httptest.NewRequest(method, target, strings.NewReader(body))
-	r.Handler().ServeHTTP(w, req.WithContext(agent.WithPeer(context.Background(), peer)))
+	r.Handler().ServeHTTP(w, req.WithContext(httpd.WithPeer(context.Background(), peer)))
 	return w
 }

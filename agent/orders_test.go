@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ func TestOrders(t *testing.T) {
 					synctest.Wait()
 					switch what {
 					case "abort", "abort!":
-						_, err := rg.Abort("s", api.AbortRequest{})
+						_, err := rg.Abort(context.Background(), "s", api.AbortRequest{})
 						require.Equal(t, what == "abort!", fault.CodeOf(err) == fault.Conflict, "%v", err)
 					case "exit":
 						rg.runner.End("s", agent.Exit{Code: 9})

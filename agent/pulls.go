@@ -7,6 +7,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/runtime/pull/polite"
 )
 
@@ -31,9 +32,9 @@ type pullJob struct {
 }
 
 // StartPull begins to pull an image and returns the pull as it is.
-func (a *Agent) StartPull(req *api.PullRequest, peer Peer) (api.Pull, error) {
+func (a *Agent) StartPull(_ context.Context, req *api.PullRequest, peer api.Peer) (api.Pull, error) {
 	if req.Image == "" {
-		return api.Pull{}, badField("image", "it is required")
+		return api.Pull{}, fault.BadField("image", "it is required")
 	}
 	wanted, err := a.cfg.Resolver.ResolvePull(req, peer.UID == 0)
 	if err != nil {
@@ -117,11 +118,11 @@ func (a *Agent) endPull(ctx context.Context, job *pullJob, info ImageInfo, err e
 		a.metrics.pulled(p.Progress)
 	case ctx.Err() != nil:
 		p.State = api.Aborted
-		problem := problemOf(&fault.Error{Code: fault.Aborted, Op: "pull image", Subject: p.Image, Reason: "aborted on request"})
+		problem := httpd.Problem(&fault.Error{Code: fault.Aborted, Op: "pull image", Subject: p.Image, Reason: "aborted on request"})
 		p.Problem = &problem
 	default:
 		p.State = api.Failed
-		problem := problemOf(err)
+		problem := httpd.Problem(err)
 		p.Problem = &problem
 		a.cfg.Log.WithField("image", p.Image).WithError(err).Warn("pull failed")
 	}

@@ -182,10 +182,6 @@ func (a *Agent) pauseBetween(attempt int) {
 // spool writes the bundle of a run to a file without a name, so that it can be sent
 // again, and its length be told before: many servers want that.
 func (a *Agent) spool(id string) (_ *os.File, size int64, err error) {
-	v, err := a.Run(id)
-	if err != nil {
-		return nil, 0, err
-	}
 	file, err := os.CreateTemp(a.cfg.RunDir, "push-")
 	if err != nil {
 		return nil, 0, err
@@ -202,11 +198,7 @@ func (a *Agent) spool(id string) (_ *os.File, size int64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	run, dir, err := a.reader(id)
-	if err == nil {
-		defer a.readerGone(run)
-	}
-	if err := errors.Join(a.writeBundle(packed, v, run, dir), packed.Close()); err != nil {
+	if err := errors.Join(a.server.WriteBundle(packed, id), packed.Close()); err != nil {
 		return nil, 0, err
 	}
 	size, err = file.Seek(0, io.SeekCurrent)

@@ -235,7 +235,7 @@ func TestPushes(t *testing.T) {
 			rg, s := pushing(t, nil)
 			run(rg, "a", "run=forever/term=ignore/kill=ignore")
 			time.Sleep(time.Second)
-			_, err := rg.Abort("a", api.AbortRequest{})
+			_, err := rg.Abort(context.Background(), "a", api.AbortRequest{})
 			require.NoError(t, err)
 			time.Sleep(time.Minute)
 			require.Equal(t, []string{"41s a"}, s.puts())
@@ -252,7 +252,7 @@ func TestPushes(t *testing.T) {
 			}
 			synctest.Wait()
 			require.Equal(t, "6", metric(rg, "failed"))
-			require.NoError(t, rg.Delete("r69"))
+			require.NoError(t, rg.Delete(context.Background(), "r69"))
 			s.set(nil)
 			time.Sleep(5 * time.Minute)
 			require.Equal(t, "6", metric(rg, "failed"))

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
 )
@@ -75,7 +78,17 @@ func (a *Agent) rebootPending(op string) error {
 	return &fault.Error{Code: fault.RebootPending, Op: op,
 		Reason: fmt.Sprintf("run %s asked for a reboot of the node, which has not happened yet", a.rebootBy),
 		Remedy: "Reboot the node, or delete that run to go on without",
-		Attrs:  map[string]any{attrHolder: a.rebootBy}}
+		Attrs:  map[string]any{fault.AttrHolder: a.rebootBy}}
+}
+
+// syncFS flushes the state directory's file system, before a reboot.
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
 }
 
 // Flush writes all records that are due and has the state directory's file system

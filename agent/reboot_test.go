@@ -32,7 +32,7 @@ func TestARebootWaitsForWhatRuns(t *testing.T) {
 	ready := make(chan error, 1)
 	go func() { ready <- rg.PrepareReboot(context.Background()) }()
 	require.Equal(t, string(fault.RebootPending), rg.end(t, "waits").Outcome.Code)
-	_, _, err := rg.Submit(&api.RunRequest{Image: "run=0s"}, root)
+	_, _, err := rg.Submit(context.Background(), &api.RunRequest{Image: "run=0s"}, root)
 	require.Equal(t, fault.RebootPending, fault.CodeOf(err))
 	select {
 	case err := <-ready:

@@ -15,8 +15,8 @@ import (
 type record struct {
 	Run api.Run `json:"run"`
 	// Hash tells a repeated request from a different one under the same id.
-	Hash string `json:"hash,omitempty"`
-	Peer Peer   `json:"peer"`
+	Hash string   `json:"hash,omitempty"`
+	Peer api.Peer `json:"peer"`
 	// Route is as in the request.
 	Route string `json:"route,omitempty"`
 	// Audit are the containers so far, for the audit record.

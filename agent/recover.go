@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -353,7 +352,7 @@ func list(dir string) []string {
 
 // Delete forgets a run that has ended, with all it wrote. Deleting the run that
 // asked for a reboot lets new runs start without one.
-func (a *Agent) Delete(id string) error {
+func (a *Agent) Delete(_ context.Context, id string) error {
 	a.mu.Lock()
 	r, err := a.find(id)
 	if err == nil && r.state().Final() && !r.stuck {
@@ -379,9 +378,6 @@ func (a *Agent) Delete(id string) error {
 	a.mu.Unlock()
 	return nil
 }
-
-// errNoPeer says that the kernel did not tell who is at the other end.
-var errNoPeer = errors.New("the peer's credentials cannot be read")
 
 // signalName returns a signal's name, such as SIGSEGV.
 func signalName(n int) string {

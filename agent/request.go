@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -43,17 +44,17 @@ func (l requestLimits) apply(res *Resolved, req *api.RunRequest) {
 func checkRequest(req *api.RunRequest) (requestLimits, error) {
 	var lim requestLimits
 	if req.ID != "" && !validID().MatchString(req.ID) {
-		return lim, badField("id", "it is not 1 to 64 of a-z, A-Z, 0-9, _, . and -, starting with neither . nor -")
+		return lim, fault.BadField("id", "it is not 1 to 64 of a-z, A-Z, 0-9, _, . and -, starting with neither . nor -")
 	}
 	if (req.Step == "") == (req.Image == "") {
-		return lim, badField("step", "either step or image is required, and not both")
+		return lim, fault.BadField("step", "either step or image is required, and not both")
 	}
 	if len(req.Route) > 64 {
-		return lim, badField("route", "it is longer than 64 bytes")
+		return lim, fault.BadField("route", "it is longer than 64 bytes")
 	}
 	for _, code := range req.RebootExitCodes {
 		if code < 0 || code > 255 {
-			return lim, badField("reboot_exit_codes", fmt.Sprintf("%d is no exit code (0 to 255)", code))
+			return lim, fault.BadField("reboot_exit_codes", fmt.Sprintf("%d is no exit code (0 to 255)", code))
 		}
 	}
 	var err error
@@ -72,23 +73,17 @@ func parseLimit(field, text string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return 0, badField(field, fmt.Sprintf("%q is not a duration greater than zero, such as 90s or 1h30m", text))
+		return 0, fault.BadField(field, fmt.Sprintf("%q is not a duration greater than zero, such as 90s or 1h30m", text))
 	}
 	return d, nil
 }
 
-// attrField, attrHolder and attrQueue carry what a problem document has members
-// of its own for.
-const (
-	attrField  = "field"
-	attrHolder = "holder"
-	attrQueue  = "queue_full"
-)
-
-// badField refuses one member of a body or one parameter of a query.
-func badField(field, reason string) error {
-	return &fault.Error{Code: fault.BadRequest, Op: "read", Subject: field, Reason: reason,
-		Attrs: map[string]any{attrField: field}}
+// decodeNumbers is json.Unmarshal, but where any value is taken numbers stay as they
+// are written: Ironic's agent makes an option of 1.0 another word than of 1.
+func decodeNumbers(data []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	return dec.Decode(into)
 }
 
 // hasher tells requests apart without keeping them: a plain hash in the journal
@@ -130,7 +125,7 @@ func (h *hasher) of(req *api.RunRequest) (string, error) {
 	same.ID = ""
 	data, err := json.Marshal(same)
 	if err != nil {
-		return "", badField("args", err.Error())
+		return "", fault.BadField("args", err.Error())
 	}
 	mac := hmac.New(sha256.New, h.key)
 	mac.Write(data)

@@ -190,7 +190,7 @@ func (r *resolver) ResolvePull(req *api.PullRequest, local bool) (*oci.Pull, err
 // Steps lists what a phase offers.
 func (r *resolver) Steps(phase string, reserved []string) ([]api.Step, error) {
 	if !slices.Contains([]string{"clean", "deploy", "service"}, phase) {
-		return nil, badField("phase", "it is none of clean, deploy and service")
+		return nil, fault.BadField("phase", "it is none of clean, deploy and service")
 	}
 	if err := r.reserve(reserved); err != nil {
 		return nil, err

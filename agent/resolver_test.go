@@ -10,6 +10,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/steps"
 )
@@ -224,7 +225,7 @@ func TestNoStepsFileAtAll(t *testing.T) {
 func TestNumbersAreOptionsAsTheyAreWritten(t *testing.T) {
 	r := newResolver(t, "allow_arbitrary_containers = true\n", "")
 	req := &api.RunRequest{}
-	require.NoError(t, agent.Decode([]byte(`{"step": "generic_container_step", "args": {"container_url": "x",
+	require.NoError(t, httpd.Decode([]byte(`{"step": "generic_container_step", "args": {"container_url": "x",
 		"run_options": ["--memory", 9007199254740993, "--cpus", 1.0]}}`), req))
 	res, err := r.Resolve(req, true)
 	require.NoError(t, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 )
 
 // scenario is one story: a container that does what its script says, things that
@@ -192,7 +193,7 @@ func (r *rig) act(t *testing.T, text string) {
 	var err error
 	switch word {
 	case "abort":
-		_, err = r.Abort("s", api.AbortRequest{Reason: "the test", Grace: rest})
+		_, err = r.Abort(context.Background(), "s", api.AbortRequest{Reason: "the test", Grace: rest})
 	case "exit":
 		var exit agent.Exit
 		_, scanErr := fmt.Sscan(rest, &exit.Code)
@@ -249,7 +250,7 @@ func (r *rig) eventsAfter(t *testing.T, ctx context.Context, id string, seq int6
 	w := httptest.NewRecorder()
 	req := httptest.NewRequest(http.MethodGet, "/v1/runs/"+id+"/events", nil)
 	req.Header.Set("Last-Event-ID", fmt.Sprint(seq))
-	r.Handler().ServeHTTP(w, req.WithContext(agent.WithPeer(ctx, root)))
+	r.Handler().ServeHTTP(w, req.WithContext(httpd.WithPeer(ctx, root)))
 	require.Equal(t, http.StatusOK, w.Code)
 	var events []api.Event
 	for lines := bufio.NewScanner(w.Body); lines.Scan(); {

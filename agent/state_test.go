@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -66,7 +67,7 @@ func TestAFullStateDirectoryStartsNothingAndLosesNothing(t *testing.T) {
 			id := ""
 			for i := 0; i < 10 && err == nil; i++ {
 				id = fmt.Sprintf("full%d", i)
-				_, _, err = rg.Submit(&api.RunRequest{ID: id, Image: "run=0s"}, root)
+				_, _, err = rg.Submit(context.Background(), &api.RunRequest{ID: id, Image: "run=0s"}, root)
 			}
 			require.Equal(t, fault.Space, fault.CodeOf(err), "%v", err)
 			require.NotEmpty(t, fault.RemedyOf(err))
@@ -189,7 +190,7 @@ func TestRetention(t *testing.T) {
 	require.Len(t, rg.Runs(), 6)
 	// What is forgotten is not run again, for as long as its id is known.
 	for _, id := range []string{"r1", "r2", "r3"} {
-		_, _, err := rg.Submit(&api.RunRequest{ID: id, Image: "run=0s"}, root)
+		_, _, err := rg.Submit(context.Background(), &api.RunRequest{ID: id, Image: "run=0s"}, root)
 		require.Equal(t, fault.Conflict, fault.CodeOf(err), "%s: %v", id, err)
 		require.Contains(t, err.Error(), "(succeeded)")
 	}

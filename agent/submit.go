@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -21,7 +22,7 @@ var validID = sync.OnceValue(func() *regexp.Regexp {
 
 // Submit takes a request for a run. isNew is false when the run existed already:
 // the same id with the same request is the same run, now and after a restart.
-func (a *Agent) Submit(req *api.RunRequest, peer Peer) (v api.Run, isNew bool, err error) {
+func (a *Agent) Submit(_ context.Context, req *api.RunRequest, peer api.Peer) (v api.Run, isNew bool, err error) {
 	limits, err := checkRequest(req)
 	if err != nil {
 		return v, false, err
@@ -82,7 +83,7 @@ func (a *Agent) repeatedLocked(id, hash string) (v api.Run, ok bool, err error) 
 	if r.rec.Hash != "" && r.rec.Hash != hash {
 		return v, false, &fault.Error{Code: fault.Conflict, Op: "take run", Subject: id,
 			Reason: "another request has this id", Remedy: "Give each request an id of its own",
-			Attrs: map[string]any{attrHolder: id}}
+			Attrs: map[string]any{fault.AttrHolder: id}}
 	}
 	return a.view(r), true, nil
 }
@@ -100,7 +101,7 @@ func (a *Agent) admit() error {
 	if id := a.stuckRun(); id != "" {
 		return &fault.Error{Code: fault.Stuck, Op: op,
 			Reason: fmt.Sprintf("the container of run %s survived SIGKILL and may still be at work", id),
-			Remedy: "Power-cycle the node", Attrs: map[string]any{attrHolder: id}}
+			Remedy: "Power-cycle the node", Attrs: map[string]any{fault.AttrHolder: id}}
 	}
 	if len(a.active) < a.cfg.Slots {
 		return nil
@@ -112,7 +113,7 @@ func (a *Agent) admit() error {
 	return &fault.Error{Code: fault.Busy, Op: op,
 		Reason: fmt.Sprintf("run %s is at work and %d more wait", holder, len(a.queue)),
 		Remedy: "Wait until one has ended, or abort it",
-		Attrs:  map[string]any{attrHolder: holder, attrQueue: a.cfg.QueueLimit > 0}}
+		Attrs:  map[string]any{fault.AttrHolder: holder, fault.AttrQueueFull: a.cfg.QueueLimit > 0}}
 }
 
 // stuckRun returns a run whose container does not go, "" for none. The lock is held.
@@ -187,6 +188,13 @@ func writeFile(path string, data []byte) error {
 	return os.Rename(temp, path)
 }
 
+func orDefault(text, def string) string {
+	if text == "" {
+		return def
+	}
+	return text
+}
+
 // newID returns n random bytes in hexadecimal.
 func newID(n int) string {
 	b := make([]byte, n)
@@ -194,7 +202,7 @@ func newID(n int) string {
 	return hex.EncodeToString(b)
 }
 
-func (a *Agent) newRecord(req *api.RunRequest, res *Resolved, lim requestLimits, peer Peer, hash string) *record {
+func (a *Agent) newRecord(req *api.RunRequest, res *Resolved, lim requestLimits, peer api.Peer, hash string) *record {
 	now := a.cfg.Clock()
 	rec := &record{
 		Run: api.Run{

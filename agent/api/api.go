@@ -36,6 +36,28 @@ func (s State) Final() bool {
 	}
 }
 
+// Known reports whether s is one of the states.
+func (s State) Known() bool {
+	switch s {
+	case Queued, Pulling, Creating, Running, Stopping:
+		return true
+	default:
+		return s.Final()
+	}
+}
+
+// MaxDepth bounds how deep JSON nests, in a request's body and in a container's result.
+const MaxDepth = 32
+
+// Peer is the process at the other end of a connection, as the kernel reports it.
+type Peer struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+	PID int32  `json:"pid"`
+	// Command is the process's name, as /proc had it when the connection was made.
+	Command string `json:"command,omitempty"`
+}
+
 // RunRequest is the body of POST /v1/runs. Either Step or Image is set.
 type RunRequest struct {
 	// ID makes the request idempotent: a second request with the same ID returns

@@ -14,6 +14,7 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 )
 
 // startAgent starts an agent on fakes, in place of "careen agent".
@@ -27,7 +28,7 @@ func startAgent() (socket string, stop func()) {
 	check(err)
 	check(a.Recover(context.Background()))
 	socket = filepath.Join(dir, "s")
-	ln, err := agent.Listen(socket, os.Getuid())
+	ln, err := httpd.Listen(socket, os.Getuid())
 	check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

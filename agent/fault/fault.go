@@ -3,6 +3,7 @@ package fault
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"unicode"
 )
@@ -155,6 +156,32 @@ func RemedyOf(err error) string {
 		err = e.Err
 	}
 	return ""
+}
+
+// The attributes that a problem document has members for.
+const (
+	AttrField     = "field"      // the member of a body or parameter of a query that is wrong
+	AttrHolder    = "holder"     // the id of the run that is in the way
+	AttrQueueFull = "queue_full" // whether there is a queue, and it is full
+	AttrStatus    = "status"     // the HTTP status, where it is not the code's
+)
+
+// BadField refuses one member of a body or one parameter of a query: a [BadRequest].
+func BadField(field, reason string) error {
+	return &Error{Code: BadRequest, Op: "read", Subject: field, Reason: reason, Attrs: map[string]any{AttrField: field}}
+}
+
+// AttrsOf returns a copy of the attributes of the outermost [Error] in err's tree that
+// has some, nil if none has.
+func AttrsOf(err error) map[string]any {
+	var e *Error
+	for errors.As(err, &e) {
+		if len(e.Attrs) > 0 {
+			return maps.Clone(e.Attrs)
+		}
+		err = e.Err
+	}
+	return nil
 }
 
 // Line returns err and its remedy on one line, as the conductor shows it:

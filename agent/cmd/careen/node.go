@@ -22,6 +22,7 @@ import (
 	"github.com/careen-project/careen/agent/beacon"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/runtime"
@@ -106,7 +107,7 @@ func startNode(ctx context.Context, opts nodeOptions, log *logrus.Logger) (_ *no
 	if err := n.agent.Recover(ctx); err != nil {
 		return nil, err
 	}
-	if n.listener, err = agent.Listen(opts.socket, os.Geteuid()); err != nil {
+	if n.listener, err = httpd.Listen(opts.socket, os.Geteuid()); err != nil {
 		return nil, err
 	}
 	// Serving ends with stop, not with ctx: a signal drains first.
@@ -268,9 +269,9 @@ func (n *node) checks() []api.Check {
 	return slices.Concat([]api.Check{check}, n.trust.checks(), n.sharing.checks())
 }
 
-func (n *node) gauges() []agent.Gauge {
+func (n *node) gauges() []httpd.Gauge {
 	free, size := space(n.opts.root)
-	return append([]agent.Gauge{
+	return append([]httpd.Gauge{
 		{Name: "careen_store_size_bytes", Help: "Size of the store's file system.", Value: float64(size)},
 		{Name: "careen_store_free_bytes", Help: "Free space in the store.", Value: float64(free)},
 	}, n.sharing.gauges()...)

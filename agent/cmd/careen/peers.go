@@ -9,9 +9,9 @@ import (
 
 	"github.com/docker/go-units"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/runtime/pull/peers"
@@ -168,11 +168,11 @@ func (s *sharing) checks() []api.Check {
 	return nil
 }
 
-func (s *sharing) gauges() []agent.Gauge {
+func (s *sharing) gauges() []httpd.Gauge {
 	if s.server == nil {
 		return nil
 	}
-	return []agent.Gauge{
+	return []httpd.Gauge{
 		{Name: "careen_peer_kept_bytes", Help: "Compressed layers that are kept for other nodes.", Value: float64(s.kept.Size())},
 		{Name: "careen_peer_sent_bytes_total", Help: "Bytes of layers given to other nodes.", Value: float64(s.server.Sent()), Counter: true},
 	}

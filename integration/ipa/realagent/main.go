@@ -22,6 +22,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/steps"
 )
@@ -62,7 +63,7 @@ func serve(socket, dir string) error {
 	if err := a.Recover(ctx); err != nil {
 		return err
 	}
-	ln, err := agent.Listen(socket, 0)
+	ln, err := httpd.Listen(socket, 0)
 	if err != nil {
 		return err
 	}

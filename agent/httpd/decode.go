@@ -1,4 +1,4 @@
-package agent
+package httpd
 
 import (
 	"bytes"
@@ -13,11 +13,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 )
-
-// maxDepth bounds how deep a body's JSON may nest.
-const maxDepth = 32
 
 // decodeBody reads a JSON body into into and nothing else: no unknown or repeated
 // member, no other case, no wrong type, no trailing data, at most 1 MiB. An empty
@@ -26,7 +24,7 @@ func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if ct := r.Header.Get("Content-Type"); ct != "" {
 		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
 			return statusError(http.StatusUnsupportedMediaType, "Content-Type",
-				fmt.Sprintf("the body has to be application/json, not %q: send it with \"Content-Type: application/json\"", cut(ct, 100)))
+				fmt.Sprintf("the body has to be application/json, not %q: send it with \"Content-Type: application/json\"", fault.OneLine(ct, 100)))
 		}
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -38,7 +36,7 @@ func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	case errors.As(err, &tooLarge):
 		return statusError(http.StatusRequestEntityTooLarge, "body", "it is larger than 1 MiB")
 	case err != nil:
-		return badField("body", "it does not arrive: "+err.Error())
+		return fault.BadField("body", "it does not arrive: "+err.Error())
 	}
 	return Decode(data, into)
 }
@@ -50,7 +48,7 @@ func Decode(data []byte, into any) error {
 		data = []byte("{}")
 	}
 	if !utf8.Valid(data) {
-		return badField("body", "it is not UTF-8")
+		return fault.BadField("body", "it is not UTF-8")
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
@@ -58,7 +56,7 @@ func Decode(data []byte, into any) error {
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return badField("body", "there is something after the JSON")
+		return fault.BadField("body", "there is something after the JSON")
 	}
 	err := decodeNumbers(data, into)
 	var wrong *json.UnmarshalTypeError
@@ -67,10 +65,10 @@ func Decode(data []byte, into any) error {
 		if field == "" {
 			field = "body"
 		}
-		return badField(field, fmt.Sprintf("it is %s and has to be %s", article(wrong.Value), typeWords(wrong.Type)))
+		return fault.BadField(field, fmt.Sprintf("it is %s and has to be %s", article(wrong.Value), typeWords(wrong.Type)))
 	}
 	if err != nil {
-		return badField("body", err.Error())
+		return fault.BadField("body", err.Error())
 	}
 	return nil
 }
@@ -94,8 +92,8 @@ func decodeNumbers(data []byte, into any) error {
 // walk goes through one JSON value and refuses members that t does not have, or
 // that come twice. t is nil where anything goes.
 func walk(dec *json.Decoder, path string, t reflect.Type, depth int) error {
-	if depth > maxDepth {
-		return badField(orBody(path), fmt.Sprintf("it nests deeper than %d levels", maxDepth))
+	if depth > api.MaxDepth {
+		return fault.BadField(orBody(path), fmt.Sprintf("it nests deeper than %d levels", api.MaxDepth))
 	}
 	tok, err := dec.Token()
 	if err != nil {
@@ -115,7 +113,7 @@ func walk(dec *json.Decoder, path string, t reflect.Type, depth int) error {
 		return badJSON(path, err)
 	default:
 		if depth == 0 {
-			return badField("body", "it has to be a JSON object")
+			return fault.BadField("body", "it has to be a JSON object")
 		}
 		return nil
 	}
@@ -132,12 +130,12 @@ func walkObject(dec *json.Decoder, path string, t reflect.Type, depth int) error
 		name, _ := tok.(string)
 		at := join(path, name)
 		if seen[name] {
-			return badField(orBody(at), "it is there twice")
+			return fault.BadField(orBody(at), "it is there twice")
 		}
 		seen[name] = true
 		ft, known := fields[name]
 		if closed && !known {
-			return badField(orBody(at), "there is no such member")
+			return fault.BadField(orBody(at), "there is no such member")
 		}
 		if !closed {
 			ft = elemType(t)
@@ -200,11 +198,11 @@ func badJSON(path string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return badField(orBody(path), "the JSON ends too early")
+		return fault.BadField(orBody(path), "the JSON ends too early")
 	case errors.As(err, &syntax):
-		return badField(orBody(path), fmt.Sprintf("it is not JSON at byte %d: %v", syntax.Offset, err))
+		return fault.BadField(orBody(path), fmt.Sprintf("it is not JSON at byte %d: %v", syntax.Offset, err))
 	default:
-		return badField(orBody(path), err.Error())
+		return fault.BadField(orBody(path), err.Error())
 	}
 }
 
@@ -212,7 +210,7 @@ func orBody(path string) string {
 	if path == "" {
 		return "body"
 	}
-	return cut(path, 200)
+	return fault.OneLine(path, 200)
 }
 
 func join(path, name string) string {
@@ -240,5 +238,5 @@ func typeWords(t reflect.Type) string {
 
 func statusError(status int, field, reason string) error {
 	return &fault.Error{Code: fault.BadRequest, Op: "read", Subject: field, Reason: reason,
-		Attrs: map[string]any{attrField: field, attrStatus: status}}
+		Attrs: map[string]any{fault.AttrField: field, fault.AttrStatus: status}}
 }

@@ -1,4 +1,4 @@
-package agent
+package httpd
 
 import (
 	"archive/tar"
@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/careen-project/careen/agent/api"
 )
 
 // nodeFiles are what a bundle says of the node, by their name in it.
@@ -27,42 +25,46 @@ var nodeFiles = map[string]string{
 // maxNodeFile bounds each of them in bytes.
 const maxNodeFile = 4 << 20
 
-func (a *Agent) getBundle(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getBundle(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	v, err := a.Run(id)
-	if err != nil {
+	if _, err := s.cfg.Agent.Run(id); err != nil {
 		return err
-	}
-	run, dir, err := a.reader(id)
-	if err == nil {
-		defer a.readerGone(run)
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	w.Header().Set("Content-Disposition", `attachment; filename="careen-`+id+`.tar"`)
-	return stream(w, func(out io.Writer) error { return a.writeBundle(out, v, run, dir) })
+	return stream(w, func(out io.Writer) error { return s.WriteBundle(out, id) })
 }
 
-// writeBundle writes all that is known of a run as one tar. run is nil when its
-// output was removed already.
-func (a *Agent) writeBundle(out io.Writer, v api.Run, run *run, dir string) error {
-	b := &bundle{tar: tar.NewWriter(out), prefix: "careen-" + v.ID + "/", now: time.Now()}
-	b.json("run.json", v)
-	b.json("version.json", a.cfg.Version)
-	b.json("health.json", a.Health())
-	b.json("config.json", a.cfg.Resolver.Config())
-	if run != nil {
-		a.loadEvents(run)
-		events, _, _ := run.events.after(0)
-		b.json("events.json", events)
-		b.dir("log", dir)
+// WriteBundle writes all that is known of a run as one tar: the run, its output, events
+// and spec as far as they are still there, and the state of agent and node. The error is
+// [fault.NotFound] for a run that is not known, or that of out.
+func (s *Server) WriteBundle(out io.Writer, id string) error {
+	run, err := s.cfg.Agent.Run(id)
+	if err != nil {
+		return err
 	}
-	b.file("spec.json", filepath.Join(a.cfg.keptDir(v.ID), specName))
-	b.file("events.jsonl", filepath.Join(a.cfg.keptDir(v.ID), eventsName))
+	b := &bundle{tar: tar.NewWriter(out), prefix: "careen-" + id + "/", now: time.Now()}
+	b.json("run.json", run)
+	b.json("version.json", s.cfg.Version)
+	b.json("health.json", s.cfg.Agent.Health())
+	b.json("config.json", s.cfg.Policy.Config())
+	if output, err := s.cfg.Agent.Output(id); err == nil {
+		defer output.Release()
+		if log, err := s.cfg.Agent.Events(id); err == nil {
+			events, _, _ := log.After(0)
+			b.json("events.json", events)
+		}
+		b.dir("log", output.Dir)
+		b.file("events.jsonl", output.Events)
+	}
+	if spec, err := s.cfg.Agent.Spec(id); err == nil {
+		b.add("spec.json", spec)
+	}
 	for _, name := range slices.Sorted(maps.Keys(nodeFiles)) {
 		b.file(name, nodeFiles[name])
 	}
-	if a.cfg.NodeState != nil {
-		extra := a.cfg.NodeState()
+	if s.cfg.NodeState != nil {
+		extra := s.cfg.NodeState()
 		for _, name := range slices.Sorted(maps.Keys(extra)) {
 			b.add("node/"+filepath.Base(name), extra[name])
 		}

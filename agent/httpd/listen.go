@@ -1,4 +1,4 @@
-package agent
+package httpd
 
 import (
 	"context"
@@ -14,21 +14,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 )
 
 // maxConns bounds the connections that are open at once; further ones wait in the
 // kernel's queue.
 const maxConns = 256
-
-// Peer is the process at the other end of a connection, as the kernel tells.
-type Peer struct {
-	UID uint32 `json:"uid"`
-	GID uint32 `json:"gid"`
-	PID int32  `json:"pid"`
-	// Command is the process's name, as /proc had it when the connection was made.
-	Command string `json:"command,omitempty"`
-}
 
 // Listen makes the agent's socket, mode 0600 and owned by uid. A socket that
 // nobody answers on any more is replaced; one that is alive, or a file that is no
@@ -159,6 +151,9 @@ func (c *slotConn) Close() error {
 
 type peerKey struct{}
 
+// errNoPeer says that the kernel did not tell who is at the other end.
+var errNoPeer = errors.New("the peer's credentials cannot be read")
+
 // withPeer notes in a connection's context who is at its other end.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	peer, err := peerOf(conn)
@@ -168,24 +163,24 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, peer)
 }
 
-func peerOf(conn net.Conn) (Peer, error) {
+func peerOf(conn net.Conn) (api.Peer, error) {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
-		return Peer{}, errNoPeer
+		return api.Peer{}, errNoPeer
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
-		return Peer{}, err
+		return api.Peer{}, err
 	}
 	var cred *unix.Ucred
 	var cerr error
 	if err := raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return Peer{}, err
+		return api.Peer{}, err
 	}
 	if cerr != nil {
-		return Peer{}, cerr
+		return api.Peer{}, cerr
 	}
-	peer := Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}
+	peer := api.Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}
 	if comm, err := os.ReadFile("/proc/" + strconv.Itoa(int(cred.Pid)) + "/comm"); err == nil {
 		peer.Command = strings.TrimSpace(string(comm))
 	}

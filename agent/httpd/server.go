@@ -1,4 +1,4 @@
-package agent
+package httpd
 
 import (
 	"context"
@@ -11,6 +11,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
+	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 )
 
@@ -24,13 +27,44 @@ const (
 	closingTime = 5 * time.Second
 )
 
+// Config is what a server is made of. Agent, Images and Policy are required.
+type Config struct {
+	Agent  Agent
+	Images Images
+	Policy Policy
+	// Version is what GET /v1/version answers.
+	Version api.Version
+	// AllowedUIDs may use the API, beside root and the agent's own user.
+	AllowedUIDs []uint32
+	// Started is when the agent was started.
+	Started time.Time
+	// Gauges are figures for /metrics beside the agent's own. It may be nil.
+	Gauges func() []Gauge
+	// NodeState are files for a bundle beside the server's own, name to content. It may
+	// be nil.
+	NodeState func() map[string][]byte
+	// Log takes what an operator should see (logrus's standard logger).
+	Log logrus.FieldLogger
+}
+
+// Server answers the API's requests. Its methods may be called from several goroutines.
+type Server struct{ cfg Config }
+
+// New returns a server over cfg.
+func New(cfg Config) *Server {
+	if cfg.Log == nil {
+		cfg.Log = logrus.StandardLogger()
+	}
+	return &Server{cfg: cfg}
+}
+
 // Serve answers on ln until ctx ends, and then for as long as answers that have
 // begun take, but not long. It closes ln.
-func (a *Agent) Serve(ctx context.Context, ln net.Listener) error {
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	srv := &http.Server{
-		Handler: a.Handler(), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
+		Handler: s.Handler(), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		ErrorLog: nil,
 	}
@@ -64,42 +98,42 @@ type route struct {
 }
 
 // routes are all endpoints; openapi.yaml describes each, which a test checks.
-func (a *Agent) routes() []route {
+func (s *Server) routes() []route {
 	return []route{
-		{"GET", "/v1/version", nil, a.getVersion},
-		{"GET", "/v1/health", nil, a.getHealth},
-		{"GET", "/v1/openapi.yaml", nil, a.getOpenAPI},
-		{"GET", "/v1/config", nil, a.getConfig},
-		{"PATCH", "/v1/config", nil, a.patchConfig},
-		{"GET", "/v1/steps", []string{"phase", "reserved"}, a.getSteps},
-		{"POST", "/v1/runs", nil, a.postRun},
-		{"GET", "/v1/runs", []string{"state", "limit"}, a.getRuns},
-		{"GET", "/v1/runs/{id}", nil, a.getRun},
-		{"DELETE", "/v1/runs/{id}", nil, a.deleteRun},
-		{"GET", "/v1/runs/{id}/wait", []string{"timeout"}, a.getWait},
-		{"GET", "/v1/runs/{id}/logs", []string{"follow", "tail", "stream", "since", "after"}, a.getLogs},
-		{"GET", "/v1/runs/{id}/events", nil, a.getEvents},
-		{"POST", "/v1/runs/{id}/abort", nil, a.postAbort},
-		{"POST", "/v1/runs/{id}/stdin", []string{"close"}, a.postStdin},
-		{"POST", "/v1/runs/{id}/resize", nil, a.postResize},
-		{"GET", "/v1/runs/{id}/spec", nil, a.getSpec},
-		{"GET", "/v1/runs/{id}/bundle", nil, a.getBundle},
-		{"GET", "/v1/audit", nil, a.getAudit},
-		{"GET", "/v1/images", nil, a.getImages},
-		{"POST", "/v1/images/pull", nil, a.postPull},
-		{"DELETE", "/v1/images/{ref...}", nil, a.deleteImage},
-		{"GET", "/v1/pulls/{id}", []string{"timeout"}, a.getPull},
-		{"DELETE", "/v1/pulls/{id}", nil, a.deletePull},
-		{"GET", "/metrics", nil, a.getMetrics},
+		{"GET", "/v1/version", nil, s.getVersion},
+		{"GET", "/v1/health", nil, s.getHealth},
+		{"GET", "/v1/openapi.yaml", nil, s.getOpenAPI},
+		{"GET", "/v1/config", nil, s.getConfig},
+		{"PATCH", "/v1/config", nil, s.patchConfig},
+		{"GET", "/v1/steps", []string{"phase", "reserved"}, s.getSteps},
+		{"POST", "/v1/runs", nil, s.postRun},
+		{"GET", "/v1/runs", []string{"state", "limit"}, s.getRuns},
+		{"GET", "/v1/runs/{id}", nil, s.getRun},
+		{"DELETE", "/v1/runs/{id}", nil, s.deleteRun},
+		{"GET", "/v1/runs/{id}/wait", []string{"timeout"}, s.getWait},
+		{"GET", "/v1/runs/{id}/logs", []string{"follow", "tail", "stream", "since", "after"}, s.getLogs},
+		{"GET", "/v1/runs/{id}/events", nil, s.getEvents},
+		{"POST", "/v1/runs/{id}/abort", nil, s.postAbort},
+		{"POST", "/v1/runs/{id}/stdin", []string{"close"}, s.postStdin},
+		{"POST", "/v1/runs/{id}/resize", nil, s.postResize},
+		{"GET", "/v1/runs/{id}/spec", nil, s.getSpec},
+		{"GET", "/v1/runs/{id}/bundle", nil, s.getBundle},
+		{"GET", "/v1/audit", nil, s.getAudit},
+		{"GET", "/v1/images", nil, s.getImages},
+		{"POST", "/v1/images/pull", nil, s.postPull},
+		{"DELETE", "/v1/images/{ref...}", nil, s.deleteImage},
+		{"GET", "/v1/pulls/{id}", []string{"timeout"}, s.getPull},
+		{"DELETE", "/v1/pulls/{id}", nil, s.deletePull},
+		{"GET", "/metrics", nil, s.getMetrics},
 	}
 }
 
 // Handler returns the API without a socket, for tests and for other listeners. A
 // request whose context has no peer is refused.
-func (a *Agent) Handler() http.Handler {
+func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, rt := range a.routes() {
-		mux.Handle(rt.method+" "+rt.path, a.serve(rt))
+	for _, rt := range s.routes() {
+		mux.Handle(rt.method+" "+rt.path, s.serve(rt))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := mux.Handler(r)
@@ -114,7 +148,7 @@ func (a *Agent) Handler() http.Handler {
 		if allow := rec.header.Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
 			writeProblem(w, r, &fault.Error{Code: fault.BadRequest, Op: r.Method, Subject: r.URL.Path,
-				Reason: "the resource takes only " + allow, Attrs: map[string]any{attrStatus: http.StatusMethodNotAllowed}})
+				Reason: "the resource takes only " + allow, Attrs: map[string]any{fault.AttrStatus: http.StatusMethodNotAllowed}})
 			return
 		}
 		writeProblem(w, r, &fault.Error{Code: fault.NotFound, Op: r.Method, Subject: r.URL.Path,
@@ -125,16 +159,16 @@ func (a *Agent) Handler() http.Handler {
 // statusRecorder takes what the mux would answer.
 type statusRecorder struct{ header http.Header }
 
-func (s *statusRecorder) Header() http.Header         { return s.header }
-func (s *statusRecorder) Write(b []byte) (int, error) { return len(b), nil }
-func (s *statusRecorder) WriteHeader(int)             {}
+func (r *statusRecorder) Header() http.Header         { return r.header }
+func (r *statusRecorder) Write(b []byte) (int, error) { return len(b), nil }
+func (r *statusRecorder) WriteHeader(int)             {}
 
 // serve wraps an endpoint in what all have in common.
-func (a *Agent) serve(rt route) http.Handler {
+func (s *Server) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if p := recover(); p != nil {
-				a.cfg.Log.WithField("path", r.URL.Path).Errorf("panic while answering: %v\n%s", p, debug.Stack())
+				s.cfg.Log.WithField("path", r.URL.Path).Errorf("panic while answering: %v\n%s", p, debug.Stack())
 				writeProblem(w, r, &fault.Error{Code: fault.Internal, Op: "answer", Subject: r.URL.Path,
 					Reason: "a defect in careen; see the agent's log"})
 			}
@@ -145,7 +179,7 @@ func (a *Agent) serve(rt route) http.Handler {
 		if r.Method == http.MethodPost || r.Method == http.MethodPatch {
 			_ = ctl.SetReadDeadline(time.Now().Add(bodyTime))
 		}
-		err := a.permit(r)
+		err := s.permit(r)
 		if err == nil {
 			err = checkQuery(r, rt.query)
 		}
@@ -162,9 +196,9 @@ func (a *Agent) serve(rt route) http.Handler {
 var errAnswered = errors.New("the answer was begun")
 
 // permit checks who asks.
-func (a *Agent) permit(r *http.Request) error {
-	peer, ok := r.Context().Value(peerKey{}).(Peer)
-	if ok && (peer.UID == 0 || peer.UID == uint32(os.Geteuid()) || slices.Contains(a.cfg.AllowedUIDs, peer.UID)) {
+func (s *Server) permit(r *http.Request) error {
+	peer, ok := r.Context().Value(peerKey{}).(api.Peer)
+	if ok && (peer.UID == 0 || peer.UID == uint32(os.Geteuid()) || slices.Contains(s.cfg.AllowedUIDs, peer.UID)) {
 		return nil
 	}
 	reason := errNoPeer.Error()
@@ -176,25 +210,25 @@ func (a *Agent) permit(r *http.Request) error {
 }
 
 // WithPeer returns ctx as one in which peer asks. Tests of [Agent.Handler] need it.
-func WithPeer(ctx context.Context, peer Peer) context.Context {
+func WithPeer(ctx context.Context, peer api.Peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, peer)
 }
 
 // checkQuery refuses parameters that the endpoint does not take, and repeated ones.
 func checkQuery(r *http.Request, known []string) error {
 	if len(r.URL.RawQuery) > maxHeader {
-		return badField("query", "it is too long")
+		return fault.BadField("query", "it is too long")
 	}
 	values, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
-		return badField("query", err.Error())
+		return fault.BadField("query", err.Error())
 	}
 	for name, v := range values {
 		if !slices.Contains(known, name) {
-			return badField(cut(name, 100), "there is no such parameter here")
+			return fault.BadField(fault.OneLine(name, 100), "there is no such parameter here")
 		}
 		if len(v) > 1 {
-			return badField(name, "it is given more than once")
+			return fault.BadField(name, "it is given more than once")
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package agent
+package httpd
 
 import (
 	"context"
@@ -47,7 +47,7 @@ func pollContext(r *http.Request, def time.Duration) (context.Context, context.C
 	if text := r.URL.Query().Get("timeout"); text != "" {
 		d, err := time.ParseDuration(text)
 		if err != nil || d < 0 || d > longest {
-			return nil, nil, badField("timeout", "it is not a duration of at most "+longest.String())
+			return nil, nil, fault.BadField("timeout", "it is not a duration of at most "+longest.String())
 		}
 		timeout = d
 	}
@@ -55,34 +55,34 @@ func pollContext(r *http.Request, def time.Duration) (context.Context, context.C
 	return ctx, cancel, nil
 }
 
-func (a *Agent) getWait(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getWait(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel, err := pollContext(r, time.Minute)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	v, err := a.Wait(ctx, r.PathValue("id"))
+	v, err := s.cfg.Agent.Wait(ctx, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, v)
 }
 
-func (a *Agent) getLogs(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
 	opts, err := logOptions(r)
 	if err != nil {
 		return err
 	}
 	id := r.PathValue("id")
-	run, dir, err := a.reader(id)
+	output, err := s.cfg.Agent.Output(id)
 	if err != nil {
 		return err
 	}
-	defer a.readerGone(run)
-	opts.Done = run.done
+	defer output.Release()
+	opts.Done = output.Done
 	if r.URL.Query().Get("tail") == "0" && opts.After == (logs.Cursor{}) {
 		// None of what there is; told by its place, since the clock may jump.
-		if opts.After, err = logs.End(dir); err != nil {
+		if opts.After, err = logs.End(output.Dir); err != nil {
 			return &fault.Error{Code: fault.Node, Op: "read the output of run", Subject: id, Err: err}
 		}
 	}
@@ -93,7 +93,7 @@ func (a *Agent) getLogs(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 	}
 	return stream(w, func(out io.Writer) error {
-		return copyLog(r.Context(), out.(*streamWriter), dir, opts, ndjson)
+		return copyLog(r.Context(), out.(*streamWriter), output.Dir, opts, ndjson)
 	})
 }
 
@@ -169,29 +169,29 @@ func logOptions(r *http.Request) (opts logs.ReadOptions, err error) {
 	q := r.URL.Query()
 	if text := q.Get("follow"); text != "" {
 		if opts.Follow, err = strconv.ParseBool(text); err != nil {
-			return opts, badField("follow", "it is neither true nor false")
+			return opts, fault.BadField("follow", "it is neither true nor false")
 		}
 	}
 	if text := q.Get("tail"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 {
-			return opts, badField("tail", "it is not a number of lines")
+			return opts, fault.BadField("tail", "it is not a number of lines")
 		}
 		opts.Tail = n
 	}
 	switch opts.Stream = q.Get("stream"); opts.Stream {
 	case "", logs.Stdout, logs.Stderr:
 	default:
-		return opts, badField("stream", "it is neither stdout nor stderr")
+		return opts, fault.BadField("stream", "it is neither stdout nor stderr")
 	}
 	if text := q.Get("since"); text != "" {
 		if opts.Since, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			return opts, badField("since", "it is not a time such as 2026-01-02T15:04:05Z")
+			return opts, fault.BadField("since", "it is not a time such as 2026-01-02T15:04:05Z")
 		}
 	}
 	if text := q.Get("after"); text != "" {
 		if opts.After, err = logs.ParseCursor(text); err != nil {
-			return opts, badField("after", "it is not a cursor of a log line")
+			return opts, fault.BadField("after", "it is not a cursor of a log line")
 		}
 	}
 	return opts, nil
@@ -207,74 +207,39 @@ func accepts(r *http.Request, want string) bool {
 	return false
 }
 
-// reader notes that somebody reads a run's log, so that it stays in the place that
-// is returned, until readerGone.
-func (a *Agent) reader(id string) (*run, string, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	r, err := a.find(id)
-	if err != nil {
-		return nil, "", err
-	}
-	if r.rec.Dropped {
-		return nil, "", &fault.Error{Code: fault.NotFound, Op: "read the output of run", Subject: id,
-			Reason: "it was removed to make room for that of later runs"}
-	}
-	r.readers++
-	return r, a.logDir(id), nil
-}
-
-func (a *Agent) readerGone(r *run) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if r.readers--; r.readers == 0 && r.rec.Kept {
-		a.dropRunDir(r)
-	}
-}
-
-func (a *Agent) getEvents(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	run, err := a.look(id)
+	log, err := s.cfg.Agent.Events(id)
 	if err != nil {
 		return err
 	}
 	var seq int64
 	if text := r.Header.Get("Last-Event-ID"); text != "" {
 		if seq, err = strconv.ParseInt(text, 10, 64); err != nil || seq < 0 {
-			return badField("Last-Event-ID", "it is not an event's number")
+			return fault.BadField("Last-Event-ID", "it is not an event's number")
 		}
 	}
-	a.loadEvents(run)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	return stream(w, func(out io.Writer) error { return a.sendEvents(r.Context(), out.(*streamWriter), run, seq) })
-}
-
-// loadEvents gets the events of a run that ended under an earlier agent.
-func (a *Agent) loadEvents(r *run) {
-	if !a.show(r).State.Final() {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if events, _, more := r.events.after(0); more == nil && len(events) == 0 && !r.rec.Dropped {
-		r.events.restore(a.keptEvents(r.id))
-	}
+	return stream(w, func(out io.Writer) error { return s.sendEvents(r.Context(), out.(*streamWriter), id, log, seq) })
 }
 
 // keepAlive is how often a silent event stream shows that it is alive.
 const keepAlive = 15 * time.Second
 
-func (a *Agent) sendEvents(ctx context.Context, out *streamWriter, r *run, seq int64) error {
-	if _, err := io.WriteString(out, ": events of run "+r.id+"\n\n"); err != nil {
+func (s *Server) sendEvents(ctx context.Context, out *streamWriter, id string, log EventLog, seq int64) error {
+	if _, err := io.WriteString(out, ": events of run "+id+"\n\n"); err != nil {
 		return err
 	}
 	for {
-		events, missed, more := r.events.after(seq)
+		events, missed, more := log.After(seq)
 		if missed && seq > 0 {
 			// Some are gone for good: say where the run is now, so that nothing is
 			// concluded from what is missing.
-			v := a.show(r)
+			v, err := s.cfg.Agent.Run(id)
+			if err != nil {
+				return err
+			}
 			events = append([]api.Event{{Seq: events[0].Seq - 1, Time: time.Now().UTC(), Run: v.ID, Type: "state",
 				State: v.State, Pull: v.Pull, Outcome: v.Outcome, Message: "events before this one were dropped"}}, events...)
 		}
@@ -312,11 +277,4 @@ func writeEvent(w io.Writer, e api.Event) error {
 	}
 	_, err = fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", e.Seq, e.Type, data)
 	return err
-}
-
-func orDefault(text, def string) string {
-	if text == "" {
-		return def
-	}
-	return text
 }

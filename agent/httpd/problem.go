@@ -1,9 +1,8 @@
-package agent
+package httpd
 
 import (
 	"encoding/json"
 	"errors"
-	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,9 +14,6 @@ import (
 
 // problemType is what a problem's type starts with; its code follows.
 const problemType = "https://careen-project.github.io/problems/"
-
-// attrStatus overrides the status that a code has.
-const attrStatus = "status"
 
 // titles are short words for the codes that requests meet.
 var titles = map[fault.Code]string{
@@ -32,7 +28,7 @@ var titles = map[fault.Code]string{
 
 // statusOf returns the HTTP status of an error.
 func statusOf(err error) int {
-	if status, ok := attrsOf(err)[attrStatus].(int); ok {
+	if status, ok := fault.AttrsOf(err)[fault.AttrStatus].(int); ok {
 		return status
 	}
 	switch fault.CodeOf(err) {
@@ -45,7 +41,7 @@ func statusOf(err error) int {
 	case fault.Conflict, fault.RebootPending, fault.Stuck:
 		return http.StatusConflict
 	case fault.Busy:
-		if full, ok := attrsOf(err)[attrQueue].(bool); ok && !full {
+		if full, ok := fault.AttrsOf(err)[fault.AttrQueueFull].(bool); ok && !full {
 			return http.StatusConflict // there is no queue to wait in
 		}
 		return http.StatusTooManyRequests
@@ -58,8 +54,8 @@ func statusOf(err error) int {
 	}
 }
 
-// problemOf makes the problem document of an error.
-func problemOf(err error) api.Problem {
+// Problem makes the problem document of an error. Only Instance is left empty.
+func Problem(err error) api.Problem {
 	code := fault.CodeOf(err)
 	title, ok := titles[code]
 	if !ok {
@@ -67,12 +63,12 @@ func problemOf(err error) api.Problem {
 	}
 	p := api.Problem{
 		Type: problemType + string(code), Title: title, Status: statusOf(err), Code: string(code),
-		Detail: oneLine(err.Error()), Remedy: fault.RemedyOf(err),
+		Detail: fault.OneLine(err.Error(), fault.MaxLine), Remedy: fault.RemedyOf(err),
 	}
-	attrs := maps.Clone(attrsOf(err))
-	p.Field, _ = attrs[attrField].(string)
-	p.Holder, _ = attrs[attrHolder].(string)
-	for _, key := range []string{attrField, attrHolder, attrQueue, attrStatus} {
+	attrs := fault.AttrsOf(err)
+	p.Field, _ = attrs[fault.AttrField].(string)
+	p.Holder, _ = attrs[fault.AttrHolder].(string)
+	for _, key := range []string{fault.AttrField, fault.AttrHolder, fault.AttrQueueFull, fault.AttrStatus} {
 		delete(attrs, key)
 	}
 	if len(attrs) > 0 {
@@ -83,7 +79,7 @@ func problemOf(err error) api.Problem {
 
 // writeProblem answers with a problem document.
 func writeProblem(w http.ResponseWriter, r *http.Request, err error) {
-	p := problemOf(err)
+	p := Problem(err)
 	p.Instance = r.URL.Path
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
@@ -107,4 +103,11 @@ func parseQuery(raw string) (url.Values, error) {
 		return nil, err
 	}
 	return values, nil
+}
+
+func orDefault(text, def string) string {
+	if text == "" {
+		return def
+	}
+	return text
 }

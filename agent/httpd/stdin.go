@@ -1,4 +1,4 @@
-package agent
+package httpd
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 
 // postStdin feeds a container's standard input from the body, as it comes, for as
 // long as container and client want.
-func (a *Agent) postStdin(w http.ResponseWriter, r *http.Request) (err error) {
+func (s *Server) postStdin(w http.ResponseWriter, r *http.Request) (err error) {
 	ctl := http.NewResponseController(w)
 	defer func() {
 		if err != nil {
@@ -25,20 +25,16 @@ func (a *Agent) postStdin(w http.ResponseWriter, r *http.Request) (err error) {
 	id := r.PathValue("id")
 	closing, err := strconv.ParseBool(orDefault(r.URL.Query().Get("close"), "false"))
 	if err != nil {
-		return badField("close", "it is neither true nor false")
+		return fault.BadField("close", "it is neither true nor false")
 	}
-	c, err := a.runningContainer(id, "write to run")
-	if err != nil {
-		return err
-	}
-	in, err := a.stdin(c)
+	in, err := s.cfg.Agent.Input(r.Context(), id)
 	if err != nil {
 		return err
 	}
 	_ = ctl.SetReadDeadline(time.Time{})
-	err = a.feed(ctl, r, in, id)
+	err = feed(ctl, r, in)
 	if closing {
-		err = errors.Join(err, a.closeStdin(c))
+		err = errors.Join(err, in.Close())
 	}
 	if err != nil {
 		return &fault.Error{Code: fault.Conflict, Op: "write to run", Subject: id, Err: err,
@@ -50,13 +46,7 @@ func (a *Agent) postStdin(w http.ResponseWriter, r *http.Request) (err error) {
 }
 
 // feed copies the body until it ends or the run does.
-func (a *Agent) feed(ctl *http.ResponseController, r *http.Request, in io.Writer, id string) error {
-	a.mu.Lock()
-	run, err := a.find(id)
-	a.mu.Unlock()
-	if err != nil {
-		return err
-	}
+func feed(ctl *http.ResponseController, r *http.Request, in Input) error {
 	copied := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(in, r.Body)
@@ -65,46 +55,16 @@ func (a *Agent) feed(ctl *http.ResponseController, r *http.Request, in io.Writer
 	select {
 	case err := <-copied:
 		return err
-	case <-run.done:
+	case <-in.Done():
 	case <-r.Context().Done():
 	}
 	// Closing the input ends a write that waits for the container, the deadline a
 	// read that waits for the client.
 	_ = ctl.SetReadDeadline(time.Now())
-	a.mu.Lock()
-	c := run.rec.container(a.cfg)
-	a.mu.Unlock()
-	_ = a.closeStdin(c)
+	_ = in.Close()
 	<-copied
 	if r.Context().Err() != nil {
 		return r.Context().Err()
 	}
 	return os.ErrClosed
-}
-
-// stdin returns the container's standard input, opened once for all requests: to
-// close it is to end the input.
-func (a *Agent) stdin(c Container) (io.Writer, error) {
-	a.stdins.Lock()
-	defer a.stdins.Unlock()
-	if in, ok := a.stdins.open[c.ID]; ok {
-		return in, nil
-	}
-	in, err := a.cfg.Runner.Stdin(a.ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	a.stdins.open[c.ID] = in
-	return in, nil
-}
-
-func (a *Agent) closeStdin(c Container) error {
-	a.stdins.Lock()
-	in, ok := a.stdins.open[c.ID]
-	delete(a.stdins.open, c.ID)
-	a.stdins.Unlock()
-	if !ok {
-		return nil
-	}
-	return in.Close()
 }

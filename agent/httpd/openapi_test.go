@@ -1,4 +1,4 @@
-package agent_test
+package httpd_test
 
 import (
 	"bytes"
@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/httpd"
 )
 
 // document is openapi.yaml as maps.
@@ -143,8 +143,6 @@ func (d document) checkObject(s, m map[string]any, path string) (bad []string) {
 
 func TestOpenAPIDescribesEveryRoute(t *testing.T) {
 	d := loadDocument(t)
-	rg := newRig(t)
-	defer rg.Close()
 	described := map[string]bool{}
 	for path, item := range object(d.root, "paths") {
 		for method := range object(item) {
@@ -153,7 +151,7 @@ func TestOpenAPIDescribesEveryRoute(t *testing.T) {
 			}
 		}
 	}
-	for _, rt := range rg.Routes() {
+	for _, rt := range httpd.Routes() {
 		path := strings.Replace(rt.Path, "...}", "}", 1)
 		key := rt.Method + " " + path
 		require.True(t, described[key], "%s is not described", key)
@@ -226,8 +224,6 @@ func TestOpenAPIExamples(t *testing.T) {
 		}
 	}
 	require.GreaterOrEqual(t, r.examples, 29)
-	rg.drainAll(t)
-	require.NoError(t, rg.Close())
 }
 
 // exampleRig has what the examples speak of.
@@ -245,10 +241,8 @@ func exampleRig(t *testing.T) *rig {
 		return agenttest.ParseScript(image)
 	}
 	rg.runner.AddImage(api.Image{Name: "registry.example/old:1", Digest: "sha256:feed", ID: "sha256:beef", Platform: "linux/amd64"})
-	rg.submit(t, api.RunRequest{ID: "flash-7", Image: "registry.example/firmware:7"})
-	rg.end(t, "flash-7")
-	rg.submit(t, api.RunRequest{ID: "running", Image: "registry.example/tool:1", Stdin: true})
-	rg.waitFor(t, "running", api.Running)
+	rg.submit(t, api.RunRequest{ID: "flash-7", Image: "registry.example/firmware:7"}, api.Failed)
+	rg.submit(t, api.RunRequest{ID: "running", Image: "registry.example/tool:1", Stdin: true}, api.Running)
 	return rg
 }
 
@@ -289,7 +283,7 @@ func (r *replayer) target(t *testing.T, path string, params []any, id string) (s
 			case "abortRun", "writeStdin", "resizeTerminal":
 				text = "running"
 			case "getPull", "cancelPull":
-				pull, err := r.StartPull(&api.PullRequest{Image: "pull=1h"}, root)
+				pull, err := r.StartPull(t.Context(), &api.PullRequest{Image: "pull=1h"}, root)
 				require.NoError(t, err)
 				text = pull.ID
 			}
@@ -314,7 +308,7 @@ func (r *replayer) send(t *testing.T, method, path, target string, header http.H
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	r.Handler().ServeHTTP(w, req.WithContext(agent.WithPeer(t.Context(), root)))
+	r.Handler().ServeHTTP(w, req.WithContext(httpd.WithPeer(t.Context(), root)))
 	what := fmt.Sprintf("%s %s %s: %d %s", method, target, name, w.Code, w.Body)
 	resp := r.deref(object(op, "responses")[strconv.Itoa(w.Code)])
 	require.NotNil(t, resp, "not a described answer: %s", what)
