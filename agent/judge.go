@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
@@ -195,15 +194,7 @@ func withAttr(attrs map[string]any, key string, value any) map[string]any {
 	return attrs
 }
 
-// oneLine makes text fit for one line of at most a few hundred characters.
-func oneLine(text string) string {
-	const most = 2000
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + " ..."
-	}
-	return text
-}
+func oneLine(text string) string { return fault.OneLine(text, fault.MaxLine) }
 
 // durations adds the time that the phases took to the outcome.
 func (r *record) durations(o *api.Outcome) {

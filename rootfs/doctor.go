@@ -3,11 +3,11 @@ package rootfs
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/rootfs/authorities"
 )
 
@@ -117,4 +117,4 @@ func (d *doctor) kernel() {
 }
 
 // oneLine makes any error's text fit a line of a table.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+func oneLine(err error) string { return fault.OneLine(err.Error(), fault.MaxLine) }

@@ -20,13 +20,14 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // dns reads the name servers. One on the loopback is asked, since the daemon that
 // resolv.conf expects there may not be in the ramdisk; others are not.
 func (d *doctor) dns() {
 	const remedy = "Wait for DHCP, or write a nameserver line; registries given by address work without"
-	data, err := readLimited(d.opts.ResolvConf, maxConfigFile)
+	data, err := file.ReadLimited(d.opts.ResolvConf, maxConfigFile)
 	if err != nil {
 		d.warn("dns", remedy, "no name server: %s", oneLine(err))
 		return
@@ -96,19 +97,19 @@ func (d *doctor) authorities() {
 		also = ", " + d.told.String()
 	}
 	files := caFiles
-	if file := d.opts.Getenv("SSL_CERT_FILE"); file != "" {
-		files = []string{file}
+	if path := d.opts.Getenv("SSL_CERT_FILE"); path != "" {
+		files = []string{path}
 	}
-	for _, file := range files {
-		data, err := readLimited(file, 16<<20)
+	for _, path := range files {
+		data, err := file.ReadLimited(path, 16<<20)
 		if err != nil {
 			continue
 		}
 		if n := countCertificates(data); n > 0 {
-			d.ok("ca", "%d certificates in %s%s", n, file, also)
+			d.ok("ca", "%d certificates in %s%s", n, path, also)
 			return
 		}
-		d.warn("ca", "Install ca-certificates into the ramdisk", "no certificates in %s", file)
+		d.warn("ca", "Install ca-certificates into the ramdisk", "no certificates in %s", path)
 		return
 	}
 	if also != "" {
@@ -293,18 +294,18 @@ func (d *doctor) certificates(host string, pool *x509.CertPool) (own []tls.Certi
 			continue // there is none, as for most hosts
 		}
 		for _, entry := range entries {
-			file := filepath.Join(dir, host, entry.Name())
-			switch base, kind := strings.TrimSuffix(file, filepath.Ext(file)), filepath.Ext(file); kind {
+			path := filepath.Join(dir, host, entry.Name())
+			switch base, kind := strings.TrimSuffix(path, filepath.Ext(path)), filepath.Ext(path); kind {
 			case ".crt":
-				data, err := readLimited(file, 1<<20)
+				data, err := file.ReadLimited(path, 1<<20)
 				if err != nil {
 					return nil, err
 				}
 				pool.AppendCertsFromPEM(data)
 			case ".cert":
-				pair, err := tls.LoadX509KeyPair(file, base+".key")
+				pair, err := tls.LoadX509KeyPair(path, base+".key")
 				if err != nil {
-					return nil, fmt.Errorf("%s: %w", file, err)
+					return nil, fmt.Errorf("%s: %w", path, err)
 				}
 				own = append(own, pair)
 			}

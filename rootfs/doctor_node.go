@@ -118,7 +118,7 @@ func (d *doctor) store() {
 		return
 	}
 	free, what := l.StoreFree, fmt.Sprintf("%s on %s", l.StoreDir, l.StoreFS)
-	available := memory("MemAvailable")
+	available := nodeMemory().Available
 	mounted := isMounted(l.StoreDir)
 	if !mounted && d.opts.Prepare.Store != StoreDirectory && (d.opts.Prepare.Store == StoreTmpfs || l.StoreFS == "tmpfs" || l.StoreFS == "ramfs" || !l.Overlay) {
 		size, err := storeSize(d.opts.Prepare)
@@ -146,7 +146,8 @@ func (d *doctor) store() {
 }
 
 func (d *doctor) memory() {
-	total, available := memory("MemTotal"), memory("MemAvailable")
+	m := nodeMemory()
+	total, available := m.Total, m.Available
 	if total == 0 {
 		d.warn("memory", "Mount /proc", "cannot read /proc/meminfo")
 		return

@@ -3,13 +3,14 @@ package rootfs
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/rootfs/file"
+	"github.com/careen-project/careen/rootfs/procfs"
 )
 
 // lock waits until this process alone has the lock that a file stands for. Two
@@ -35,66 +36,21 @@ func lock(path string) (unlock func(), err error) {
 // readMounts returns the mounts below the process's root.
 func readMounts() ([]*mountinfo.Info, error) { return mountinfo.GetMounts(nil) }
 
-// readLimited reads a file of at most limit bytes that can be read to its end: a
-// pipe or a terminal, which might never have one, is refused.
-func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	null := info.Mode()&os.ModeCharDevice != 0 && path == os.DevNull
-	if !info.Mode().IsRegular() && !null {
-		return nil, &os.PathError{Op: "read", Path: path, Err: fmt.Errorf("not a regular file")}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, &os.PathError{Op: "read", Path: path, Err: fmt.Errorf("more than %d bytes", limit)}
-	}
-	return data, nil
-}
-
 // readWord returns a small file's content without white space around it, "" when
 // it cannot be read: for files of /proc and /sys that some kernels do not have.
 func readWord(path string) string {
-	data, err := readLimited(path, 1<<16)
+	data, err := file.ReadLimited(path, 1<<16)
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(data))
 }
 
-// memory returns MemTotal, MemAvailable or SwapTotal of /proc/meminfo in bytes.
-// Where /proc is not mounted yet the kernel tells less: caches then count as used.
-func memory(key string) int64 {
-	data, err := readLimited("/proc/meminfo", 1<<16)
+// nodeMemory is the node's memory; zero where the kernel does not say.
+func nodeMemory() procfs.Memory {
+	m, err := procfs.MemInfo()
 	if err != nil {
-		var s unix.Sysinfo_t
-		if unix.Sysinfo(&s) != nil {
-			return 0
-		}
-		unit := uint64(s.Unit)
-		return int64(map[string]uint64{
-			"MemTotal": uint64(s.Totalram), "MemAvailable": uint64(s.Freeram) + uint64(s.Bufferram), "SwapTotal": uint64(s.Totalswap),
-		}[key] * unit)
+		return procfs.Memory{}
 	}
-	for _, line := range strings.Split(string(data), "\n") {
-		name, rest, ok := strings.Cut(line, ":")
-		if !ok || name != key {
-			continue
-		}
-		n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-		if err != nil {
-			return 0
-		}
-		return n << 10
-	}
-	return 0
+	return m
 }

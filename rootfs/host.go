@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // Host returns the node itself as package oci sees it. It has no state and may be
@@ -24,7 +25,7 @@ type host struct{}
 var _ oci.Host = host{}
 
 // ReadFile refuses what has no end, such as a pipe, beside what is too large.
-func (host) ReadFile(path string, limit int64) ([]byte, error) { return readLimited(path, limit) }
+func (host) ReadFile(path string, limit int64) ([]byte, error) { return file.ReadLimited(path, limit) }
 
 func (host) Stat(path string) (fs.FileInfo, error)         { return os.Stat(path) }
 func (host) Lstat(path string) (fs.FileInfo, error)        { return os.Lstat(path) }
@@ -53,7 +54,7 @@ func (host) MountFlags(path string) ([]string, error) {
 // LookupUser reads /etc/passwd only: a ramdisk has no other source of accounts,
 // and a static binary cannot ask one. name may be a number.
 func (host) LookupUser(name string) (string, error) {
-	data, err := readLimited("/etc/passwd", 8<<20)
+	data, err := file.ReadLimited("/etc/passwd", 8<<20)
 	if err != nil {
 		return "", err
 	}

@@ -23,7 +23,7 @@ func TestHostReadFile(t *testing.T) {
 	require.Equal(t, "12345", string(data))
 
 	_, err = host.ReadFile(file, 4)
-	require.ErrorContains(t, err, "more than 4 bytes")
+	require.ErrorContains(t, err, "larger than 4 bytes")
 	_, err = host.ReadFile(filepath.Join(dir, "absent"), 4)
 	require.ErrorIs(t, err, fs.ErrNotExist)
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // maxModule limits a module's size, unpacked, and that of modules.dep.
@@ -103,7 +104,7 @@ func moduleName(file string) string {
 }
 
 func builtIn(base, name string) bool {
-	data, err := readLimited(filepath.Join(base, "modules.builtin"), 4<<20)
+	data, err := file.ReadLimited(filepath.Join(base, "modules.builtin"), 4<<20)
 	if err != nil {
 		return false
 	}
@@ -118,7 +119,7 @@ func builtIn(base, name string) bool {
 // moduleFiles returns the files to load for name, in order. Without modules.dep
 // it looks for the file itself, which serves modules that depend on nothing.
 func moduleFiles(base, name string) ([]string, error) {
-	data, err := readLimited(filepath.Join(base, "modules.dep"), 16<<20)
+	data, err := file.ReadLimited(filepath.Join(base, "modules.dep"), 16<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return findModule(base, name)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // filesystem is one that containers need and that a bare ramdisk may lack.
@@ -152,7 +154,7 @@ func isMountPoint(dir string) (bool, error) {
 
 // hasFilesystem reports whether the kernel has a file system's type now.
 func hasFilesystem(name string) bool {
-	data, err := readLimited("/proc/filesystems", 1<<16)
+	data, err := file.ReadLimited("/proc/filesystems", 1<<16)
 	if err != nil {
 		// Without /proc the kernel can still be asked for one by name.
 		fd, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC)

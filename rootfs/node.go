@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // maxConfigFile limits resolv.conf and hosts.
@@ -80,7 +81,7 @@ func boundingSet() ([]string, error) {
 }
 
 func readOptional(path string) ([]byte, error) {
-	data, err := readLimited(path, maxConfigFile)
+	data, err := file.ReadLimited(path, maxConfigFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -169,7 +169,7 @@ func (d *doctor) hasKernel(r Requirement) {
 }
 
 func (d *doctor) hasMemory(r Requirement) {
-	if available := memory("MemAvailable"); available < r.n {
+	if available := nodeMemory().Available; available < r.n {
 		d.warn("memory", "Remove images that lie in memory, or take a node with more", "%d MiB are available", available>>20)
 		return
 	}

@@ -80,7 +80,8 @@ func wantsTmpfs(opts PrepareOptions) (bool, error) {
 
 // storeSize returns the limit of the store's tmpfs in bytes.
 func storeSize(opts PrepareOptions) (int64, error) {
-	total := memory("MemTotal") + memory("SwapTotal")
+	m := nodeMemory()
+	total := m.Total + m.SwapTotal
 	if opts.StoreSize > 0 {
 		if opts.StoreSize > total {
 			return 0, &fault.Error{
@@ -92,12 +93,12 @@ func storeSize(opts PrepareOptions) (int64, error) {
 		}
 		return opts.StoreSize, nil
 	}
-	size := memory("MemAvailable") / 4 * 3
+	size := m.Available / 4 * 3
 	const least = 16 << 20
 	if size < least {
 		return 0, &fault.Error{
 			Code: fault.Memory, Op: "make the store", Subject: opts.StoreDir,
-			Reason: fmt.Sprintf("only %d MiB of memory are available", memory("MemAvailable")>>20),
+			Reason: fmt.Sprintf("only %d MiB of memory are available", m.Available>>20),
 			Remedy: "Give the node more memory, or a disk for the store with --root",
 			Attrs:  map[string]any{"needed_bytes": int64(least), "available_bytes": size},
 		}

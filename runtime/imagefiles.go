@@ -2,13 +2,13 @@ package runtime
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // imageFiles reads a mounted image. No process of the container runs yet, so a
@@ -29,16 +29,16 @@ func (f imageFiles) ReadFile(path string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s in the image is not a regular file: %w", path, fs.ErrInvalid)
 	}
-	file, err := os.Open(full)
+	opened, err := os.Open(full)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s in the image is larger than %d bytes", path, limit)
+	defer opened.Close()
+	data, err := file.ReadAllLimited(opened, limit)
+	if err != nil {
+		return nil, fmt.Errorf("%s in the image: %w", path, err)
 	}
-	return data, err
+	return data, nil
 }
 
 // Resolve follows the links of path inside the image as far as it exists.

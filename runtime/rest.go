@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/rootfs/procfs"
 )
 
 // restTime is how long after a container was made or removed the memory for that is
@@ -31,21 +33,13 @@ func rest() {
 	}
 }
 
-// resident is what this process holds, in bytes (proc_pid_statm(5)).
+// resident is the memory of this process in RAM, in bytes; 0 if unknown.
 func resident() int64 {
-	statm, err := os.ReadFile("/proc/self/statm")
+	p, err := procfs.Self()
 	if err != nil {
 		return 0
 	}
-	fields := strings.Fields(string(statm))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return pages * int64(os.Getpagesize())
+	return p.Resident
 }
 
 // letGo gives back the binary's pages that are as they are in the file.

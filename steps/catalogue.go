@@ -8,6 +8,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // The names of the built-in steps.
@@ -60,7 +61,7 @@ func Builtin() *Catalogue { return &Catalogue{} }
 // Names in reserved collide with methods of hardware managers that are loaded in
 // IPA, beside those that every IPA has, and are refused.
 func LoadSteps(path string, reserved []string) (*Catalogue, error) {
-	data, err := readLimited(path, maxStepsFile)
+	data, err := file.ReadLimited(path, maxStepsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Catalogue{Path: path}, nil
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // ipaOptions are the texts of the [container] options that win. One that is
@@ -57,7 +59,7 @@ func (found ipaOptions) load(path string) error {
 }
 
 func (found ipaOptions) file(path string) error {
-	data, err := readLimited(path, maxOsloFile)
+	data, err := file.ReadLimited(path, maxOsloFile)
 	if err != nil {
 		return configError(path, 0, err)
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // maxTOMLFile bounds careen.toml.
@@ -69,7 +71,7 @@ func (c *Config) loadTOML(opts LoadOptions) ([]string, []Warning, error) {
 	if path == "" {
 		path, required = DefaultConfigFile, false
 	}
-	data, err := readLimited(path, maxTOMLFile)
+	data, err := file.ReadLimited(path, maxTOMLFile)
 	if errors.Is(err, fs.ErrNotExist) && !required {
 		return DefaultIPAConfig(), nil, nil
 	}

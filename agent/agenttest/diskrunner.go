@@ -15,6 +15,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs/file"
 	"github.com/careen-project/careen/runtime/logs"
 )
 
@@ -76,8 +77,7 @@ func (r *DiskRunner) write(id, what string, v any) error {
 	if err != nil {
 		return err
 	}
-	temp := r.path(id, what) + ".new"
-	return errors.Join(os.WriteFile(temp, data, 0o600), os.Rename(temp, r.path(id, what)))
+	return file.Replace(r.path(id, what), data, 0o600, file.Volatile)
 }
 
 // Start has the container's effect, which is possible once.

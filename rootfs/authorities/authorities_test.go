@@ -113,7 +113,7 @@ func TestStore(t *testing.T) {
 	require.ErrorContains(t, s.Bundle().Findings[0].Err, "larger than 1048576 bytes")
 	require.NoError(t, os.Remove(file))
 	require.NoError(t, unix.Mkfifo(file, 0o600))
-	require.ErrorContains(t, s.Bundle().Findings[0].Err, "no regular file")
+	require.ErrorContains(t, s.Bundle().Findings[0].Err, "not a regular file")
 	sources = nil
 	require.Empty(t, s.Bundle().Certs)
 	require.Empty(t, s.Bundle().String())

@@ -4,13 +4,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 const (
@@ -154,8 +155,8 @@ func (s *Store) Bundle() *Bundle {
 	for _, source := range sources {
 		fmt.Fprintf(&stamp, "%s\x00%s\x00", source.From, source.Path)
 		stamp.Write(source.Data)
-		for _, file := range s.files(source) {
-			stamp.WriteString(file + "\x00" + stampOf(file))
+		for _, path := range s.files(source) {
+			stamp.WriteString(path + "\x00" + stampOf(path))
 		}
 	}
 	if s.bundle != nil && stamp.String() == s.stamp {
@@ -214,8 +215,8 @@ func list(dir string) ([]string, error) {
 }
 
 // stampOf changes whenever a file does.
-func stampOf(file string) string {
-	info, err := os.Stat(file)
+func stampOf(path string) string {
+	info, err := os.Stat(path)
 	if err != nil {
 		return err.Error()
 	}
@@ -243,36 +244,20 @@ func (s *Store) read(source Source) ([]*x509.Certificate, error) {
 		return readFile(source.Path)
 	}
 	certs, err := []*x509.Certificate(nil), dir.err
-	for _, file := range dir.files {
-		more, ferr := readFile(file)
+	for _, path := range dir.files {
+		more, ferr := readFile(path)
 		certs = append(certs, more...)
 		if ferr != nil && err == nil {
-			err = fmt.Errorf("%s: %w", filepath.Base(file), ferr)
+			err = fmt.Errorf("%s: %w", filepath.Base(path), ferr)
 		}
 	}
 	return certs, err
 }
 
-// readFile reads a regular file: a pipe or a device might not end, or not begin.
 func readFile(path string) ([]*x509.Certificate, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	data, err := file.ReadLimited(path, maxFile)
 	if err != nil {
 		return nil, bare(err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, bare(err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file")
-	}
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	switch {
-	case err != nil:
-		return nil, bare(err)
-	case len(data) > maxFile:
-		return nil, fmt.Errorf("it is larger than %d bytes", maxFile)
 	}
 	return Parse(data)
 }

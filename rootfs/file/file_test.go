@@ -163,7 +163,7 @@ func TestReadLimited(t *testing.T) {
 	_, err = file.ReadLimited(path, 4)
 	require.ErrorIs(t, err, file.ErrTooLarge)
 	require.ErrorContains(t, err, path)
-	require.ErrorContains(t, err, "more than 4 bytes")
+	require.ErrorContains(t, err, "larger than 4 bytes")
 
 	data, err = file.ReadLimited("/proc/filesystems", 1<<16) // a regular file of size 0
 	require.NoError(t, err)

@@ -12,6 +12,12 @@ import (
 // ErrTooLarge says that there are more bytes than the limit allows.
 var ErrTooLarge = errors.New("too large")
 
+// limitError is ErrTooLarge with the limit in bytes.
+type limitError int64
+
+func (e limitError) Error() string        { return fmt.Sprintf("larger than %d bytes", int64(e)) }
+func (e limitError) Is(target error) bool { return target == ErrTooLarge }
+
 // errNotRegular says that a read could block for ever or never end.
 var errNotRegular = errors.New("not a regular file")
 
@@ -50,7 +56,7 @@ func ReadAllLimited(r io.Reader, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+		return nil, limitError(limit)
 	}
 	return data, nil
 }

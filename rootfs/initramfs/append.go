@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sort"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 //go:embed files/careen.service
@@ -93,45 +93,28 @@ type Result struct {
 //
 // Errors have the code [fault.BadOption] for options that cannot be, and
 // [fault.Space] where the output does not fit; others are of the file system.
-func Append(ctx context.Context, opts AppendOptions) (res Result, err error) {
+func Append(ctx context.Context, opts AppendOptions) (Result, error) {
 	if err := opts.setDefaults(); err != nil {
 		return Result{}, err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(opts.Output), ".careen-ramdisk-")
+	var res Result
+	err := file.ReplaceWith(opts.Output, 0o644, file.Whole, func(w io.Writer) error {
+		out := bufio.NewWriterSize(w, 1<<20)
+		var err error
+		if opts.Base != "" {
+			if res.Base, err = copyBase(ctx, out, opts.Base); err != nil {
+				return err
+			}
+		}
+		added := &counter{w: out, ctx: ctx}
+		if err = opts.write(added); err != nil {
+			return err
+		}
+		res.Added = added.n
+		return out.Flush()
+	})
 	if err != nil {
-		return Result{}, err
-	}
-	defer func() {
-		if err != nil {
-			tmp.Close()
-			err = errors.Join(err, os.Remove(tmp.Name()))
-		}
-	}()
-	out := bufio.NewWriterSize(tmp, 1<<20)
-	if opts.Base != "" {
-		if res.Base, err = copyBase(ctx, out, opts.Base); err != nil {
-			return Result{}, err
-		}
-	}
-	added := &counter{w: out, ctx: ctx}
-	if err := opts.write(added); err != nil {
 		return Result{}, opts.explain(err)
-	}
-	res.Added = added.n
-	if err := out.Flush(); err != nil {
-		return Result{}, opts.explain(err)
-	}
-	if err := tmp.Chmod(0o644); err != nil {
-		return Result{}, err
-	}
-	if err := tmp.Sync(); err != nil {
-		return Result{}, opts.explain(err)
-	}
-	if err := tmp.Close(); err != nil {
-		return Result{}, opts.explain(err)
-	}
-	if err := os.Rename(tmp.Name(), opts.Output); err != nil {
-		return Result{}, err
 	}
 	return res, nil
 }

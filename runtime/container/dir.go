@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // Names of the entries of a run's directory. Programs of other versions of careen
@@ -188,31 +190,10 @@ func (d Dir) WriteExit(id string, exit Exit, lost bool) error {
 	}
 	data, err := json.Marshal(rec)
 	if err == nil {
-		err = replace(d.join(exitName), data)
+		err = file.Replace(d.join(exitName), data, 0o600, file.Stable)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write exit record: %w", err)
 	}
 	return nil
-}
-
-// replace writes a file durably, and whole or not at all.
-func replace(path string, data []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(data)
-	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -12,6 +12,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // FD is the descriptor on which the init has the file, Link what /proc calls it.
@@ -86,18 +88,7 @@ func (f *Filter) Keep() error {
 	if kept, err := os.ReadDir(dir); err != nil || len(kept) >= maxKept {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(program)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), f.path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-	return err
+	return file.Replace(f.path, program, 0o600, file.Volatile)
 }
 
 // Close gives the file up where no container was made.

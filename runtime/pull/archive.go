@@ -108,12 +108,12 @@ func (a *archive) open(name string) (io.ReadCloser, int64, error) {
 	m, ok := a.members[name]
 	for hops := 0; ok && m.link != ""; hops++ {
 		if hops > 3 {
-			return nil, 0, fmt.Errorf("%s: too many links", oneLine(name, 100))
+			return nil, 0, fmt.Errorf("%s: too many links", fault.OneLine(name, 100))
 		}
 		m, ok = a.members[m.link]
 	}
 	if !ok {
-		return nil, 0, &fs.PathError{Op: "open", Path: oneLine(name, 100), Err: fs.ErrNotExist}
+		return nil, 0, &fs.PathError{Op: "open", Path: fault.OneLine(name, 100), Err: fs.ErrNotExist}
 	}
 	return section{io.NewSectionReader(a.f, m.at, m.size)}, m.size, nil
 }
@@ -143,7 +143,7 @@ func newDockerArchive(p *Puller, req *Request, a *archive) (*dockerArchive, erro
 	}
 	var items []dockerItem
 	if err := json.Unmarshal(body, &items); err != nil {
-		return nil, badImage("manifest.json", "%s", oneLine(err.Error(), 200))
+		return nil, badImage("manifest.json", "%s", fault.OneLine(err.Error(), 200))
 	}
 	item, err := pickItem(items, req)
 	if err != nil {
@@ -213,7 +213,7 @@ func pickItem(items []dockerItem, req *Request) (dockerItem, error) {
 				return item, nil
 			}
 			if len(names) < 10 {
-				names = append(names, oneLine(tag, 80))
+				names = append(names, fault.OneLine(tag, 80))
 			}
 		}
 	}

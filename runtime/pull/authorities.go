@@ -59,7 +59,7 @@ func (p *Puller) tellSources(err error) error {
 	told := *f
 	told.Remedy += ", or name it in careen.toml: [tls] ca_files"
 	if sources := p.authorities().Sources; sources != "" {
-		told.Remedy += "; beside the system's there are " + oneLine(sources, 600)
+		told.Remedy += "; beside the system's there are " + fault.OneLine(sources, 600)
 	}
 	return &told
 }

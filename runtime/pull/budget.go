@@ -1,13 +1,11 @@
 package pull
 
 import (
-	"bufio"
-	"os"
 	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,18 +104,11 @@ func noMemory(needed, free int64) error {
 
 func mib(n int64) string { return strconv.FormatInt(max(n, 0)>>20, 10) }
 
-// memAvailable reads what the kernel says can be had without swapping.
+// memAvailable is the memory that can be had without swapping, in bytes; 0 if unknown.
 func memAvailable() int64 {
-	f, err := os.Open("/proc/meminfo")
+	m, err := procfs.MemInfo()
 	if err != nil {
 		return 0
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if rest, ok := strings.CutPrefix(s.Text(), "MemAvailable:"); ok {
-			kib, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
-			return kib << 10
-		}
-	}
-	return 0
+	return m.Available
 }

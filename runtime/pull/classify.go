@@ -63,7 +63,7 @@ func classifyAuth(err error, f *fault.Error) bool {
 	switch {
 	case errors.As(err, &token):
 		byStatus(f, token.StatusCode)
-		f.Reason = fmt.Sprintf("the token server answered %s", oneLine(token.Status, 100))
+		f.Reason = fmt.Sprintf("the token server answered %s", fault.OneLine(token.Status, 100))
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		f.Code, f.Remedy = fault.Auth, authRemedy
 	default:
@@ -115,7 +115,7 @@ func classifyTLS(err error, f *fault.Error) bool {
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		f.Code = fault.Clock
-		f.Reason = "the registry's certificate is not valid at the node's clock: " + oneLine(invalid.Detail, 200)
+		f.Reason = "the registry's certificate is not valid at the node's clock: " + fault.OneLine(invalid.Detail, 200)
 		f.Remedy = "Set the node's clock (the BMC's may be wrong), or renew the certificate"
 	case errors.As(err, &unknown), errors.As(err, &roots):
 		f.Code = fault.TLSCA
@@ -166,7 +166,7 @@ func classifyNetwork(err error, f *fault.Error) bool {
 		f.Code, f.Remedy = fault.Proxy, "Check HTTPS_PROXY, or add the registry to NO_PROXY"
 	case errors.As(err, &dns):
 		f.Code = fault.DNS
-		f.Reason = fmt.Sprintf("the name %s does not resolve: %s", oneLine(dns.Name, 100), dns.Err)
+		f.Reason = fmt.Sprintf("the name %s does not resolve: %s", fault.OneLine(dns.Name, 100), dns.Err)
 		f.Remedy = "Check the name, and the node's /etc/resolv.conf"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		f.Code, f.Reason = fault.Network, "the connection was closed in the middle"

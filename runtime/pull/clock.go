@@ -67,7 +67,7 @@ func (r *registry) repairClock(ctx context.Context, err error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return notRepaired(err, oneLine(why.Error(), 300), "")
+		return notRepaired(err, fault.OneLine(why.Error(), 300), "")
 	}
 	repair.done = true
 	text := fmt.Sprintf("the node's clock was at %s and was set to %s, as %s told", now.UTC().Format(time.RFC3339),

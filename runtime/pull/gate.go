@@ -32,7 +32,7 @@ func (r *registry) again(ctx context.Context, retry *retrier, err error) error {
 		return nil
 	case missing != "":
 		return &fault.Error{Code: fault.CodeOf(err), Op: "pull image", Subject: r.req.Original, Err: err,
-			Reason: fmt.Sprintf("the node was not ready within %s: it waited for %s", r.gate.Limit(), oneLine(missing, 300)),
+			Reason: fmt.Sprintf("the node was not ready within %s: it waited for %s", r.gate.Limit(), fault.OneLine(missing, 300)),
 			Remedy: "Check the node's cable, switch port and DHCP; careen.toml sets how long to wait: [network] wait"}
 	}
 	return retry.wait(ctx, err)

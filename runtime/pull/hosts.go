@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/file"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	dockerconfig "github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/nerdctl/v2/pkg/imgutil/dockerconfigresolver"
@@ -152,7 +153,7 @@ func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Re
 // checkHostsFile refuses a hosts.toml that is not TOML. containerd's reader logs
 // it and goes on without mirrors, which an operator would not notice.
 func checkHostsFile(path string) error {
-	data, err := readLimited(path, 1<<20)
+	data, err := file.ReadLimited(path, 1<<20)
 	if os.IsNotExist(err) {
 		return nil
 	}

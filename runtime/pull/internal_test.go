@@ -135,11 +135,6 @@ func TestShortNames(t *testing.T) {
 	}
 }
 
-func TestOneLine(t *testing.T) {
-	require.Equal(t, "a b c", oneLine("a\nb\x1bc", 10))
-	require.Equal(t, "abc...", oneLine("abcdef", 3))
-}
-
 func TestDefaultAuthFiles(t *testing.T) {
 	env := map[string]string{"REGISTRY_AUTH_FILE": "/r", "XDG_RUNTIME_DIR": "/x", "HOME": "/h"}
 	require.Equal(t, []string{"/r", "/x/containers/auth.json", "/run/containers/0/auth.json", "/h/.config/containers/auth.json",

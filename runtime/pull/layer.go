@@ -215,7 +215,7 @@ func layerError(err error, image string, desc ocispec.Descriptor) error {
 	case errors.As(err, &known):
 		return err
 	case aboutContent(err):
-		return bad(oneLine(err.Error(), 400))
+		return bad(fault.OneLine(err.Error(), 400))
 	default:
 		return classify(err, "unpack", name)
 	}

@@ -96,7 +96,7 @@ func readPart(f files, name string, limit int64) ([]byte, error) {
 	}
 	defer r.Close()
 	if size > limit {
-		return nil, badImage(oneLine(name, 100), "it has %d bytes, more than the limit of %d", size, limit)
+		return nil, badImage(fault.OneLine(name, 100), "it has %d bytes, more than the limit of %d", size, limit)
 	}
 	return io.ReadAll(io.LimitReader(r, limit))
 }
@@ -120,7 +120,7 @@ func (l *layout) root(ctx context.Context) (*document, error) {
 	}
 	var index ocispec.Index
 	if err := json.Unmarshal(body, &index); err != nil {
-		return nil, badImage("index.json", "%s", oneLine(err.Error(), 200))
+		return nil, badImage("index.json", "%s", fault.OneLine(err.Error(), 200))
 	}
 	var found []ocispec.Descriptor
 	var names []string
@@ -130,7 +130,7 @@ func (l *layout) root(ctx context.Context) (*document, error) {
 		}
 		name := m.Annotations[ocispec.AnnotationRefName]
 		if len(names) < 10 {
-			names = append(names, oneLine(name, 60))
+			names = append(names, fault.OneLine(name, 60))
 		}
 		if l.matches(name, m.Digest) {
 			found = append(found, m)

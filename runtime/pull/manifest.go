@@ -52,7 +52,7 @@ func newDocument(body []byte, contentType string, want digest.Digest) (*document
 		FSLayers      json.RawMessage `json:"fsLayers"`
 	}
 	if err := json.Unmarshal(body, &probe); err != nil {
-		return nil, badImage("manifest", "it is not JSON that a manifest may be: %s", oneLine(err.Error(), 200))
+		return nil, badImage("manifest", "it is not JSON that a manifest may be: %s", fault.OneLine(err.Error(), 200))
 	}
 	if probe.SchemaVersion == 1 || probe.FSLayers != nil {
 		return nil, badImage("manifest", "it has the withdrawn format schema 1")
@@ -83,13 +83,13 @@ func newDocument(body []byte, contentType string, want digest.Digest) (*document
 		doc.manifest = new(ocispec.Manifest)
 		return doc, parseInto(body, doc.manifest)
 	default:
-		return nil, badImage("manifest", "it is neither an image manifest nor an index (media type %q)", oneLine(mediaType, 100))
+		return nil, badImage("manifest", "it is neither an image manifest nor an index (media type %q)", fault.OneLine(mediaType, 100))
 	}
 }
 
 func parseInto(body []byte, v any) error {
 	if err := json.Unmarshal(body, v); err != nil {
-		return badImage("manifest", "%s", oneLine(err.Error(), 200))
+		return badImage("manifest", "%s", fault.OneLine(err.Error(), 200))
 	}
 	return nil
 }
@@ -115,7 +115,7 @@ func checkManifest(m *ocispec.Manifest, limits Limits) error {
 		return err
 	}
 	if t := m.Config.MediaType; t != "" && !images.IsConfigType(t) {
-		return badImage("manifest", "it is not a container image but an artifact of type %q", oneLine(t, 100))
+		return badImage("manifest", "it is not a container image but an artifact of type %q", fault.OneLine(t, 100))
 	}
 	for i, layer := range m.Layers {
 		name := fmt.Sprintf("layer %d", i+1)
@@ -131,7 +131,7 @@ func checkManifest(m *ocispec.Manifest, limits Limits) error {
 
 func checkDescriptor(d ocispec.Descriptor, name string, limit int64) error {
 	if err := d.Digest.Validate(); err != nil {
-		return badImage("manifest", "the digest of its %s is %q: %s", name, oneLine(string(d.Digest), 100), oneLine(err.Error(), 100))
+		return badImage("manifest", "the digest of its %s is %q: %s", name, fault.OneLine(string(d.Digest), 100), fault.OneLine(err.Error(), 100))
 	}
 	if d.Size < 0 || d.Size > limit {
 		return badImage("manifest", "its %s has the impossible size %d", name, d.Size)
@@ -145,7 +145,7 @@ func checkDescriptor(d ocispec.Descriptor, name string, limit int64) error {
 func checkLayerType(mediaType string) error {
 	refuse := func(what string) error {
 		return &fault.Error{Code: fault.Unsupported, Op: "pull image with", Subject: what + " layer",
-			Reason: "media type " + oneLine(mediaType, 120), Remedy: "Use an image with ordinary layers (tar, gzip or zstd)"}
+			Reason: "media type " + fault.OneLine(mediaType, 120), Remedy: "Use an image with ordinary layers (tar, gzip or zstd)"}
 	}
 	switch {
 	case strings.Contains(mediaType, "+encrypted"):
@@ -178,17 +178,17 @@ func readVerified(r io.Reader, desc ocispec.Descriptor) ([]byte, error) {
 func parseConfig(body []byte, m *ocispec.Manifest) (*ocispec.Image, error) {
 	var config ocispec.Image
 	if err := json.Unmarshal(body, &config); err != nil {
-		return nil, badImage("configuration", "%s", oneLine(err.Error(), 200))
+		return nil, badImage("configuration", "%s", fault.OneLine(err.Error(), 200))
 	}
 	if config.RootFS.Type != "" && config.RootFS.Type != "layers" {
-		return nil, badImage("configuration", "its root file system has the type %q", oneLine(config.RootFS.Type, 40))
+		return nil, badImage("configuration", "its root file system has the type %q", fault.OneLine(config.RootFS.Type, 40))
 	}
 	if len(config.RootFS.DiffIDs) != len(m.Layers) {
 		return nil, badImage("configuration", "it lists %d layers and the manifest %d", len(config.RootFS.DiffIDs), len(m.Layers))
 	}
 	for _, id := range config.RootFS.DiffIDs {
 		if err := id.Validate(); err != nil {
-			return nil, badImage("configuration", "it has a bad layer digest %q", oneLine(string(id), 100))
+			return nil, badImage("configuration", "it has a bad layer digest %q", fault.OneLine(string(id), 100))
 		}
 	}
 	return &config, nil
@@ -209,7 +209,7 @@ func platformOf(p Platform) (ocispec.Platform, error) {
 	want = platforms.Normalize(want)
 	if want.OS != "linux" {
 		return want, &fault.Error{Code: fault.Platform, Op: "use", Subject: "--platform",
-			Reason: "only linux images can run here, not " + oneLine(want.OS, 40), Remedy: "Name a platform such as linux/amd64"}
+			Reason: "only linux images can run here, not " + fault.OneLine(want.OS, 40), Remedy: "Name a platform such as linux/amd64"}
 	}
 	return want, nil
 }
@@ -253,7 +253,7 @@ func choose(index *ocispec.Index, want ocispec.Platform, name string) (ocispec.D
 			continue
 		}
 		if len(have) < 20 {
-			have = append(have, oneLine(platforms.Format(*m.Platform), 40))
+			have = append(have, fault.OneLine(platforms.Format(*m.Platform), 40))
 		}
 		if matcher.Match(*m.Platform) && (best == nil || matcher.Less(*m.Platform, *best.Platform)) {
 			best = m

@@ -106,7 +106,7 @@ func (j *job) run(ctx context.Context) (*Image, error) {
 	switch j.req.Policy {
 	case Always, Missing, Never, Newer:
 	default:
-		return nil, &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--pull=" + oneLine(string(j.req.Policy), 40),
+		return nil, &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--pull=" + fault.OneLine(string(j.req.Policy), 40),
 			Remedy: "Use always, missing, never or newer"}
 	}
 	switch j.req.Transport {
@@ -116,7 +116,7 @@ func (j *job) run(ctx context.Context) (*Image, error) {
 		return j.fromFile(ctx)
 	default:
 		return nil, &fault.Error{Code: fault.BadReference, Op: "read image reference", Subject: j.req.Original,
-			Reason: "unknown transport " + oneLine(string(j.req.Transport), 40),
+			Reason: "unknown transport " + fault.OneLine(string(j.req.Transport), 40),
 			Remedy: "Use docker://, oci:, oci-archive: or docker-archive:"}
 	}
 }
@@ -287,7 +287,7 @@ func (j *job) resolve(ctx context.Context, src source, name string) (*picture, e
 	has := pic.config.Platform
 	if has.Architecture != "" && !platforms.Only(j.want).Match(platforms.Normalize(has)) {
 		return nil, &fault.Error{Code: fault.Platform, Op: "pull image", Subject: j.req.Original,
-			Reason: fmt.Sprintf("it is for %s, not for %s", oneLine(platforms.Format(has), 60), platforms.Format(j.want)),
+			Reason: fmt.Sprintf("it is for %s, not for %s", fault.OneLine(platforms.Format(has), 60), platforms.Format(j.want)),
 			Remedy: "Build the image for this platform, or name another one with --platform"}
 	}
 	return pic, nil

@@ -277,21 +277,7 @@ func (r *registry) statusError(e *endpoint, resp *http.Response) error {
 		Errors []struct{ Code, Message string }
 	}
 	if json.Unmarshal(bytes.TrimSpace(body), &answer) == nil && len(answer.Errors) > 0 {
-		s.detail = oneLine(answer.Errors[0].Code+": "+answer.Errors[0].Message, 200)
+		s.detail = fault.OneLine(answer.Errors[0].Code+": "+answer.Errors[0].Message, 200)
 	}
 	return s
-}
-
-// oneLine makes foreign text fit for a message: printable, one line, bounded.
-func oneLine(text string, limit int) string {
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' || (r >= 0x80 && r < 0xa0) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "") + "..."
-	}
-	return strings.TrimSpace(text)
 }

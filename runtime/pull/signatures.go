@@ -142,7 +142,7 @@ func (r *registry) fetchSignatures(ctx context.Context, of digest.Digest) ([]ver
 		return nil, err
 	}
 	if doc.manifest == nil || doc.desc.MediaType != ocispec.MediaTypeImageManifest {
-		return nil, badImage(tag, "it is not a manifest of the Open Container Initiative's format, but %q", oneLine(doc.desc.MediaType, 100))
+		return nil, badImage(tag, "it is not a manifest of the Open Container Initiative's format, but %q", fault.OneLine(doc.desc.MediaType, 100))
 	}
 	layers, err := signatureLayers(doc.manifest, tag)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/file"
 	"github.com/careen-project/careen/runtime/container"
 )
 
@@ -34,11 +35,7 @@ func takeBefore(dir string, own []string) error {
 	if err != nil {
 		return err
 	}
-	path := container.Dir(dir).Before()
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return file.Replace(container.Dir(dir).Before(), data, 0o600, file.Volatile)
 }
 
 // leftSince returns what is on the node now and was not when the container was made;

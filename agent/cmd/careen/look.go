@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -256,38 +255,34 @@ func (a *app) rmCommand() *cobra.Command {
 }
 
 func (a *app) collectCommand() *cobra.Command {
-	var file string
+	var path string
 	cmd := &cobra.Command{
 		Use: "collect RUN", Short: "Make a tar of a run's logs, spec, events and the node's state", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
 		Example: "  careen collect RUN\n  careen collect -f - RUN | tar -t",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
-			if file == "-" {
+			if path == "-" {
 				return a.client().Bundle(ctx, id, a.console.out)
 			}
-			if file == "" {
-				file = "careen-" + id + ".tar"
+			if path == "" {
+				path = "careen-" + id + ".tar"
 			}
 			// Complete or not there at all: a half bundle misleads.
-			tmp, err := os.CreateTemp(filepath.Dir(file), ".careen-collect-")
+			var unread error
+			err := file.ReplaceWith(path, 0o600, file.Whole, func(w io.Writer) error {
+				unread = a.client().Bundle(ctx, id, w)
+				return unread
+			})
+			if unread != nil {
+				return unread
+			}
 			if err != nil {
-				return writeError(file, err)
+				return writeError(path, err)
 			}
-			defer os.Remove(tmp.Name())
-			if err := a.client().Bundle(ctx, id, tmp); err != nil {
-				_ = tmp.Close()
-				return err
-			}
-			if err := tmp.Close(); err != nil {
-				return writeError(file, err)
-			}
-			if err := os.Rename(tmp.Name(), file); err != nil {
-				return writeError(file, err)
-			}
-			fmt.Fprintln(a.console.out, file)
+			fmt.Fprintln(a.console.out, path)
 			return nil
 		}),
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "where to write it; - is standard output (default careen-RUN.tar)")
+	cmd.Flags().StringVarP(&path, "file", "f", "", "where to write it; - is standard output (default careen-RUN.tar)")
 	return cmd
 }
 
