@@ -183,8 +183,8 @@ func (a *Agent) prepare(r *run) error {
 	a.mu.Lock()
 	part, dir := r.parts[r.rec.Part], a.cfg.runDir(r.id)
 	a.mu.Unlock()
-	if e, ok := a.cfg.Runner.(Expecter); ok {
-		e.Expect()
+	if e, ok := a.cfg.Runner.(Prestarter); ok {
+		e.Prestart()
 	}
 	image, err := attend(a, r, func(ctx context.Context) (ImageInfo, error) {
 		return a.cfg.Runner.Image(ctx, part.Pull, func(p api.PullProgress) { a.progress(r, p) })

@@ -52,9 +52,9 @@ type Runner interface {
 	RemoveImage(ctx context.Context, ref string) error
 }
 
-// Expecter is a [Runner] that can prepare for a container while its image is still
-// being asked for. Nothing may stay of that where no container follows.
-type Expecter interface{ Expect() }
+// Prestarter is a [Runner] that can prepare for a container while the registry is still
+// asked for its image. Nothing of that stays if no container follows.
+type Prestarter interface{ Prestart() }
 
 // The words that a [Runner] is spoken to in are package container's.
 type (

@@ -2,11 +2,13 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -14,10 +16,13 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/file"
 	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/runtime/shim"
@@ -44,94 +49,140 @@ const createTimeout = 25 * time.Second
 // killed while it makes one.
 const leaseTime = 10 * time.Minute
 
-// CreateSpec is what a container is made from.
-type CreateSpec struct {
-	// ID is the container's id, 64 hexadecimal digits; RunID the agent's.
-	ID, RunID string
-	Run       *oci.Run
-	Image     *pull.Image
-	Node      oci.Node
-	Host      oci.Host
-	// Dir is the run's directory, which exists.
-	Dir string
-	// Previous is a file that the container sees as /run/careen/previous.json, "" for none.
-	Previous string
-	// Environ are the caller's variables.
-	Environ map[string]string
-	// LogLimit bounds the output that is kept, in bytes; 0 is the default.
-	LogLimit int64
-	// Stdin keeps standard input open; see [Engine.Stdin].
-	Stdin bool
-	// Columns and Rows are the terminal's first size; 0 leaves it to the kernel.
-	Columns, Rows uint16
+// creation is what goes through the steps of [Engine.Create].
+type creation struct {
+	container.CreateSpec
+	image  *pull.Image
+	node   oci.Node
+	dir    container.Dir
+	plan   *oci.Plan
+	mounts []mount.Mount
+	pid    int
 }
 
-// Created is a container that waits to be started.
-type Created struct {
-	Plan *oci.Plan
-	Pid  int
+// runID is the id of the run; CreateSpec's own field Run hides that of Container.
+func (c *creation) runID() string { return c.Container.Run }
+
+// Create makes a container up to the point where its init waits. The run's directory
+// exists. On an error nothing is left of the container but that directory.
+//
+// Errors are requirement (the node lacks what the image needs), command_absent,
+// command_denied, bad_option or unsupported (an option), bad_image, space, node,
+// unreachable (an external containerd), or runtime for what went wrong otherwise. A
+// cancelled ctx is no [fault.Error].
+func (e *Engine) Create(ctx context.Context, spec container.CreateSpec) (_ container.Created, err error) {
+	c := &creation{CreateSpec: spec, dir: container.Dir(spec.Dir)}
+	var ok bool
+	if c.image, ok = spec.Image.Handle.(*pull.Image); !ok {
+		return container.Created{}, &fault.Error{Code: fault.Internal, Op: "create container", Subject: c.runID(),
+			Reason: "its image did not come from this engine"}
+	}
+	// Before the node is looked at: a module that is loaded may bring a device.
+	loaded, err := requirements(ctx, spec.Run, c.image)
+	if err != nil {
+		return container.Created{}, err
+	}
+	if c.node, err = rootfs.GatherNode(); err != nil {
+		return container.Created{}, err
+	}
+	if err := e.recordBefore(c.dir); err != nil {
+		return container.Created{}, dirError(c.dir.Before(), err)
+	}
+	if err := e.create(e.context(ctx), c); err != nil {
+		return container.Created{}, err
+	}
+	e.trim.Reset(trimDelay)
+	return container.Created{
+		Warnings: append(loaded, c.plan.Warnings...), StopSignal: syscall.Signal(c.plan.StopSignal),
+		StopTimeout: &c.plan.StopTimeout, Timeout: c.plan.Timeout,
+	}, nil
 }
 
-// Create makes a container up to the point where its init waits. On an error
-// nothing is left of it but the run's directory.
-func (e *Engine) Create(ctx context.Context, spec CreateSpec) (_ *Created, err error) {
-	ctx = e.context(ctx)
-	hastenMigration()
-	if err := container.Dir(spec.Dir).Reset(); err != nil {
-		return nil, runtimeError("prepare", spec.Dir, err)
+// requirements compares the node with what the image says that it needs; the operator's
+// --label takes precedence over the image's own. Modules are loaded only for a container
+// that could load any module itself: an image's word is not enough for that.
+func requirements(ctx context.Context, run *oci.Run, image *pull.Image) (loaded []string, err error) {
+	label, own := run.Options.Labels[rootfs.RequiresLabel]
+	if !own {
+		label = image.Config.Config.Labels[rootfs.RequiresLabel]
+	}
+	return rootfs.Require(ctx, rootfs.RequireOptions{Image: image.Name, Label: label, Load: run.Options.Privileged})
+}
+
+// dirError is a file of the run's directory that cannot be written.
+func dirError(path string, err error) error {
+	return &fault.Error{Code: fault.Space, Op: "write", Subject: path, Err: err,
+		Remedy: "Make room on the file system that holds the run directory"}
+}
+
+// create makes what Create promises, or removes all of it again.
+func (e *Engine) create(ctx context.Context, c *creation) (err error) {
+	warmUpCgroups()
+	if err := c.dir.Reset(); err != nil {
+		return runtimeError("prepare", c.Dir, err)
 	}
 	defer func() {
 		if err != nil {
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 			defer cancel()
-			err = errors.Join(err, e.Delete(undo, spec.ID, spec.Dir))
+			err = errors.Join(err, e.remove(undo, c.ID, c.Dir))
 		}
 	}()
 	ctx, release, err := e.client.WithLease(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
 	if err != nil {
-		return nil, runtimeError("create container", spec.RunID, err)
+		return runtimeError("create container", c.runID(), err)
 	}
 	defer func() { _ = release(context.WithoutCancel(ctx)) }()
 	e.cfg.Failpoint("runtime.leased")
 
-	plan, mounts, err := e.prepare(ctx, spec)
-	if err != nil {
-		return nil, err
+	if err := e.prepare(ctx, c); err != nil {
+		return err
 	}
-	// Not to be cut short: a shim that is killed while it starts leaves a socket, or
-	// a process that nobody knows.
+	// An abort does not interrupt this: a shim that is killed while it starts leaves a
+	// socket, or a process that is on no record.
 	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
-	pid, err := e.newTask(creating, spec, plan, mounts)
+	err = e.newTask(creating, c)
 	e.cfg.Failpoint("runtime.task-made")
 	if err == nil {
 		err = ctx.Err()
 	}
+	if err == nil {
+		err = c.writeIDs()
+	}
+	if err == nil {
+		err = c.writeSpec()
+	}
+	return err
+}
+
+// writeSpec keeps the runtime-spec where GET /v1/runs/{id}/spec finds it.
+func (c *creation) writeSpec() error {
+	data, err := json.Marshal(c.plan.Spec)
+	if err == nil {
+		err = file.Replace(c.dir.Spec(), data, 0o600, file.Volatile)
+	}
 	if err != nil {
-		return nil, err
+		return dirError(c.dir.Spec(), err)
 	}
-	if err := writeIDs(spec, pid); err != nil {
-		return nil, err
-	}
-	e.rest.Reset(restTime)
-	return &Created{Plan: plan, Pid: pid}, nil
+	return nil
 }
 
 // prepare makes the writable layer, translates the options with the image's own
-// files in view, and puts on the node what the spec's mounts refer to.
-func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, mounts []mount.Mount, err error) {
-	mounts, err = e.client.SnapshotService(e.cfg.Snapshotter).Prepare(ctx, spec.ID, spec.Image.ChainID,
-		snapshots.WithLabels(map[string]string{labelRun: spec.RunID}))
+// files in view, and sets up the bundle.
+func (e *Engine) prepare(ctx context.Context, c *creation) (err error) {
+	c.mounts, err = e.client.SnapshotService(e.cfg.Snapshotter).Prepare(ctx, c.ID, c.image.ChainID,
+		snapshots.WithLabels(map[string]string{labelRun: c.runID()}))
 	if err != nil {
-		return nil, nil, runtimeError("prepare the writable layer of", spec.RunID, err)
+		return runtimeError("prepare the writable layer of", c.runID(), err)
 	}
 	e.cfg.Failpoint("runtime.layer-made")
-	root := container.Dir(spec.Dir).Root()
+	root := c.dir.Root()
 	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, nil, runtimeError("prepare", spec.Dir, err)
+		return runtimeError("prepare", c.Dir, err)
 	}
-	if err := mount.All(mounts, root); err != nil {
-		return nil, nil, runtimeError("mount the image", spec.Image.Name, err)
+	if err := mount.All(c.mounts, root); err != nil {
+		return runtimeError("mount the image", c.image.Name, err)
 	}
 	e.cfg.Failpoint("runtime.layer-mounted")
 	defer func() {
@@ -142,27 +193,27 @@ func (e *Engine) prepare(ctx context.Context, spec CreateSpec) (plan *oci.Plan, 
 		}
 		_ = os.Remove(root)
 	}()
-	control, err := makeControl(container.Dir(spec.Dir))
+	control, err := makeControl(c.dir)
 	if err != nil {
-		return nil, nil, runtimeError("prepare", spec.Dir, err)
+		return runtimeError("prepare", c.Dir, err)
 	}
 	e.cfg.Failpoint("runtime.control-mounted")
-	plan, err = spec.Run.Build(oci.BuildInput{
-		ID: spec.ID,
+	c.plan, err = c.Run.Build(oci.BuildInput{
+		ID: c.ID,
 		Image: oci.Image{
-			Reference: spec.Image.Name, Digest: spec.Image.Digest,
-			Config: spec.Image.Config, Annotations: spec.Image.Annotations, Files: imageFiles{root},
+			Reference: c.image.Name, Digest: c.image.Digest,
+			Config: c.image.Config, Annotations: c.image.Annotations, Files: imageFiles{root},
 		},
-		Node: spec.Node, Host: spec.Host, Environ: spec.Environ,
-		Dir: spec.Dir, ControlDir: control, Previous: spec.Previous, VolumeDir: e.volumeDir(), InitPath: e.cfg.Binary, RootFS: "rootfs",
+		Node: c.node, Host: rootfs.Host(), Environ: c.Environ,
+		Dir: c.Dir, ControlDir: control, Previous: c.Previous, VolumeDir: e.volumeDir(), InitPath: e.cfg.Binary, RootFS: "rootfs",
 	})
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	if p := plan.Spec.Process; p != nil && p.Terminal && spec.Columns > 0 {
-		p.ConsoleSize = consoleSize(spec.Columns, spec.Rows)
+	if p, size := c.plan.Spec.Process, c.TerminalSize; p != nil && p.Terminal && size != nil && size.Columns > 0 {
+		p.ConsoleSize = &specs.Box{Width: uint(size.Columns), Height: uint(size.Rows)}
 	}
-	return plan, mounts, materialise(plan, root)
+	return setUpBundle(c.plan, root)
 }
 
 // volumeDir holds named volumes: they live as long as the store.
@@ -173,57 +224,58 @@ func (e *Engine) volumeDir() string {
 	return filepath.Join(e.cfg.Root, "volumes")
 }
 
-func (e *Engine) newTask(ctx context.Context, spec CreateSpec, plan *oci.Plan, mounts []mount.Mount) (int, error) {
-	_, err := e.client.NewContainer(ctx, spec.ID,
-		containerd.WithContainerLabels(spec.labels()),
+// newTask puts the container on containerd's record and makes its task.
+func (e *Engine) newTask(ctx context.Context, c *creation) error {
+	_, err := e.client.NewContainer(ctx, c.ID,
+		containerd.WithContainerLabels(c.labels()),
 		containerd.WithSnapshotter(e.cfg.Snapshotter),
-		containerd.WithSnapshot(spec.ID),
+		containerd.WithSnapshot(c.ID),
 		containerd.WithRuntime(e.runtimeName, nil),
-		containerd.WithSpec(plan.Spec),
+		containerd.WithSpec(c.plan.Spec),
 	)
 	if err != nil {
-		return 0, runtimeError("create container", spec.RunID, err)
+		return runtimeError("create container", c.runID(), err)
 	}
 	e.cfg.Failpoint("runtime.container-made")
-	target := shim.Target{Dir: container.Dir(spec.Dir), LogLimit: spec.LogLimit, Stdin: spec.Stdin, Filters: filepath.Join(e.cfg.State, "seccomp")}
-	if spec.Stdin {
-		if err := unix.Mkfifo(target.Dir.Stdin(), 0o600); err != nil {
-			return 0, runtimeError("make standard input for", spec.RunID, err)
+	target := shim.Target{Dir: c.dir, LogLimit: c.LogLimit, Stdin: c.Stdin, SeccompDir: filepath.Join(e.cfg.State, "seccomp")}
+	if c.Stdin {
+		if err := unix.Mkfifo(c.dir.Stdin(), 0o600); err != nil {
+			return runtimeError("make standard input for", c.runID(), err)
 		}
 	}
-	pid, err := e.keeper.create(ctx, newContainer{id: spec.ID, spec: plan.Spec, mounts: mounts, target: target})
+	c.pid, err = e.tasks.create(ctx, newTask{id: c.ID, spec: c.plan.Spec, mounts: c.mounts, target: target})
 	if err != nil {
-		return 0, startError(spec.RunID, plan.Spec.Process.Args[0], err)
+		return startError(c.runID(), c.plan.Spec.Process.Args[0], err)
 	}
-	return pid, nil
+	return nil
 }
 
 // labels say what the next agent has to know of a container.
-func (spec CreateSpec) labels() map[string]string {
-	labels := map[string]string{labelRun: spec.RunID, labelDir: spec.Dir}
-	if file := spec.Run.Options.CIDFile; file != "" {
+func (c *creation) labels() map[string]string {
+	labels := map[string]string{labelRun: c.runID(), labelDir: c.Dir}
+	if file := c.Run.Options.CIDFile; file != "" {
 		labels[labelCIDFile] = file
 	}
-	if spec.Run.Options.RemoveImage {
-		labels[labelImage] = spec.Image.Name
+	if c.Run.Options.RemoveImage {
+		labels[labelImage] = c.image.Name
 	}
 	return labels
 }
 
 // writeIDs writes the files of --cidfile, which must be new, and --pidfile.
-func writeIDs(spec CreateSpec, pid int) error {
-	if path := spec.Run.Options.CIDFile; path != "" {
-		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+func (c *creation) writeIDs() error {
+	if path := c.Run.Options.CIDFile; path != "" {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		if err == nil {
-			_, err = file.WriteString(spec.ID)
-			err = errors.Join(err, file.Close())
+			_, err = f.WriteString(c.ID)
+			err = errors.Join(err, f.Close())
 		}
 		if err != nil {
 			return fileError("--cidfile", path, err)
 		}
 	}
-	if path := spec.Run.Options.PIDFile; path != "" {
-		if err := os.WriteFile(path, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+	if path := c.Run.Options.PIDFile; path != "" {
+		if err := os.WriteFile(path, []byte(strconv.Itoa(c.pid)), 0o644); err != nil {
 			return fileError("--pidfile", path, err)
 		}
 	}
@@ -235,9 +287,9 @@ func fileError(option, path string, err error) error {
 		Remedy: "Name a file that does not exist, in a directory that does"}
 }
 
-// makeControl mounts the directory through which a container talks to careen:
-// its result, its critical section. It is small and of its own, so that a
-// container cannot fill the node through it.
+// makeControl mounts the directory through which a container talks to careen: its
+// result, its critical section. It is a small tmpfs, so that a container cannot fill
+// the node's memory through it.
 func makeControl(dir container.Dir) (string, error) {
 	control := dir.Control()
 	if err := os.MkdirAll(control, 0o700); err != nil {

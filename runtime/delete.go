@@ -14,10 +14,20 @@ import (
 	"github.com/careen-project/careen/runtime/container"
 )
 
-// Delete removes a container in whatever state it is, with its processes, its
-// writable layer, its mounts and all of dir but log and exit record. It may be
-// called again, and for a container that was never made.
-func (e *Engine) Delete(ctx context.Context, id, dir string) error {
+// Delete removes a container in whatever state it is, with its processes, its writable
+// layer, its mounts and all of its directory but log and exit record, and returns what
+// is on the node that was not there before. It may be called again, and for a container
+// that was never made. Errors are runtime or unreachable (an external containerd); the
+// call may be repeated after any of them.
+func (e *Engine) Delete(ctx context.Context, c container.Container) (container.Leftovers, error) {
+	if err := e.remove(ctx, c.ID, c.Dir); err != nil || c.Dir == "" {
+		return container.Leftovers{}, err
+	}
+	return e.leftovers(container.Dir(c.Dir)), nil
+}
+
+// remove removes a container and what belongs to it.
+func (e *Engine) remove(ctx context.Context, id, dir string) error {
 	ctx = e.context(ctx)
 	var errs []error
 	// Absent where an earlier call got this far, or nothing was made.
@@ -25,7 +35,7 @@ func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 	if dir == "" && recordErr == nil {
 		dir = record.Labels[labelDir]
 	}
-	if err := e.keeper.remove(ctx, id, dir); err != nil {
+	if err := e.tasks.remove(ctx, id, dir); err != nil {
 		errs = append(errs, err)
 	}
 	e.cfg.Failpoint("runtime.task-deleted")
@@ -45,7 +55,7 @@ func (e *Engine) Delete(ctx context.Context, id, dir string) error {
 	if e.embedded != nil {
 		e.embedded.collect(ctx)
 	}
-	e.rest.Reset(restTime)
+	e.trim.Reset(trimDelay)
 	return runtimeError("remove container", id, errors.Join(errs...))
 }
 
@@ -66,8 +76,8 @@ func (e *Engine) deleteWith(ctx context.Context, labels map[string]string) error
 	return errors.Join(errs...)
 }
 
-// clearDir unmounts everything below a run's directory and removes what is not
-// kept.
+// clearDir unmounts everything below a run's directory and removes what does not
+// outlive the container.
 func clearDir(dir string) error {
 	if dir == "" {
 		return nil

@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/runtime/shim"
 )
@@ -33,6 +35,12 @@ type Config struct {
 	Snapshotter string
 	// StoreInMemory says that Root is in RAM, where syncing is of no use.
 	StoreInMemory bool
+	// Own are directories of careen's besides Root and State. What is mounted below any
+	// of them is no leftover of a container.
+	Own []string
+	// Admit decides whether an image may be used; it becomes [pull.Request.Admit] of
+	// every pull of the reference asked for. nil admits every image.
+	Admit func(ctx context.Context, asked oci.Reference, candidate *pull.Candidate) (*verify.Accepted, error)
 	// Failpoint is called with a name between any two steps of making and removing a
 	// container. Tests kill the process there. It may be nil.
 	Failpoint func(name string)
@@ -47,15 +55,16 @@ type Engine struct {
 	embedded *embedded
 	client   *containerd.Client
 	puller   *pull.Puller
-	keeper   keeper
+	tasks    taskService
 	// runtimeName is what containerd has on record as a container's runtime.
 	runtimeName string
-	// rest gives memory back when nothing has been going on for a while.
-	rest *time.Timer
+	// trim runs [trimMemory] when no container was made or removed for a while.
+	trim *time.Timer
 }
 
 // Open starts the embedded containerd, or connects to the external one, which
-// has to be of version 1.7 or newer.
+// has to be of version 1.7 or newer. Errors are node, unreachable (no external
+// containerd answers) or unsupported (it is too old).
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if cfg.Snapshotter == "" {
 		cfg.Snapshotter = "overlayfs"
@@ -63,19 +72,19 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if cfg.Failpoint == nil {
 		cfg.Failpoint = func(string) {}
 	}
-	e := &Engine{cfg: cfg, runtimeName: shim.Name, rest: time.AfterFunc(restTime, rest)}
+	e := &Engine{cfg: cfg, runtimeName: shim.Name, trim: time.AfterFunc(trimDelay, trimMemory)}
 	if cfg.ContainerdAddress == "" {
 		e.embedded, e.client, err = openEmbedded(ctx, cfg)
 		if err != nil {
 			return nil, nodeError("start containerd", cfg.Root, err)
 		}
-		e.keeper = newShims(cfg.Binary, socketDir(cfg.State))
+		e.tasks = newShimManager(cfg.Binary, socketDir(cfg.State))
 		cfg.Pull.DirectApply, cfg.Pull.StoreDir = true, cfg.Root
 	} else {
 		if e.client, err = openExternal(ctx, cfg.ContainerdAddress); err != nil {
 			return nil, err
 		}
-		e.keeper = &external{client: e.client, tasks: map[string]containerd.Task{}}
+		e.tasks = &externalTasks{client: e.client, tasks: map[string]containerd.Task{}}
 		if e.runtimeName, err = linkShim(cfg.Binary, cfg.State); err != nil {
 			return nil, errors.Join(nodeError("prepare the shim", cfg.State, err), e.Close())
 		}
@@ -138,21 +147,20 @@ func supported(version string) bool {
 
 // Close lets go of containerd. Containers go on running.
 func (e *Engine) Close() error {
-	e.rest.Stop()
-	err := errors.Join(e.keeper.close(), e.client.Close())
+	e.trim.Stop()
+	err := errors.Join(e.tasks.close(), e.client.Close())
 	if e.embedded != nil {
 		e.embedded.close()
 	}
 	return err
 }
 
-// Expect says that a container is going to be created soon, so that what its
-// creation would wait for can start while its image is being asked for. Nothing
-// stays of it if none is created.
-func (e *Engine) Expect() { e.keeper.expect() }
+// Prestart says that a container is going to be created soon: its shim starts while
+// the registry is still asked for the image. The shim ends if no container follows.
+func (e *Engine) Prestart() { e.tasks.prestart() }
 
-// Images returns what fetches and lists images.
-func (e *Engine) Images() *pull.Puller { return e.puller }
+// Puller returns what fetches and lists images.
+func (e *Engine) Puller() *pull.Puller { return e.puller }
 
 // Client returns the containerd client, for tests and diagnosis.
 func (e *Engine) Client() *containerd.Client { return e.client }

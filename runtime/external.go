@@ -16,9 +16,9 @@ import (
 	"github.com/careen-project/careen/runtime/shim"
 )
 
-// external keeps containers through the task service of a containerd of another
-// process, which starts the shims.
-type external struct {
+// externalTasks is the task service of a containerd in another process, which starts
+// the shims.
+type externalTasks struct {
 	client *containerd.Client
 
 	mu    sync.Mutex
@@ -40,9 +40,9 @@ func (taskIO) Cancel()              {}
 func (taskIO) Wait()                {}
 func (taskIO) Close() error         { return nil }
 
-func (x *external) expect() {}
+func (x *externalTasks) prestart() {}
 
-func (x *external) create(ctx context.Context, c newContainer) (int, error) {
+func (x *externalTasks) create(ctx context.Context, c newTask) (int, error) {
 	ctr, err := x.client.LoadContainer(ctx, c.id)
 	if err != nil {
 		return 0, err
@@ -58,7 +58,7 @@ func (x *external) create(ctx context.Context, c newContainer) (int, error) {
 }
 
 // task returns the task of a container, also after the agent was restarted.
-func (x *external) task(ctx context.Context, id string) (containerd.Task, error) {
+func (x *externalTasks) task(ctx context.Context, id string) (containerd.Task, error) {
 	x.mu.Lock()
 	task := x.tasks[id]
 	x.mu.Unlock()
@@ -73,7 +73,7 @@ func (x *external) task(ctx context.Context, id string) (containerd.Task, error)
 	return ctr.Task(ctx, func(*cio.FIFOSet) (cio.IO, error) { return taskIO{}, nil })
 }
 
-func (x *external) start(ctx context.Context, id string) (int, error) {
+func (x *externalTasks) start(ctx context.Context, id string) (int, error) {
 	task, err := x.task(ctx, id)
 	if err == nil {
 		err = task.Start(ctx)
@@ -84,7 +84,7 @@ func (x *external) start(ctx context.Context, id string) (int, error) {
 	return int(task.Pid()), nil
 }
 
-func (x *external) wait(ctx context.Context, id, _ string) error {
+func (x *externalTasks) wait(ctx context.Context, id, _ string) error {
 	task, err := x.task(ctx, id)
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func (x *external) wait(ctx context.Context, id, _ string) error {
 	}
 }
 
-func (x *external) kill(ctx context.Context, id string, sig syscall.Signal, all bool) error {
+func (x *externalTasks) kill(ctx context.Context, id string, sig syscall.Signal, all bool) error {
 	task, err := x.task(ctx, id)
 	if err != nil {
 		return err
@@ -113,7 +113,7 @@ func (x *external) kill(ctx context.Context, id string, sig syscall.Signal, all 
 	return task.Kill(ctx, sig, opts...)
 }
 
-func (x *external) resize(ctx context.Context, id string, columns, rows uint16) error {
+func (x *externalTasks) resize(ctx context.Context, id string, columns, rows uint16) error {
 	task, err := x.task(ctx, id)
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func (x *external) resize(ctx context.Context, id string, columns, rows uint16) 
 	return task.Resize(ctx, uint32(columns), uint32(rows))
 }
 
-func (x *external) endInput(ctx context.Context, id string) error {
+func (x *externalTasks) closeStdin(ctx context.Context, id string) error {
 	task, err := x.task(ctx, id)
 	if err != nil {
 		return err
@@ -129,22 +129,26 @@ func (x *external) endInput(ctx context.Context, id string) error {
 	return task.CloseIO(ctx, containerd.WithStdinCloser)
 }
 
-func (x *external) look(ctx context.Context, id, _ string) (Existing, error) {
+func (x *externalTasks) state(ctx context.Context, id, _ string) (container.State, int, error) {
 	task, err := x.task(ctx, id)
 	if err != nil {
-		return Existing{}, err
+		return "", 0, err
 	}
 	status, err := task.Status(ctx)
 	if err != nil {
-		return Existing{}, err
+		return "", 0, err
 	}
-	return Existing{
-		Running: status.Status == containerd.Running || status.Status == containerd.Paused,
-		Created: status.Status == containerd.Created, Pid: int(task.Pid()),
-	}, nil
+	switch status.Status {
+	case containerd.Running, containerd.Paused:
+		return container.StateRunning, int(task.Pid()), nil
+	case containerd.Created:
+		return container.StateCreated, int(task.Pid()), nil
+	default:
+		return container.StateStopped, int(task.Pid()), nil
+	}
 }
 
-func (x *external) remove(ctx context.Context, id, dir string) error {
+func (x *externalTasks) remove(ctx context.Context, id, dir string) error {
 	var errs []error
 	if task, err := x.task(ctx, id); err == nil {
 		if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
@@ -165,7 +169,7 @@ func (x *external) remove(ctx context.Context, id, dir string) error {
 	return errors.Join(errs...)
 }
 
-func (x *external) close() error { return nil }
+func (x *externalTasks) close() error { return nil }
 
 // linkShim puts a name in place under which the binary acts as shim, and returns
 // its absolute path. It is a symbolic link: containerd reads only its name.

@@ -29,12 +29,7 @@ func (f imageFiles) ReadFile(path string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s in the image is not a regular file: %w", path, fs.ErrInvalid)
 	}
-	opened, err := os.Open(full)
-	if err != nil {
-		return nil, err
-	}
-	defer opened.Close()
-	data, err := file.ReadAllLimited(opened, limit)
+	data, err := file.ReadLimited(full, limit)
 	if err != nil {
 		return nil, fmt.Errorf("%s in the image: %w", path, err)
 	}

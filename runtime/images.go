@@ -3,14 +3,97 @@ package runtime
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/runtime/container"
+	"github.com/careen-project/careen/runtime/image/verify"
+	"github.com/careen-project/careen/runtime/pull"
 )
 
-// RemoveImage removes an image that is given by name, digest or id (also its
-// first digits). One that a container was made from is a conflict.
+// Image makes an image present as the pull policy in p says, and reports progress. A
+// cancelled ctx ends the pull and leaves nothing half done. The codes of its errors are
+// those of [pull.Puller.Pull], and those of [Config.Admit].
+func (e *Engine) Image(ctx context.Context, p *oci.Pull, progress func(api.PullProgress)) (container.ImageInfo, error) {
+	req := pullRequest(p)
+	if e.cfg.Admit != nil {
+		req.Admit = func(ctx context.Context, c *pull.Candidate) (*verify.Accepted, error) {
+			return e.cfg.Admit(ctx, p.Image, c)
+		}
+	}
+	image, err := e.puller.Pull(ctx, req, progress)
+	if err != nil {
+		return container.ImageInfo{}, err
+	}
+	return container.ImageInfo{
+		Reference: image.Name, Digest: image.Digest, ID: image.ID, Pulled: !image.FromCache, Handle: image,
+		SignedBy: signedBy(image.Accepted),
+	}, nil
+}
+
+// signedBy lists the keys that vouched for an image, for the audit record.
+func signedBy(accepted *verify.Accepted) []api.Signer {
+	if accepted == nil {
+		return nil
+	}
+	var all []api.Signer
+	for _, s := range accepted.Signers {
+		all = append(all, api.Signer{Key: s.Key, Identity: s.Identity})
+	}
+	return all
+}
+
+// pullRequest returns a pull's options as package pull takes them.
+func pullRequest(p *oci.Pull) *pull.Request {
+	name := p.Image.Name
+	if p.Image.Digest != "" {
+		name, _, _ = strings.Cut(name, "@")
+	}
+	if p.Image.Tag != "" {
+		name = strings.TrimSuffix(name, ":"+p.Image.Tag)
+	}
+	var delay *time.Duration
+	if p.RetryDelay > 0 {
+		delay = &p.RetryDelay
+	}
+	var retry *int
+	if p.Retry >= 0 {
+		retry = &p.Retry
+	}
+	return &pull.Request{
+		Original: p.Image.Original, Transport: pull.Transport(p.Image.Transport),
+		Name: name, Tag: p.Image.Tag, Digest: p.Image.Digest, Path: p.Image.Path,
+		Policy: pull.Policy(p.Policy), Creds: p.Creds, AuthFile: p.AuthFile, CertDir: p.CertDir, TLSVerify: p.TLSVerify,
+		Retry: retry, RetryDelay: delay, Platform: pull.Platform(p.Platform),
+	}
+}
+
+// Images lists the images in the store. Errors are those of [pull.Puller.List].
+func (e *Engine) Images(ctx context.Context) ([]api.Image, error) {
+	images, err := e.puller.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Image, 0, len(images))
+	for _, i := range images {
+		image := api.Image{
+			Name: i.Name, Digest: i.Digest, ID: i.ID, Size: i.Size, Platform: i.Platform, PulledAt: i.PulledAt,
+		}
+		if i.Config.Created != nil {
+			image.CreatedAt = *i.Config.Created
+		}
+		out = append(out, image)
+	}
+	return out, nil
+}
+
+// RemoveImage removes an image that is given by name, digest or id (at least its first
+// twelve digits). Errors are conflict (a container was made from it), not_found,
+// runtime or unreachable (an external containerd).
 func (e *Engine) RemoveImage(ctx context.Context, ref string) error {
 	ctx = e.context(ctx)
 	images, err := e.puller.List(ctx)
@@ -25,7 +108,7 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string) error {
 		}
 	}
 	if name == "" {
-		// Whoever looks for an image says in which forms names are known.
+		// Its error says in which forms names are known.
 		return e.puller.Delete(ctx, ref)
 	}
 	containers, err := e.client.ContainerService().List(ctx)

@@ -13,65 +13,70 @@ import (
 	"syscall"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/runtime/container"
 )
 
-// Start runs the container's command and returns the pid of its first process.
-func (e *Engine) Start(ctx context.Context, id string) (int, error) {
-	pid, err := e.keeper.start(e.context(ctx), id)
+// Start runs the container's command and returns the pid of its first process. A
+// container starts at most once. Errors are command_absent, command_denied, runtime or
+// unreachable (an external containerd).
+func (e *Engine) Start(ctx context.Context, c container.Container) (int, error) {
+	pid, err := e.tasks.start(e.context(ctx), c.ID)
 	if err != nil {
-		return 0, startError(id, "", err)
+		return 0, startError(c.Run, "", err)
 	}
 	return pid, nil
 }
 
-// Wait returns when the container has ended and its output is on record. An
-// error means that nobody knows how it ended, or that ctx is done; the container
-// may then still run.
-func (e *Engine) Wait(ctx context.Context, id, dir string) (container.Exit, error) {
+// Wait returns how the container ended, once its output is on record. The error is
+// that of ctx, or lost: how the container ended will never be known.
+func (e *Engine) Wait(ctx context.Context, c container.Container) (container.Exit, error) {
 	ctx = e.context(ctx)
-	err := e.keeper.wait(ctx, id, dir)
+	err := e.tasks.wait(ctx, c.ID, c.Dir)
 	if ctx.Err() != nil {
 		return container.Exit{}, ctx.Err()
 	}
 	// The shim's record says more than containerd's status, and it is there even
 	// if the shim or containerd is not.
-	exit, rerr := container.Dir(dir).ReadExit(id)
+	exit, rerr := container.Dir(c.Dir).ReadExit(c.ID)
 	if rerr == nil {
 		return exit, nil
 	}
 	if err == nil {
 		err = container.ErrLost
 	}
-	return exit, &fault.Error{Code: fault.Lost, Op: "learn how container", Subject: id, Err: err,
+	return exit, &fault.Error{Code: fault.Lost, Op: "learn how container", Subject: c.ID, Err: err,
 		Reason: "nobody saw its end: " + err.Error(),
 		Remedy: "Check on the node what it did before running it again"}
 }
 
 // Signal sends a signal to the container's first process, or to all of them. A
-// container that has ended is no error.
-func (e *Engine) Signal(ctx context.Context, id string, sig syscall.Signal, all bool) error {
-	err := e.keeper.kill(e.context(ctx), id, sig, all)
+// container that has ended is no error. Errors are runtime or unreachable (an external
+// containerd).
+func (e *Engine) Signal(ctx context.Context, c container.Container, sig syscall.Signal, all bool) error {
+	err := e.tasks.kill(e.context(ctx), c.ID, sig, all)
 	if err == nil || errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
 		return nil
 	}
-	return runtimeError(fmt.Sprintf("send %s to container", unix.SignalName(sig)), id, err)
+	return runtimeError(fmt.Sprintf("send %s to container", unix.SignalName(sig)), c.ID, err)
 }
 
-// Resize sets the size of the container's terminal in characters.
-func (e *Engine) Resize(ctx context.Context, id string, columns, rows uint16) error {
-	return runtimeError("resize the terminal of", id, e.keeper.resize(e.context(ctx), id, columns, rows))
+// Resize sets the size of the container's terminal in characters. Errors are runtime or
+// unreachable (an external containerd).
+func (e *Engine) Resize(ctx context.Context, c container.Container, size api.TerminalSize) error {
+	return runtimeError("resize the terminal of", c.ID, e.tasks.resize(e.context(ctx), c.ID, size.Columns, size.Rows))
 }
 
-// Stdin returns what feeds the container's standard input; closing it is the
-// end of that input. A Write blocks while the container does not read.
-func (e *Engine) Stdin(ctx context.Context, id, dir string) (io.WriteCloser, error) {
-	// Not blocking: the shim holds the other end, or nobody does.
-	file, err := os.OpenFile(container.Dir(dir).Stdin(), os.O_WRONLY|unix.O_NONBLOCK, 0)
+// Stdin opens the container's standard input. Closing it ends that input. A Write
+// blocks while the container does not read. Errors are conflict (the container has no
+// standard input), runtime or unreachable (an external containerd).
+func (e *Engine) Stdin(ctx context.Context, c container.Container) (io.WriteCloser, error) {
+	id := c.ID
+	// Without blocking: the shim may be gone, and no process reads then.
+	file, err := os.OpenFile(container.Dir(c.Dir).Stdin(), os.O_WRONLY|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &fault.Error{Code: fault.Conflict, Op: "write to standard input of", Subject: id,
@@ -80,7 +85,7 @@ func (e *Engine) Stdin(ctx context.Context, id, dir string) (io.WriteCloser, err
 		return nil, runtimeError("write to standard input of", id, err)
 	}
 	return &stdin{File: file, closed: func() error {
-		err := e.keeper.endInput(e.context(context.WithoutCancel(ctx)), id)
+		err := e.tasks.closeStdin(e.context(context.WithoutCancel(ctx)), id)
 		if errdefs.IsNotFound(err) {
 			return nil // ended by itself
 		}
@@ -96,31 +101,24 @@ type stdin struct {
 // Close ends the input after what has been written.
 func (s *stdin) Close() error { return errors.Join(s.File.Close(), s.closed()) }
 
-// Existing is a container that containerd knows.
-type Existing struct {
-	ID, RunID, Dir string
-	Pid            int
-	// Running is false for one that ended or that was never started.
-	Running bool
-	// Created says that it was created and never started.
-	Created bool
-}
-
-// Existing lists careen's containers, for an agent that has been restarted.
-func (e *Engine) Existing(ctx context.Context) ([]Existing, error) {
+// Existing lists careen's containers, for an agent that has been restarted. Errors are
+// runtime or unreachable (an external containerd).
+func (e *Engine) Existing(ctx context.Context) ([]container.Existing, error) {
 	ctx = e.context(ctx)
 	all, err := e.client.ContainerService().List(ctx, "labels."+strconvQuote(labelRun))
 	if err != nil {
 		return nil, runtimeError("list containers of", Namespace, err)
 	}
-	var out []Existing
+	var out []container.Existing
 	for _, c := range all {
-		// Without a shim it has ended; how is in its directory.
-		found, err := e.keeper.look(ctx, c.ID, c.Labels[labelDir])
-		if err != nil {
-			found = Existing{}
+		found := container.Existing{Container: container.Container{Run: c.Labels[labelRun], ID: c.ID, Dir: c.Labels[labelDir]}}
+		if found.State, found.Pid, err = e.tasks.state(ctx, found.ID, found.Dir); err != nil {
+			// A container without a shim has ended; its directory says how.
+			found.State, found.Pid = container.StateStopped, 0
 		}
-		found.ID, found.RunID, found.Dir = c.ID, c.Labels[labelRun], c.Labels[labelDir]
+		if exit, err := container.Dir(found.Dir).ReadExit(found.ID); err == nil {
+			found.Exit = &exit
+		}
 		out = append(out, found)
 	}
 	return out, nil
@@ -160,8 +158,4 @@ func firstCause(err error) string {
 		return cause
 	}
 	return text
-}
-
-func consoleSize(columns, rows uint16) *specs.Box {
-	return &specs.Box{Width: uint(columns), Height: uint(rows)}
 }

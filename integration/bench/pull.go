@@ -109,7 +109,7 @@ func pullOnce(args []string) error {
 			cut := strings.LastIndex(ref, ":")
 			req.Name, req.Tag = ref[:cut], ref[cut+1:]
 		}
-		_, err := engine.Images().Pull(ctx, req, nil)
+		_, err := engine.Puller().Pull(ctx, req, nil)
 		return err
 	})
 }

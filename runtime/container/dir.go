@@ -134,6 +134,9 @@ func (d Dir) entries() ([]os.DirEntry, error) {
 	return entries, err
 }
 
+// maxExit bounds exit.json in bytes.
+const maxExit = 64 << 10
+
 // exitRecord is the JSON of exit.json.
 type exitRecord struct {
 	// Container is the container's id; older shims leave it out.
@@ -154,7 +157,7 @@ var ErrLost = errors.New("the container's shim ended before it")
 // ReadExit returns how the container with the given id ended. The error is
 // fs.ErrNotExist while that is not on record, and [ErrLost] where it never will be.
 func (d Dir) ReadExit(id string) (Exit, error) {
-	data, err := os.ReadFile(d.join(exitName))
+	data, err := file.ReadLimited(d.join(exitName), maxExit)
 	if err != nil {
 		return Exit{}, err
 	}

@@ -26,7 +26,7 @@ func Main(args []string) int {
 		fmt.Fprintln(os.Stderr, Name+": no command given")
 		return 125
 	}
-	// Before the start, so that no signal is lost between.
+	// Before the start of the command: a signal that comes earlier is kept.
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 
@@ -45,8 +45,8 @@ func Main(args []string) int {
 	return supervise(process.Pid, signals)
 }
 
-// childAttr gives the command a process group of its own, and the terminal if
-// there is one: keys like ^C are for it, not for its init.
+// childAttr puts the command into a new process group and gives it the terminal if
+// there is one: keys like ^C are for the command, not for its init.
 func childAttr() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
@@ -67,13 +67,13 @@ func supervise(child int, signals <-chan os.Signal) int {
 	for sig := range signals {
 		number, ok := sig.(syscall.Signal)
 		switch {
-		case !ok || number == unix.SIGURG: // the Go runtime's own, for preemption
+		case !ok || number == unix.SIGURG: // the Go runtime uses it for preemption
 		case number == unix.SIGCHLD:
-			if code, ended := bury(child); ended {
+			if code, ended := reap(child); ended {
 				return code
 			}
 		case number == unix.SIGTTIN || number == unix.SIGTTOU:
-			// Ours, for using the terminal in the background.
+			// For this process: it used the terminal in the background.
 		default:
 			_ = unix.Kill(child, number)
 		}
@@ -81,8 +81,8 @@ func supervise(child int, signals <-chan os.Signal) int {
 	return 0
 }
 
-// bury reaps every child that has ended; one SIGCHLD may stand for several.
-func bury(child int) (code int, ended bool) {
+// reap reaps every child that has ended; one SIGCHLD may stand for several.
+func reap(child int) (code int, ended bool) {
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)

@@ -10,12 +10,13 @@ import (
 )
 
 func init() {
-	// The pipe is what libcontainer passes to its init; without it "init" is a
-	// word that somebody typed.
+	// libcontainer passes its init a pipe; without the pipe "init" is an argument of a
+	// command line.
 	if len(os.Args) > 1 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
-		// It lives for milliseconds: collecting garbage would be most of its work.
+		// The process lives for milliseconds, and collecting garbage would take most of
+		// them.
 		debug.SetGCPercent(-1)
-		useFilter()
+		useProgram()
 		libcontainer.Init()
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reaper buries orphans: processes of a container that the kernel gave to the
-// shim. Processes that libcontainer waits for itself are left alone, which is
-// why every start of one happens with the reaper held.
+// reaper reaps orphans: processes of a container that became the shim's children. It
+// leaves alone the processes that libcontainer waits for itself; every start of such a
+// process happens with the reaper held.
 type reaper struct {
 	mu      sync.Mutex
 	managed map[int]bool
@@ -37,7 +37,7 @@ func startReaper(ctx context.Context) *reaper {
 			case <-tick.C:
 			case <-r.poke:
 			}
-			r.bury()
+			r.reap()
 		}
 	}()
 	return r
@@ -50,7 +50,7 @@ func (r *reaper) hold(f func()) {
 	f()
 }
 
-// manage says that somebody else waits for pid. Called with the reaper held.
+// manage says that other code waits for pid. The caller holds the reaper.
 func (r *reaper) manage(pid int) { r.managed[pid] = true }
 
 // release says that pid has been waited for.
@@ -64,13 +64,14 @@ func (r *reaper) release(pid int) {
 	}
 }
 
-func (r *reaper) bury() {
+// reap reaps the children that are not managed and have ended.
+func (r *reaper) reap() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
 		var info unix.Siginfo
-		// WNOWAIT looks without reaping: the exit status of a managed child
-		// belongs to whoever manages it.
+		// WNOWAIT does not reap: the exit status of a managed child is for the code
+		// that manages it.
 		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 		if err == unix.EINTR {
 			continue

@@ -154,7 +154,7 @@ func TestASeccompProfileIsCompiledOnce(t *testing.T) {
 	programs := filepath.Join(t.TempDir(), "programs")
 	run := func(call string) string {
 		b := newBox(t, refusing(call))
-		b.target.Filters = programs
+		b.target.SeccompDir = programs
 		b.mustStart()
 		require.Equal(t, 0, b.wait().Code)
 		return b.output("stdout")

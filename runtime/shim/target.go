@@ -21,9 +21,8 @@ type Target struct {
 	LogLimit int64
 	// Stdin says that Dir has a FIFO named stdin to read from.
 	Stdin bool
-	// Filters is the directory in which compiled seccomp profiles are kept, absolute;
-	// "" keeps none.
-	Filters string
+	// SeccompDir is the cache of compiled seccomp programs, absolute; "" for none.
+	SeccompDir string
 }
 
 // String returns the address, as in "careen:///run/careen/runs/42?log_limit=1048576".
@@ -35,8 +34,8 @@ func (t Target) String() string {
 	if t.Stdin {
 		q.Set("stdin", "1")
 	}
-	if t.Filters != "" {
-		q.Set("filters", t.Filters)
+	if t.SeccompDir != "" {
+		q.Set("seccomp", t.SeccompDir)
 	}
 	u := url.URL{Scheme: scheme, Path: string(t.Dir), RawQuery: q.Encode()}
 	return u.String()
@@ -52,8 +51,8 @@ func ParseTarget(address string) (Target, error) {
 		return Target{}, fmt.Errorf("cannot use stdout address %q: it is not %s:///DIR", address, scheme)
 	}
 	t := Target{Dir: container.Dir(filepath.Clean(u.Path)), Stdin: u.Query().Get("stdin") == "1"}
-	if filters := u.Query().Get("filters"); filepath.IsAbs(filters) {
-		t.Filters = filepath.Clean(filters)
+	if dir := u.Query().Get("seccomp"); filepath.IsAbs(dir) {
+		t.SeccompDir = filepath.Clean(dir)
 	}
 	if limit := u.Query().Get("log_limit"); limit != "" {
 		if t.LogLimit, err = strconv.ParseInt(limit, 10, 64); err != nil || t.LogLimit <= 0 {

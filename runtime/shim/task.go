@@ -127,7 +127,7 @@ func (c *task) create(spec *specs.Spec, terminal bool, take func(*configs.Config
 	if c.proc, err = newProcess(spec.Process); err != nil {
 		return err
 	}
-	program, err := c.passFilter(config.Seccomp)
+	program, err := c.passProgram(config.Seccomp)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (c *task) create(spec *specs.Spec, terminal bool, take func(*configs.Config
 		c.io.abandon()
 		return err
 	}
-	program.keep()
+	program.store()
 	if err = makeNodes(c.pid, nodes); err == nil {
 		err = c.io.attach()
 	}

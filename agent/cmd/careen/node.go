@@ -139,6 +139,12 @@ func (n *node) prepare(ctx context.Context, log *logrus.Logger) error {
 	return err
 }
 
+// The engine runs the agent's containers.
+var (
+	_ agent.Runner     = (*runtime.Engine)(nil)
+	_ agent.Prestarter = (*runtime.Engine)(nil)
+)
+
 func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -149,6 +155,8 @@ func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
 		ContainerdAddress: n.opts.containerd, Binary: self, Snapshotter: n.opts.snapshotter,
 		StoreInMemory: n.layout.StoreFS == "tmpfs" || n.layout.StoreFS == "ramfs",
 		Failpoint:     failpoint(),
+		Own:           []string{n.opts.root, n.opts.runDir, n.stateDir()},
+		Admit:         admission(verify.File),
 		Pull:          pull.Config{UserAgent: "careen/" + version.Version},
 	}
 	n.sharing.configure(&cfg.Pull, n.opts.stays)
@@ -183,10 +191,6 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 	for _, warning := range append(warnings, cfg.Unclaimed()...) {
 		log.Warn(warning.String())
 	}
-	state := n.opts.state
-	if state == "" {
-		state = filepath.Join(n.opts.runDir, "state")
-	}
 	critical := n.opts.critical
 	if critical == 0 {
 		critical = -1 // none
@@ -202,14 +206,22 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 		pusher = nil // a command that ends with its run would have to wait for it
 	}
 	return agent.New(agent.Config{
-		Runner: newRunner(n.engine, n.opts.root, n.opts.runDir, state), Resolver: checkedResolver{
+		Runner: n.engine, Resolver: checkedResolver{
 			Resolver: resolver, policy: verify.File, trust: n.trust,
 		},
-		RunDir: n.opts.runDir, StateDir: state, Persistent: n.opts.state != "",
+		RunDir: n.opts.runDir, StateDir: n.stateDir(), Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
 		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges, NodeState: nodeState,
 		CriticalMax: critical, Beacon: record, AllowedUIDs: n.opts.allowedUIDs, Failpoint: failpoint(), Push: pusher,
 	})
+}
+
+// stateDir is where the agent keeps its journal.
+func (n *node) stateDir() string {
+	if n.opts.state != "" {
+		return n.opts.state
+	}
+	return filepath.Join(n.opts.runDir, "state")
 }
 
 // openBeacon opens the record that outlives a reboot, nil for none.

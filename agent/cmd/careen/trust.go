@@ -46,8 +46,8 @@ func checkName(file string, ref oci.Reference) error {
 }
 
 // admission applies policy.json to an image whose full name and manifest are known.
-func admission(file string, asked oci.Reference) func(context.Context, *pull.Candidate) (*verify.Accepted, error) {
-	return func(ctx context.Context, c *pull.Candidate) (*verify.Accepted, error) {
+func admission(file string) func(context.Context, oci.Reference, *pull.Candidate) (*verify.Accepted, error) {
+	return func(ctx context.Context, asked oci.Reference, c *pull.Candidate) (*verify.Accepted, error) {
 		ref := asked
 		if asked.Transport == oci.TransportDocker {
 			var err error
@@ -57,18 +57,6 @@ func admission(file string, asked oci.Reference) func(context.Context, *pull.Can
 		}
 		return imagePolicy(file).Check(ctx, verify.Image{Reference: ref, Manifest: c.Manifest, Signatures: c.Signatures})
 	}
-}
-
-// signedBy lists the signers of an image, for the audit record.
-func signedBy(accepted *verify.Accepted) []api.Signer {
-	if accepted == nil {
-		return nil
-	}
-	var all []api.Signer
-	for _, s := range accepted.Signers {
-		all = append(all, api.Signer{Key: s.Key, Identity: s.Identity})
-	}
-	return all
 }
 
 // checkedResolver also holds a request against this node, before anything is pulled:

@@ -2,4 +2,4 @@
 
 package reexec
 
-func useFilter() {}
+func useProgram() {}

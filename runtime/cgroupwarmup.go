@@ -10,12 +10,12 @@ import (
 // cgroupRoot is where every init system and every runtime has the control groups.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// hastenMigration has the kernel get ready for a process to be put into a control
+// warmUpCgroups has the kernel get ready for a process to be put into a control
 // group, which is about to happen. The lock for that stops every fork and exit of the
 // node; the first to take it waits for an RCU grace period, 10 to 20 ms, and those who
 // come soon after do not (kernel/rcu/sync.c). So this process is put where it is
 // already, while the container is still being prepared.
-func hastenMigration() {
+func warmUpCgroups() {
 	go func() {
 		if procs := ownProcs(); procs != "" {
 			// "0" is the process that writes. Whatever is wrong with it, the container's

@@ -17,9 +17,9 @@ import (
 	"github.com/careen-project/careen/oci"
 )
 
-// materialise puts on the node what a plan's mounts refer to. root is where the
-// image is mounted.
-func materialise(plan *oci.Plan, root string) error {
+// setUpBundle makes the files, volumes and overlays that a plan's mounts refer to.
+// root is where the image is mounted.
+func setUpBundle(plan *oci.Plan, root string) error {
 	for _, file := range plan.Files {
 		if err := writePlanFile(file); err != nil {
 			return runtimeError("write", file.Path, err)

@@ -53,27 +53,27 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/careen-project/careen/runtime/filter"
+	"github.com/careen-project/careen/runtime/seccomp"
 )
 
-// useFilter takes the file that the shim passes for the container's seccomp
-// program: full if the same profile was compiled before, else to be filled. Turning
-// a profile into a program costs libseccomp more time than everything else that a
-// container's init does.
-func useFilter() {
-	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(filter.FD))
-	if err != nil || name != filter.Link {
+// useProgram takes the file that the shim passes for the container's seccomp program.
+// It holds the program if the same profile was compiled before; otherwise libseccomp
+// writes the program to it. Compiling a profile takes libseccomp longer than everything
+// else that a container's init does.
+func useProgram() {
+	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(seccomp.FD))
+	if err != nil || name != seccomp.Link {
 		return
 	}
 	var stat unix.Stat_t
-	if unix.Fstat(filter.FD, &stat) != nil {
+	if unix.Fstat(seccomp.FD, &stat) != nil {
 		return
 	}
-	// It is not the container's.
-	unix.CloseOnExec(filter.FD)
+	// The container must not inherit it.
+	unix.CloseOnExec(seccomp.FD)
 	holds := C.int(0)
 	if stat.Size > 0 {
 		holds = 1
 	}
-	C.use_program(C.int(filter.FD), holds)
+	C.use_program(C.int(seccomp.FD), holds)
 }

@@ -24,53 +24,52 @@ import (
 	"github.com/careen-project/careen/runtime/shim"
 )
 
-// spareAge is how old a shim may become that waits for its container: where an image
-// takes longer than that, the time that a shim takes is not noticed.
-const spareAge = 5 * time.Second
+// prestartAge is how long a prestarted shim waits for its container. Where the image
+// takes longer than that, the start of a shim does not matter.
+const prestartAge = 5 * time.Second
 
-// shims keeps containers by shims that this process starts itself. A container's
-// shim is found by its socket, so that nothing but the socket's name is needed to
-// find it again.
-type shims struct {
+// shimManager starts shims from this process and finds those of earlier agents. A
+// container's id names its shim's socket, so no other record is needed.
+type shimManager struct {
 	binary, sockets string
 
-	mu    sync.Mutex
-	known map[string]*shim.Remote
-	spare *spare
-	ended bool
+	mu         sync.Mutex
+	known      map[string]*shim.Remote
+	prestarted *starting
+	closed     bool
 }
 
-// spare is a shim that is starting, or has started, for the next container.
-type spare struct {
+// starting is a shim that is starting, or has started, for the next container.
+type starting struct {
 	ready chan struct{}
 	shim  *shim.Remote
 	err   error
 }
 
-func newShims(binary, sockets string) *shims {
-	return &shims{binary: binary, sockets: sockets, known: map[string]*shim.Remote{}}
+func newShimManager(binary, sockets string) *shimManager {
+	return &shimManager{binary: binary, sockets: sockets, known: map[string]*shim.Remote{}}
 }
 
-func (s *shims) expect() {
+func (s *shimManager) prestart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended || s.spare != nil && s.spare.fresh() {
+	if s.closed || s.prestarted != nil && s.prestarted.fresh() {
 		return
 	}
-	if old := s.spare; old != nil {
+	if old := s.prestarted; old != nil {
 		go old.discard()
 	}
 	p := s.spawn()
-	s.spare = p
-	time.AfterFunc(spareAge, func() { s.drop(p) })
+	s.prestarted = p
+	time.AfterFunc(prestartAge, func() { s.drop(p) })
 }
 
 // drop ends a shim that nobody came for.
-func (s *shims) drop(p *spare) {
+func (s *shimManager) drop(p *starting) {
 	s.mu.Lock()
-	unused := s.spare == p
+	unused := s.prestarted == p
 	if unused {
-		s.spare = nil
+		s.prestarted = nil
 	}
 	s.mu.Unlock()
 	if unused {
@@ -78,8 +77,8 @@ func (s *shims) drop(p *spare) {
 	}
 }
 
-func (s *shims) spawn() *spare {
-	p := &spare{ready: make(chan struct{})}
+func (s *shimManager) spawn() *starting {
+	p := &starting{ready: make(chan struct{})}
 	go func() {
 		defer close(p.ready)
 		p.shim, p.err = shim.Spawn(s.binary, Namespace, s.sockets)
@@ -88,7 +87,7 @@ func (s *shims) spawn() *spare {
 }
 
 // fresh reports whether the shim is there, or is coming.
-func (p *spare) fresh() bool {
+func (p *starting) fresh() bool {
 	select {
 	case <-p.ready:
 		return p.err == nil && p.shim.Alive()
@@ -97,7 +96,7 @@ func (p *spare) fresh() bool {
 	}
 }
 
-func (p *spare) discard() {
+func (p *starting) discard() {
 	<-p.ready
 	if p.err == nil {
 		_ = p.shim.Close()
@@ -105,10 +104,10 @@ func (p *spare) discard() {
 }
 
 // take returns a shim for a container, the one that waits if there is one.
-func (s *shims) take() (*shim.Remote, error) {
+func (s *shimManager) take() (*shim.Remote, error) {
 	s.mu.Lock()
-	p := s.spare
-	s.spare = nil
+	p := s.prestarted
+	s.prestarted = nil
 	s.mu.Unlock()
 	if p == nil {
 		p = s.spawn()
@@ -122,7 +121,7 @@ func (s *shims) take() (*shim.Remote, error) {
 	return p.shim, p.err
 }
 
-func (s *shims) create(ctx context.Context, c newContainer) (_ int, err error) {
+func (s *shimManager) create(ctx context.Context, c newTask) (_ int, err error) {
 	bundle := c.target.Dir.Bundle()
 	if err := os.MkdirAll(bundle, 0o711); err != nil {
 		return 0, err
@@ -175,7 +174,7 @@ func native(err error) error {
 }
 
 // remote returns the shim of a container, also after the agent was restarted.
-func (s *shims) remote(id string) (*shim.Remote, error) {
+func (s *shimManager) remote(id string) (*shim.Remote, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.known[id]; r != nil && r.Alive() {
@@ -192,7 +191,7 @@ func (s *shims) remote(id string) (*shim.Remote, error) {
 	return r, nil
 }
 
-func (s *shims) start(ctx context.Context, id string) (int, error) {
+func (s *shimManager) start(ctx context.Context, id string) (int, error) {
 	r, err := s.remote(id)
 	if err != nil {
 		return 0, err
@@ -204,7 +203,7 @@ func (s *shims) start(ctx context.Context, id string) (int, error) {
 	return int(answer.Pid), nil
 }
 
-func (s *shims) wait(ctx context.Context, id, dir string) error {
+func (s *shimManager) wait(ctx context.Context, id, dir string) error {
 	r, err := s.remote(id)
 	if err == nil {
 		if _, err = r.Task.Wait(ctx, &taskapi.WaitRequest{ID: id}); err != nil {
@@ -212,14 +211,14 @@ func (s *shims) wait(ctx context.Context, id, dir string) error {
 		}
 	}
 	if errdefs.IsNotFound(err) && ctx.Err() == nil {
-		err = errors.Join(err, s.bury(id, dir))
+		err = errors.Join(err, s.reap(id, dir))
 	}
 	return err
 }
 
-// bury removes what a shim that died has left, and says on record that nobody saw
+// reap removes what a shim that died has left, and says on record that nobody saw
 // how its container ended, where the shim did not write that.
-func (s *shims) bury(id, dir string) error {
+func (s *shimManager) reap(id, dir string) error {
 	if dir == "" {
 		return nil
 	}
@@ -237,7 +236,7 @@ func (s *shims) bury(id, dir string) error {
 	return errors.Join(err, cerr)
 }
 
-func (s *shims) kill(ctx context.Context, id string, sig syscall.Signal, all bool) error {
+func (s *shimManager) kill(ctx context.Context, id string, sig syscall.Signal, all bool) error {
 	r, err := s.remote(id)
 	if err != nil {
 		return err
@@ -246,7 +245,7 @@ func (s *shims) kill(ctx context.Context, id string, sig syscall.Signal, all boo
 	return native(err)
 }
 
-func (s *shims) resize(ctx context.Context, id string, columns, rows uint16) error {
+func (s *shimManager) resize(ctx context.Context, id string, columns, rows uint16) error {
 	r, err := s.remote(id)
 	if err != nil {
 		return err
@@ -255,7 +254,7 @@ func (s *shims) resize(ctx context.Context, id string, columns, rows uint16) err
 	return native(err)
 }
 
-func (s *shims) endInput(ctx context.Context, id string) error {
+func (s *shimManager) closeStdin(ctx context.Context, id string) error {
 	r, err := s.remote(id)
 	if err != nil {
 		return err
@@ -264,28 +263,32 @@ func (s *shims) endInput(ctx context.Context, id string) error {
 	return native(err)
 }
 
-func (s *shims) look(ctx context.Context, id, dir string) (Existing, error) {
+func (s *shimManager) state(ctx context.Context, id, dir string) (container.State, int, error) {
 	r, err := s.remote(id)
 	if err != nil {
-		return Existing{}, errors.Join(err, s.bury(id, dir))
+		return "", 0, errors.Join(err, s.reap(id, dir))
 	}
 	state, err := r.Task.State(ctx, &taskapi.StateRequest{ID: id})
 	if err != nil {
-		return Existing{}, native(err)
+		return "", 0, native(err)
 	}
-	return Existing{
-		Running: state.Status == tasktypes.Status_RUNNING || state.Status == tasktypes.Status_PAUSED,
-		Created: state.Status == tasktypes.Status_CREATED, Pid: int(state.Pid),
-	}, nil
+	switch state.Status {
+	case tasktypes.Status_RUNNING, tasktypes.Status_PAUSED:
+		return container.StateRunning, int(state.Pid), nil
+	case tasktypes.Status_CREATED:
+		return container.StateCreated, int(state.Pid), nil
+	default:
+		return container.StateStopped, int(state.Pid), nil
+	}
 }
 
-func (s *shims) remove(ctx context.Context, id, dir string) error {
+func (s *shimManager) remove(ctx context.Context, id, dir string) error {
 	r, err := s.remote(id)
 	if err == nil {
 		err = s.end(ctx, r, id)
 	}
 	if errdefs.IsNotFound(err) {
-		err = s.bury(id, dir)
+		err = s.reap(id, dir)
 	}
 	s.mu.Lock()
 	delete(s.known, id)
@@ -294,7 +297,7 @@ func (s *shims) remove(ctx context.Context, id, dir string) error {
 }
 
 // end kills a container, removes it, and ends its shim.
-func (s *shims) end(ctx context.Context, r *shim.Remote, id string) error {
+func (s *shimManager) end(ctx context.Context, r *shim.Remote, id string) error {
 	_, err := r.Task.Delete(ctx, &taskapi.DeleteRequest{ID: id})
 	if err = native(err); errdefs.IsFailedPrecondition(err) {
 		// It runs.
@@ -316,12 +319,12 @@ func (s *shims) end(ctx context.Context, r *shim.Remote, id string) error {
 	return err
 }
 
-func (s *shims) close() error {
+func (s *shimManager) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = true
-	if s.spare != nil {
-		s.spare.discard()
+	s.closed = true
+	if s.prestarted != nil {
+		s.prestarted.discard()
 	}
 	var errs []error
 	for _, r := range s.known {
