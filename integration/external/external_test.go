@@ -22,10 +22,10 @@ import (
 	"github.com/careen-project/careen/integration/registry"
 )
 
-// versions are the containerds under test: the one that is careen's own dependency
+// versions are the containerds under test: the version in go.mod
 // and the oldest line that is supported.
 var versions = []struct{ name, pkg string }{
-	{"v2.3.4", "github.com/containerd/containerd/v2/cmd/containerd"},
+	{"v2.3.7", "github.com/containerd/containerd/v2/cmd/containerd"},
 	{"v1.7.29", "github.com/containerd/containerd/cmd/containerd"},
 }
 

@@ -20,10 +20,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/openpgp" //nolint:staticcheck // SA1019: the library verifies with it
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
