@@ -23,21 +23,24 @@ import (
 func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if ct := r.Header.Get("Content-Type"); ct != "" {
 		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
+			abandonBody(w, r)
 			return statusError(http.StatusUnsupportedMediaType, "Content-Type",
 				fmt.Sprintf("the body has to be application/json, not %q: send it with \"Content-Type: application/json\"", fault.OneLine(ct, 100)))
 		}
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	// The deadline was for the body; reached later, it would look like a client
-	// that has gone.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
+		abandonBody(w, r)
 		return statusError(http.StatusRequestEntityTooLarge, "body", "it is larger than 1 MiB")
 	case err != nil:
+		abandonBody(w, r)
 		return fault.BadField("body", "it does not arrive: "+err.Error())
 	}
+	// The deadline was for the body; reached later, it would look like a client
+	// that has gone.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return Decode(data, into)
 }
 

@@ -23,11 +23,16 @@ func answer(w http.ResponseWriter, status int, v any) error {
 	if err != nil {
 		return &fault.Error{Code: fault.Internal, Op: "write the answer", Err: err}
 	}
-	w.Header().Set("Content-Type", "application/json")
+	return send(w, status, "application/json", append(data, '\n'))
+}
+
+// send writes a whole answer.
+func send(w http.ResponseWriter, status int, media string, data []byte) error {
+	w.Header().Set("Content-Type", media)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	w.WriteHeader(status)
-	_, _ = w.Write(append(data, '\n')) // a client that is gone needs no answer
+	_, _ = w.Write(data) // a client that is gone needs no answer
 	return nil
 }
 
@@ -45,9 +50,7 @@ func (s *Server) getHealth(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "application/yaml")
-	_, _ = w.Write(openAPI)
-	return nil
+	return send(w, http.StatusOK, "application/yaml", openAPI)
 }
 
 func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) error {
@@ -152,9 +155,7 @@ func (s *Server) getSpec(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(spec)
-	return nil
+	return send(w, http.StatusOK, "application/json", spec)
 }
 
 func (s *Server) getAudit(w http.ResponseWriter, _ *http.Request) error {

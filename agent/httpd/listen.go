@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"context"
 	"errors"
 	"net"
 	"os"
@@ -17,10 +16,6 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 )
-
-// maxConns bounds the connections that are open at once; further ones wait in the
-// kernel's queue.
-const maxConns = 256
 
 // Listen makes the agent's socket, mode 0600 and owned by uid. A socket that
 // nobody answers on any more is replaced; one that is alive, or a file that is no
@@ -81,7 +76,7 @@ func bind(path string, uid int, fail func(string, string, error) error) (net.Lis
 	if err != nil {
 		return nil, fail("", "Check the socket's directory", errors.Join(err, ln.Close(), os.Remove(temp)))
 	}
-	return &listener{UnixListener: ln, path: path, slots: make(chan struct{}, maxConns), closed: make(chan struct{})}, nil
+	return &listener{UnixListener: ln, path: path}, nil
 }
 
 // lockSocket keeps two agents from replacing the same stale socket.
@@ -107,62 +102,22 @@ func alive(path string) bool {
 	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, os.ErrNotExist)
 }
 
-// listener bounds the open connections and removes its socket when it is closed.
+// listener removes its socket when it is closed.
 type listener struct {
 	*net.UnixListener
-	path   string
-	slots  chan struct{}
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	conn, err := l.AcceptUnix()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &slotConn{UnixConn: conn, slots: l.slots}, nil
+	path string
+	once sync.Once
 }
 
 func (l *listener) Close() (err error) {
-	l.once.Do(func() {
-		close(l.closed)
-		err = errors.Join(os.Remove(l.path), l.UnixListener.Close())
-	})
+	l.once.Do(func() { err = errors.Join(os.Remove(l.path), l.UnixListener.Close()) })
 	return err
 }
 
-type slotConn struct {
-	*net.UnixConn
-	once  sync.Once
-	slots chan struct{}
-}
-
-func (c *slotConn) Close() error {
-	c.once.Do(func() { <-c.slots })
-	return c.UnixConn.Close()
-}
-
-type peerKey struct{}
-
-// errNoPeer says that the kernel did not tell who is at the other end.
+// errNoPeer says that the kernel did not report who is at the other end.
 var errNoPeer = errors.New("the peer's credentials cannot be read")
 
-// withPeer notes in a connection's context who is at its other end.
-func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	peer, err := peerOf(conn)
-	if err != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, peerKey{}, peer)
-}
-
+// peerOf asks the kernel who is at the other end.
 func peerOf(conn net.Conn) (api.Peer, error) {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {

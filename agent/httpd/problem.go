@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
@@ -81,15 +80,15 @@ func Problem(err error) api.Problem {
 func writeProblem(w http.ResponseWriter, r *http.Request, err error) {
 	p := Problem(err)
 	p.Instance = r.URL.Path
-	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("X-Content-Type-Options", "nosniff")
 	if p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", strconv.Itoa(5))
+		w.Header().Set("Retry-After", strconv.Itoa(5))
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
-	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p)
+	data, err := json.Marshal(p)
+	if err != nil { // an attribute that JSON does not have
+		p.Attrs = nil
+		data, _ = json.Marshal(p)
+	}
+	_ = send(w, p.Status, "application/problem+json", append(data, '\n'))
 }
 
 // parseQuery reads a query strictly.
@@ -103,11 +102,4 @@ func parseQuery(raw string) (url.Values, error) {
 		return nil, err
 	}
 	return values, nil
-}
-
-func orDefault(text, def string) string {
-	if text == "" {
-		return def
-	}
-	return text
 }

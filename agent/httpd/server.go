@@ -22,7 +22,7 @@ const (
 	maxBody     = 1 << 20
 	headerTime  = 10 * time.Second
 	idleTime    = 2 * time.Minute
-	bodyTime    = 30 * time.Second
+	bodyTime    = 10 * time.Second
 	writeTime   = 30 * time.Second
 	closingTime = 5 * time.Second
 )
@@ -63,13 +63,18 @@ func New(cfg Config) *Server {
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	limited := limit(ln, ownConns+refusedConns+userConns*len(s.cfg.AllowedUIDs), s.class)
 	srv := &http.Server{
 		Handler: s.Handler(), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		ErrorLog: nil,
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateIdle || state == http.StateActive {
+				limited.setIdle(c.(*conn), state == http.StateIdle)
+			}
+		},
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(ln) }()
+	go func() { failed <- srv.Serve(limited) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("cannot serve the socket: %w", err)
@@ -147,10 +152,12 @@ func (s *Server) Handler() http.Handler {
 		h.ServeHTTP(rec, r)
 		if allow := rec.header.Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
+			abandonBody(w, r)
 			writeProblem(w, r, &fault.Error{Code: fault.BadRequest, Op: r.Method, Subject: r.URL.Path,
 				Reason: "the resource takes only " + allow, Attrs: map[string]any{fault.AttrStatus: http.StatusMethodNotAllowed}})
 			return
 		}
+		abandonBody(w, r)
 		writeProblem(w, r, &fault.Error{Code: fault.NotFound, Op: r.Method, Subject: r.URL.Path,
 			Reason: "the API has no such resource", Remedy: "See /v1/openapi.yaml for what there is"})
 	})
@@ -173,32 +180,71 @@ func (s *Server) serve(rt route) http.Handler {
 					Reason: "a defect in careen; see the agent's log"})
 			}
 		}()
-		ctl := http.NewResponseController(w)
-		// Who does not send or take a body for so long is given up, so that connections
-		// do not pile up; streams move the deadline with each piece.
-		if r.Method == http.MethodPost || r.Method == http.MethodPatch {
-			_ = ctl.SetReadDeadline(time.Now().Add(bodyTime))
+		if err := s.check(rt, r); err != nil {
+			abandonBody(w, r)
+			writeProblem(w, r, err)
+			return
 		}
-		err := s.permit(r)
-		if err == nil {
-			err = checkQuery(r, rt.query)
+		// A body that does not arrive in time is given up, so that connections do not pile
+		// up. Where there is no body, a deadline would end long polls.
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 		}
-		if err == nil {
-			err = rt.handle(w, r)
-		}
-		if err != nil && !errors.Is(err, errAnswered) {
+		if err := rt.handle(w, r); err != nil && !errors.Is(err, errAnswered) {
 			writeProblem(w, r, err)
 		}
+		// The server sends what it has buffered.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	})
+}
+
+// check refuses a request before its body is read.
+func (s *Server) check(rt route, r *http.Request) error {
+	if err := s.permit(r); err != nil {
+		return err
+	}
+	if r.ContentLength != 0 && rt.method != http.MethodPost && rt.method != http.MethodPatch {
+		return fault.BadField("body", "the method "+rt.method+" takes none here")
+	}
+	return checkQuery(r, rt.query)
+}
+
+// abandonBody has the server close the connection after its answer, without reading the
+// rest of a body first, which may never come. It is called before the answer is written.
+func abandonBody(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Connection", "close")
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+	}
 }
 
 // errAnswered says that an answer was begun and cannot become a problem any more.
 var errAnswered = errors.New("the answer was begun")
 
+// class returns the share of connections that c counts against, and its size.
+func (s *Server) class(c *conn) (key int64, limit int) {
+	switch {
+	case c.known && own(c.peer.UID):
+		return ownShare, ownConns
+	case c.known && s.allows(c.peer.UID):
+		return int64(c.peer.UID), userConns
+	default:
+		return refusedShare, refusedConns
+	}
+}
+
+// own reports whether a user is root or the agent's own.
+func own(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
+
+// allows reports whether a user may ask.
+func (s *Server) allows(uid uint32) bool {
+	return own(uid) || slices.Contains(s.cfg.AllowedUIDs, uid)
+}
+
 // permit checks who asks.
 func (s *Server) permit(r *http.Request) error {
 	peer, ok := r.Context().Value(peerKey{}).(api.Peer)
-	if ok && (peer.UID == 0 || peer.UID == uint32(os.Geteuid()) || slices.Contains(s.cfg.AllowedUIDs, peer.UID)) {
+	if ok && s.allows(peer.UID) {
 		return nil
 	}
 	reason := errNoPeer.Error()
@@ -207,6 +253,16 @@ func (s *Server) permit(r *http.Request) error {
 	}
 	return &fault.Error{Code: fault.Forbidden, Op: r.Method, Subject: r.URL.Path, Reason: reason,
 		Remedy: "Ask as root, or start the agent with --allow-uid for that user"}
+}
+
+type peerKey struct{}
+
+// withPeer notes in a connection's context who is at its other end.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	if c := c.(*conn); c.known {
+		return WithPeer(ctx, c.peer)
+	}
+	return ctx
 }
 
 // WithPeer returns ctx as one in which peer asks. Tests of [Agent.Handler] need it.

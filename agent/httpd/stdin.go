@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/careen-project/careen/agent/fault"
@@ -17,15 +16,13 @@ func (s *Server) postStdin(w http.ResponseWriter, r *http.Request) (err error) {
 	ctl := http.NewResponseController(w)
 	defer func() {
 		if err != nil {
-			// The server would wait for the rest of the body before it answers, and a
-			// terminal's input has no end.
-			_ = ctl.SetReadDeadline(time.Now())
+			abandonBody(w, r) // a terminal's input has no end
 		}
 	}()
 	id := r.PathValue("id")
-	closing, err := strconv.ParseBool(orDefault(r.URL.Query().Get("close"), "false"))
+	closing, err := boolParam(r, "close")
 	if err != nil {
-		return fault.BadField("close", "it is neither true nor false")
+		return err
 	}
 	in, err := s.cfg.Agent.Input(r.Context(), id)
 	if err != nil {

@@ -167,10 +167,8 @@ func logLine(l logs.Line) api.LogLine {
 // logOptions reads the query of a log.
 func logOptions(r *http.Request) (opts logs.ReadOptions, err error) {
 	q := r.URL.Query()
-	if text := q.Get("follow"); text != "" {
-		if opts.Follow, err = strconv.ParseBool(text); err != nil {
-			return opts, fault.BadField("follow", "it is neither true nor false")
-		}
+	if opts.Follow, err = boolParam(r, "follow"); err != nil {
+		return opts, err
 	}
 	if text := q.Get("tail"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -195,6 +193,19 @@ func logOptions(r *http.Request) (opts logs.ReadOptions, err error) {
 		}
 	}
 	return opts, nil
+}
+
+// boolParam reads a parameter that is true or false; an absent one is false.
+func boolParam(r *http.Request, name string) (bool, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return false, nil
+	}
+	value, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fault.BadField(name, "it is neither true nor false")
+	}
+	return value, nil
 }
 
 // accepts reports whether a client asks for a media type by name.

@@ -1,0 +1,196 @@
+package httpd
+
+import (
+	"net"
+	"sync"
+
+	"github.com/careen-project/careen/agent/api"
+)
+
+// How many connections are open at once. Each class of users has a share of its own, so
+// that one cannot keep the others out.
+const (
+	ownConns     = 256 // root and the agent's own user
+	userConns    = 64  // each user of Config.AllowedUIDs
+	refusedConns = 16  // all other users together: they only get a 403
+	// waitingConns is how many more connections of one class wait for one of these to
+	// close. Further ones are closed at once.
+	waitingConns = 256
+)
+
+// Keys of the shares that do not belong to one allowed user.
+const (
+	ownShare     int64 = -1
+	refusedShare int64 = -2
+)
+
+// limiter is a listener that accepts every connection at once and hands out only as many
+// of each class as its share allows. Connections that are idle between two requests give
+// way to new ones of their class.
+type limiter struct {
+	net.Listener
+	class  func(*conn) (key int64, limit int)
+	ready  chan *conn // has room for all that may be open
+	failed chan error
+	closed chan struct{}
+	once   sync.Once
+
+	mu     sync.Mutex
+	shares map[int64]*share
+}
+
+// share is the connections of one class of users.
+type share struct {
+	limit   int
+	open    map[*conn]bool // true while it is idle
+	waiting []*conn
+}
+
+// conn is a connection with the process at its other end. known is false when the kernel
+// does not report it.
+type conn struct {
+	net.Conn
+	peer  api.Peer
+	known bool
+	leave func()
+}
+
+// Close frees the connection's place in its share.
+func (c *conn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+// CloseWrite lets the server end its side first, so that the client reads the answer to
+// a request that is too large.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// limit starts to accept connections of ln. most bounds the open ones of all classes.
+func limit(ln net.Listener, most int, class func(*conn) (int64, int)) *limiter {
+	l := &limiter{Listener: ln, class: class, ready: make(chan *conn, most), failed: make(chan error),
+		closed: make(chan struct{}), shares: map[int64]*share{}}
+	go l.acceptAll()
+	return l
+}
+
+func (l *limiter) acceptAll() {
+	for {
+		c, err := l.Listener.Accept()
+		if err == nil {
+			l.admit(newConn(c))
+			continue
+		}
+		select {
+		case l.failed <- err: // the server pauses before it asks again
+		case <-l.closed:
+			return
+		}
+	}
+}
+
+func newConn(c net.Conn) *conn {
+	peer, err := peerOf(c)
+	return &conn{Conn: c, peer: peer, known: err == nil}
+}
+
+// admit hands c out, has it wait, or closes it.
+func (l *limiter) admit(c *conn) {
+	key, most := l.class(c)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.shares[key]
+	if s == nil {
+		s = &share{limit: most, open: map[*conn]bool{}}
+		l.shares[key] = s
+	}
+	c.leave = sync.OnceFunc(func() { l.left(s, c) })
+	switch {
+	case l.isClosed(), len(s.waiting) == waitingConns:
+		_ = c.Conn.Close()
+	case len(s.open) < s.limit:
+		l.handOut(s, c)
+	default:
+		s.waiting = append(s.waiting, c)
+		for other, idle := range s.open {
+			if idle {
+				_ = other.Conn.Close() // the server notices and closes it altogether
+				s.open[other] = false
+				break
+			}
+		}
+	}
+}
+
+// handOut gives c to the server. The lock is held.
+func (l *limiter) handOut(s *share, c *conn) {
+	s.open[c] = false
+	l.ready <- c
+}
+
+// left frees the place of c, for one that waits.
+func (l *limiter) left(s *share, c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(s.open, c)
+	if len(s.waiting) > 0 && !l.isClosed() {
+		next := s.waiting[0]
+		s.waiting = s.waiting[1:]
+		l.handOut(s, next)
+	}
+}
+
+// setIdle notes whether a connection is idle between two requests.
+func (l *limiter) setIdle(c *conn, idle bool) {
+	key, _ := l.class(c)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, open := l.shares[key].open[c]; open {
+		l.shares[key].open[c] = idle
+	}
+}
+
+func (l *limiter) isClosed() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Accept returns the next connection that has a place.
+func (l *limiter) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.ready:
+		return c, nil
+	case err := <-l.failed:
+		return nil, err
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close closes the listener and the connections that were not handed out.
+func (l *limiter) Close() (err error) {
+	l.once.Do(func() {
+		close(l.closed)
+		err = l.Listener.Close()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, s := range l.shares {
+			for _, c := range s.waiting {
+				_ = c.Conn.Close()
+			}
+			s.waiting = nil
+		}
+		for len(l.ready) > 0 {
+			_ = (<-l.ready).Conn.Close()
+		}
+	})
+	return err
+}
