@@ -222,11 +222,18 @@ func TestNoStepsFileAtAll(t *testing.T) {
 	require.Equal(t, fault.BadConfig, fault.CodeOf(err))
 }
 
-func TestNumbersAreOptionsAsTheyAreWritten(t *testing.T) {
+// IPA makes text of a number as Python writes it, which is not always as the runbook
+// has it.
+func TestNumbersAsOptionsAreRefused(t *testing.T) {
 	r := newResolver(t, "allow_arbitrary_containers = true\n", "")
 	req := &api.RunRequest{}
 	require.NoError(t, httpd.Decode([]byte(`{"step": "generic_container_step", "args": {"container_url": "x",
-		"run_options": ["--memory", 9007199254740993, "--cpus", 1.0]}}`), req))
+		"run_options": ["--memory", 9007199254740993]}}`), req))
+	_, err := r.Resolve(req, true)
+	require.Equal(t, fault.BadRequest, fault.CodeOf(err))
+	require.ErrorContains(t, err, "item 2 must be a string, got int: put it in quotes")
+	require.NoError(t, httpd.Decode([]byte(`{"step": "generic_container_step", "args": {"container_url": "x",
+		"run_options": ["--memory", "9007199254740993", "--cpus", "1.0"]}}`), req))
 	res, err := r.Resolve(req, true)
 	require.NoError(t, err)
 	require.Subset(t, res.Parts[0].RunOptions, []string{"--memory=9007199254740993", "--cpus=1.0"})

@@ -39,14 +39,14 @@ type Catalogue struct {
 
 // yamlStep is one entry of the steps file.
 type yamlStep struct {
-	name, image     string
-	iface           string
-	priority        int
-	reboot          bool
-	abortable       bool
-	pullOpts, runOp any
-	limits          Limits
-	line            int
+	name, image       string
+	iface             string
+	priority          int
+	reboot            bool
+	abortable         bool
+	pullOpts, runOpts any
+	limits            Limits
+	line              int
 }
 
 // Builtin returns the catalogue with no steps file: what is left when the file

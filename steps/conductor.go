@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+
+	"github.com/careen-project/careen/steps/ipa"
 )
 
 // fromConductor is the origin of what was sent at lookup.
@@ -30,7 +32,7 @@ func (c *Config) WithConductor(options map[string]any) (*Config, []Warning) {
 	for _, key := range sortedKeys(options) {
 		value := options[key]
 		switch {
-		case !known(key):
+		case !contains(optionNames, key):
 			warn(key, "Ignoring unknown [container] option %s sent by the conductor", key)
 		case value == nil:
 			next.setNull(key)
@@ -69,35 +71,33 @@ func (c *Config) setNull(key string) {
 	}
 }
 
-// setOverride applies a value that is not null. Here the types come first and
-// the references of oslo.config's templates after, when the value is used: one
-// that cannot be resolved does not keep the old value, it breaks the option.
+// setOverride applies a value that is not null. Here the types come first and the
+// references of oslo.config's templates after, when the value is used. Where IPA takes
+// over a value that careen cannot use, the option has no value: the old one could allow
+// more.
 func (c *Config) setOverride(key string, value any) error {
-	if err := c.set(key, value, fromConductor); err != nil {
+	err := c.set(key, value, fromConductor)
+	switch {
+	case errors.Is(err, errNotText):
+	case err != nil || key == "allow_arbitrary_containers" || key == "runner":
 		return err
-	}
-	switch key {
-	case "allow_arbitrary_containers", "runner":
-		return nil
-	case "container_steps_file":
-		text, err := unescapeOslo(c.StepsFile)
-		if err != nil {
-			c.StepsFile, c.broken[key] = "", err
-			return nil
+	case key == "container_steps_file":
+		c.StepsFile, err = ipa.Unescape(c.StepsFile)
+	default:
+		list := c.list(key)
+		items := make([]string, len(*list))
+		for i, item := range *list {
+			if items[i], err = ipa.Unescape(item); err != nil {
+				break
+			}
 		}
-		c.StepsFile = text
-		return nil
+		*list = items
 	}
-	list := c.list(key)
-	items := make([]string, len(*list))
-	for i, item := range *list {
-		text, err := unescapeOslo(item)
-		if err != nil {
-			c.broken[key] = err
-			return nil
+	if err != nil {
+		c.sources[key], c.broken[key] = fromConductor, err
+		if key == "container_steps_file" {
+			c.StepsFile = ""
 		}
-		items[i] = text
 	}
-	*list = items
 	return nil
 }

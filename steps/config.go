@@ -1,6 +1,7 @@
 package steps
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sort"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/steps/ipa"
 )
 
 // DefaultConfigFile is careen's own configuration.
@@ -198,13 +200,11 @@ func (c *Config) loadIPA() ([]Warning, error) {
 	for _, key := range optionNames {
 		delete(c.sources, key)
 	}
-	found := ipaOptions{}
-	for _, path := range c.ipaPaths {
-		if err := found.load(path); err != nil {
-			return nil, err
-		}
+	found, err := ipa.Load(c.ipaPaths, c.getenv, environmentKeys())
+	var bad *ipa.Error
+	if errors.As(err, &bad) {
+		return nil, configError(bad.File, bad.Line, bad.Err)
 	}
-	found.environment(c.getenv)
 	warnings, err := c.applyIPA(found)
 	if err != nil {
 		return nil, err
@@ -279,15 +279,6 @@ func (c *Config) from(key string) string {
 		return from
 	}
 	return "default"
-}
-
-func known(key string) bool {
-	for _, name := range optionNames {
-		if name == key {
-			return true
-		}
-	}
-	return false
 }
 
 func quoteList(items []string) string {

@@ -86,7 +86,8 @@ func TestOsloFiles(t *testing.T) {
 		"quotes go":           {"[container]\nallowed_containers = \"a,b\"\n", "", []string{"a", "b"}},
 		"colon":               {"[container]\nallowed_containers: a\n", "", []string{"a"}},
 		"empty items stay":    {"[container]\nallowed_containers = a,,b,\n", "", []string{"a", "", "b"}},
-		"escaped dollar":      {"[container]\nallowed_containers = $$a,\\$b,c$,$1\n", "", []string{"$a", "$b", "c$", "$1"}},
+		"escaped dollar":      {"[container]\nallowed_containers = $$a,\\$b,$$$$\n", "", []string{"$a", "$b", "$$"}},
+		"lone dollar":         {"[container]\nallowed_containers = a$\n", ":2", nil},
 		"CR LF":               {"[container]\r\nallowed_containers = a\r\n", "", []string{"a"}},
 		"other section":       {"[containers]\nallowed_containers = a\n", "", []string{}},
 		"comment":             {"# x\n[container]\n; y\nallowed_containers = a # b\n", "", []string{"a # b"}},
@@ -220,10 +221,10 @@ func TestConductor(t *testing.T) {
 			func(t *testing.T, c *steps.Config) { assert.False(t, c.AllowArbitrary) }},
 		"other runner": {map[string]any{"runner": "crun"}, "Ignoring invalid value for [container]runner",
 			func(t *testing.T, c *steps.Config) { assert.Equal(t, "podman", c.Runner) }},
-		"list of anything": {map[string]any{"run_options": []any{"--a b", 1.0, true, nil}}, "",
-			func(t *testing.T, c *steps.Config) {
-				assert.Equal(t, []string{"--a b", "1", "True", "None"}, c.RunOptions)
-			}},
+		"list of text": {map[string]any{"run_options": []any{"--a b", "1"}}, "",
+			func(t *testing.T, c *steps.Config) { assert.Equal(t, []string{"--a b", "1"}, c.RunOptions) }},
+		"list of anything": {map[string]any{"run_options": []any{"--a b", 1.0}},
+			"[container]run_options cannot be used: the list is not text: item 2 must be a string, got int: put it in quotes", nil},
 		"text is split on commas": {map[string]any{"allowed_containers": " a , docker://b,, "}, "",
 			func(t *testing.T, c *steps.Config) { assert.Equal(t, []string{"a", "docker://b"}, c.Allowed) }},
 		"reference": {map[string]any{"pull_options": []any{"$x"}}, "cannot be used", nil},
@@ -263,7 +264,11 @@ func TestUnusableValues(t *testing.T) {
 	requireFault(t, run(broken, listed), fault.BadConfig, "run_options")
 	require.NoError(t, run(broken, map[string]any{"container_url": "a", "run_options": "--rm"}))
 
-	for _, value := range []any{nil, "$x/steps.yaml"} {
+	// IPA takes such a list over as Python writes it, so the old one no longer holds.
+	number, _ := cfg.WithConductor(map[string]any{"allowed_containers": []any{"b", 5.0}})
+	requireFault(t, run(number, listed), fault.BadConfig, "allowed_containers", "item 2 must be a string")
+
+	for _, value := range []any{nil, "$x/steps.yaml", 5.0} {
 		nowhere, _ := cfg.WithConductor(map[string]any{"container_steps_file": value})
 		_, err := nowhere.LoadSteps(nil)
 		requireFault(t, err, fault.BadConfig, "container_steps_file")

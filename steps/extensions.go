@@ -1,73 +1,68 @@
 package steps
 
 import (
+	"errors"
 	"fmt"
-	"math/big"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/careen-project/careen/steps/ipa"
 )
 
 var limitKeys = []string{"timeout", "silence_timeout", "reboot_exit_codes", "critical", "inputs"}
 
 // limits reads the mapping careen of a step.
-func (r *stepReader) limits() (Limits, error) {
+func (r *stepReader) limits() Limits {
 	var l Limits
-	e, ok := r.m.get("careen")
-	if !ok || e.value == nil {
-		return l, nil
+	careen, _ := r.m.Get("careen")
+	if careen.Plain() != nil && !isType[map[string]any](careen) {
+		r.fail(careen, "'careen' must be a mapping, got %s", pyType(careen))
 	}
-	m, ok := e.value.(*mapping)
-	if !ok {
-		return l, r.err(e.line, "'careen' must be a mapping, got %s", pyType(e.value))
-	}
-	for _, e := range m.entries {
+	for _, e := range careen.Entries() {
 		var err error
-		switch e.key {
+		switch e.Key {
 		case "timeout":
-			l.Timeout, err = yamlDuration(e.value)
+			l.Timeout, err = yamlDuration(e.Value)
 		case "silence_timeout":
-			l.SilenceTimeout, err = yamlDuration(e.value)
+			l.SilenceTimeout, err = yamlDuration(e.Value)
 		case "reboot_exit_codes":
-			l.RebootExitCodes, err = yamlExitCodes(e.value)
+			l.RebootExitCodes, err = yamlExitCodes(e.Value)
 		case "critical":
-			if l.Critical, ok = e.value.(bool); !ok {
-				err = fmt.Errorf("must be true or false, got %s", pyType(e.value))
-			}
+			l.Critical, err = e.Boolean()
 		case "inputs":
-			l.Inputs, err = yamlInputs(e.value)
+			l.Inputs, err = yamlInputs(e.Value)
 		default:
 			err = fmt.Errorf("is not one of %s", strings.Join(limitKeys, ", "))
 		}
 		if err != nil {
-			return l, r.err(e.line, "'careen.%s': %s", e.key, err)
+			r.fail(e.Value, "'careen.%s': %s", e.Key, err)
 		}
 	}
-	return l, nil
+	return l
 }
 
-func yamlDuration(v any) (time.Duration, error) {
-	s, ok := v.(string)
+func yamlDuration(v ipa.Value) (time.Duration, error) {
+	s, ok := v.Plain().(string)
 	if !ok {
 		return 0, fmt.Errorf(`must be a time such as "90s" or "30m", got %s`, pyType(v))
 	}
 	return parseDuration(s)
 }
 
-func yamlExitCodes(v any) ([]int, error) {
-	list, ok := v.([]any)
-	if !ok {
+func yamlExitCodes(v ipa.Value) ([]int, error) {
+	if !isType[[]any](v) {
 		return nil, fmt.Errorf("must be a list of numbers, got %s", pyType(v))
 	}
-	codes := make([]int, 0, len(list))
-	for _, item := range list {
-		n, ok := item.(*big.Int)
-		if !ok || !n.IsInt64() {
+	var codes []int
+	for _, item := range v.Items() {
+		n, ok := item.Plain().(int)
+		if !ok {
 			return nil, fmt.Errorf("must be a list of numbers, got an item of type %s", pyType(item))
 		}
-		codes = append(codes, int(n.Int64()))
+		codes = append(codes, n)
 	}
 	return codes, checkExitCodes(codes)
 }
@@ -75,16 +70,15 @@ func yamlExitCodes(v any) ([]int, error) {
 // maxInputs bounds the inputs of one step.
 const maxInputs = 16
 
-func yamlInputs(v any) ([]string, error) {
-	list, ok := v.([]any)
-	if !ok || len(list) > maxInputs {
+func yamlInputs(v ipa.Value) ([]string, error) {
+	if !isType[[]any](v) || len(v.Items()) > maxInputs {
 		return nil, fmt.Errorf("must be a list of at most %d steps of this file", maxInputs)
 	}
-	names := make([]string, 0, len(list))
-	for _, item := range list {
-		name, ok := item.(string)
+	var names []string
+	for _, item := range v.Items() {
+		name, ok := item.Plain().(string)
 		if !ok || slices.Contains(names, name) {
-			return nil, fmt.Errorf("must be a list of different steps of this file, got %v", item)
+			return nil, fmt.Errorf("must be a list of different steps of this file, got %v", item.Plain())
 		}
 		names = append(names, name)
 	}
@@ -97,7 +91,7 @@ func (p *stepsParser) checkInputs() error {
 	for _, step := range p.cat.steps {
 		for _, name := range step.limits.Inputs {
 			if _, ok := p.cat.lookup(name); !ok {
-				return &yamlError{step.line, fmt.Sprintf("step '%s': 'careen.inputs': %q is no step of this file", step.name, name)}
+				return errorAt(ipa.Value{Line: step.line}, "step '%s': 'careen.inputs': %q is not a step of this file", step.name, name)
 			}
 		}
 	}
@@ -113,52 +107,45 @@ var reAlias = sync.OnceValue(func() *regexp.Regexp {
 
 // extensions reads the top-level key careen: aliases of the generic step and the
 // switch for sequences.
-func (p *stepsParser) extensions(e entry) error {
-	if e.value == nil {
-		return nil
+func (p *stepsParser) extensions(careen ipa.Value) error {
+	if careen.Plain() != nil && !isType[map[string]any](careen) {
+		return errorAt(careen, "'careen' must be a mapping, got %s", pyType(careen))
 	}
-	m, ok := e.value.(*mapping)
-	if !ok {
-		return &yamlError{e.line, fmt.Sprintf("'careen' must be a mapping, got %s", pyType(e.value))}
-	}
-	for _, e := range m.entries {
-		switch e.key {
+	for _, e := range careen.Entries() {
+		var err error
+		switch e.Key {
 		case "aliases":
-			if err := p.addAliases(e); err != nil {
-				return err
-			}
+			err = p.addAliases(e.Value)
 		case "sequence":
-			b, ok := e.value.(bool)
-			if !ok {
-				return &yamlError{e.line, fmt.Sprintf("'careen.sequence' must be true or false, got %s", pyType(e.value))}
-			}
-			p.cat.sequence = b
+			p.cat.sequence, err = e.Boolean()
 		default:
-			return &yamlError{e.line, fmt.Sprintf("'careen.%s' is not one of aliases, sequence", e.key)}
+			err = errors.New("is not one of aliases, sequence")
+		}
+		if err != nil {
+			return errorAt(e.Value, "'careen.%s' %w", e.Key, err)
 		}
 	}
 	if _, taken := p.cat.lookup(SequenceStep); taken && p.cat.sequence {
-		return &yamlError{e.line, "a step of the file has the name " + SequenceStep}
+		return errorAt(careen, "a step of the file has the name %s", SequenceStep)
 	}
 	return nil
 }
 
-func (p *stepsParser) addAliases(e entry) error {
-	list, ok := e.value.([]any)
-	if !ok || len(list) > maxAliases {
-		return &yamlError{e.line, fmt.Sprintf("'careen.aliases' must be a list of at most %d names", maxAliases)}
+func (p *stepsParser) addAliases(v ipa.Value) error {
+	if !isType[[]any](v) || len(v.Items()) > maxAliases {
+		return fmt.Errorf("must be a list of at most %d names", maxAliases)
 	}
-	for _, item := range list {
-		name, ok := item.(string)
+	for _, item := range v.Items() {
+		name, ok := item.Plain().(string)
 		if !ok || !reAlias().MatchString(name) {
-			return &yamlError{e.line, fmt.Sprintf("'careen.aliases': %v is not a name of letters, digits and underscores", item)}
+			return fmt.Errorf("must be names of letters, digits and underscores, got %v", item.Plain())
 		}
 		_, taken := p.cat.lookup(name)
 		switch {
 		case taken || name == SequenceStep || slices.Contains(p.cat.aliases, name):
-			return &yamlError{e.line, fmt.Sprintf("'careen.aliases': the name %s is there twice", name)}
-		case Reserved(name) || p.reserved[name] || contains(conductorNames, name):
-			return &yamlError{e.line, fmt.Sprintf("'careen.aliases': the name %s is reserved", name)}
+			return fmt.Errorf("has the name %s, which is there twice", name)
+		case ipa.Reserved(name) || p.reserved[name] || contains(conductorNames, name):
+			return fmt.Errorf("has the name %s, which is reserved", name)
 		}
 		p.cat.aliases = append(p.cat.aliases, name)
 	}

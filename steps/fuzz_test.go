@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/steps/ipa"
 )
 
 // needFault fails unless err is one that an operator can read.
@@ -23,9 +24,9 @@ func needFault(t *testing.T, err error) {
 // each step of it that has a usable name can be decided on.
 func FuzzSteps(f *testing.F) {
 	for _, seed := range []string{
-		"", "steps: []\n", "steps:\n- {name: a, image: b, priority: 1:30, interface: deploy, reboot_requested: no, abortable: yes}\n",
-		"a: &a [*a]\n", "steps: [{<<: {name: a}, image: b}]\n", "careen: {aliases: [x], sequence: on}\n", "\xff", "a: !!int 5\n",
-		"steps:\n- name: a\n  image: b\n  priority: 0x10\n  interface: deploy\n  reboot_requested: false\n  abortable: true\n" +
+		"", "steps: []\n", "steps:\n- {name: a, image: b, priority: 90, interface: deploy, reboot_requested: false, abortable: true}\n",
+		"a: &a [*a]\n", "steps: [{<<: {name: a}, image: b}]\n", "careen: {aliases: [x], sequence: true}\n", "\xff", "a: !!int 5\n",
+		"steps:\n- name: a\n  image: b\n  priority: 16\n  interface: deploy\n  reboot_requested: false\n  abortable: true\n" +
 			"  run_options: |\n    --rm\n  careen: {timeout: 1h, reboot_exit_codes: [1], critical: true, inputs: [a]}\n",
 	} {
 		f.Add([]byte(seed))
@@ -49,40 +50,6 @@ func FuzzSteps(f *testing.F) {
 			ds, err := cfg.Resolve(cat, Request{Step: s.name})
 			if err != nil || ds[0].Verify() != nil || !ds[0].Trusted {
 				t.Fatalf("step %q: %v", s.name, err)
-			}
-		}
-	})
-}
-
-// FuzzOslo reads any bytes as a configuration file of IPA.
-func FuzzOslo(f *testing.F) {
-	for _, seed := range []string{
-		"", "[container]\nallowed_containers = a, b\n", "[container]\nrun_options=\"--rm\"\n  --x\n", "[c\n", "x=1\n", "[container]\na:b=c\n",
-		"[container]\nrunner='\n", "[Container]\r\nrunner=docker\r", "[DEFAULT]\n$$=${a.b}\\$c\n", "\xff",
-	} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		found, err := parseOslo(data, "container")
-		if err != nil {
-			var bad *osloError
-			if !errors.As(err, &bad) || bad.line < 1 {
-				t.Fatalf("an error without a line: %v", err)
-			}
-			return
-		}
-		for _, a := range found {
-			if a.key == "" || a.line < 1 {
-				t.Fatalf("%+v", a)
-			}
-			text, err := unescapeOslo(a.value)
-			if err != nil {
-				continue
-			}
-			for _, item := range osloList(text) {
-				if item != pyStrip(item) || strings.Contains(item, ",") {
-					t.Fatalf("item %q of %q", item, text)
-				}
 			}
 		}
 	})
@@ -136,7 +103,7 @@ func FuzzOptions(f *testing.F) {
 			return
 		}
 		for _, w := range words {
-			if w == "" || len(pyFields(w)) != 1 {
+			if w == "" || len(ipa.Fields(w)) != 1 {
 				t.Fatalf("word %q", w)
 			}
 		}
@@ -164,7 +131,7 @@ func FuzzReference(f *testing.F) {
 		if ref.digest != "" {
 			whole += "@" + ref.digest
 		}
-		if whole != ref.whole || strings.ContainsFunc(whole, pySpace) || strings.Contains(whole, "..") {
+		if whole != ref.whole || strings.ContainsFunc(whole, ipa.Space) || strings.Contains(whole, "..") {
 			t.Fatalf("%q was read as %+v", image, ref)
 		}
 	})

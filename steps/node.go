@@ -6,6 +6,8 @@ import (
 	"path"
 	"strconv"
 	"time"
+
+	"github.com/careen-project/careen/steps/ipa"
 )
 
 // DefaultNetworkWait is how long a pull waits for a node without a network: four of
@@ -27,10 +29,6 @@ type NodeSettings struct {
 	// CAFrom is where CAFiles stand, as in [Source].
 	CAFrom string
 }
-
-// cafileOption is IPA's own option for the authority that it trusts. Not every key of
-// [container] could be told from it, so it has a name that none has.
-const cafileOption = "[DEFAULT] cafile"
 
 // loadNode reads the tables of NodeSettings.
 func (c *Config) loadNode() ([]Warning, error) {
@@ -88,15 +86,15 @@ func (c *Config) IPACAFile() (file, from string) {
 }
 
 // applyCAFile takes over IPA's cafile. It is IPA's affair if it is wrong.
-func (c *Config) applyCAFile(o ipaOption) []Warning {
-	file, err := unescapeOslo(o.value)
+func (c *Config) applyCAFile(o ipa.Option) []Warning {
+	file, err := ipa.Unescape(o.Value)
 	if err == nil && file != "" && !path.IsAbs(file) {
 		err = errors.New("it is not an absolute path")
 	}
 	if err != nil {
-		return []Warning{{Key: "DEFAULT.cafile", From: o.from(), Message: "[DEFAULT]cafile is ignored: " + err.Error()}}
+		return []Warning{{Key: "DEFAULT.cafile", From: o.From(), Message: "[DEFAULT]cafile is ignored: " + err.Error()}}
 	}
-	c.cafile, c.sources[cafileOption] = file, o.from()
+	c.cafile, c.sources[cafileOption] = file, o.From()
 	return nil
 }
 

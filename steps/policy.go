@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/steps/ipa"
 )
 
 // Request is what somebody wants to run. Either Step or Image is set.
@@ -156,7 +157,7 @@ func (c *Config) fromFile(cat *Catalogue, step *yamlStep, req Request) (*Decisio
 		RebootRequested: step.reboot, Limits: step.limits,
 		Entry: fmt.Sprintf("steps file %s:%d", cat.Path, step.line),
 	}
-	return d, c.ownOptions(d, req, step.pullOpts, step.runOp)
+	return d, c.ownOptions(d, req, step.pullOpts, step.runOpts)
 }
 
 // ownOptions gives d the options of whoever may choose them, and the configured
@@ -172,7 +173,7 @@ func (c *Config) ownOptions(d *Decision, req Request, pull, run any) error {
 
 // options is IPA's "value or configured", as words.
 func (c *Config) options(req Request, k kind, value any) ([]string, error) {
-	if !pyTruth(value) {
+	if ipa.Empty(value) {
 		return c.configured(req, k)
 	}
 	read := asOptions
@@ -233,7 +234,7 @@ func (c *Config) fromArgs(req Request, args map[string]any) (*Decision, error) {
 	}
 	image, ok := value.(string)
 	if !ok || image == "" {
-		return nil, badRequest(req, "container_url must be a non-empty string, got %s.", pyType(value))
+		return nil, badRequest(req, "container_url must be a non-empty string, got %s.", ipa.Type(value))
 	}
 	d := &Decision{Step: req.Step, Image: image, Abortable: true}
 	if req.Step == DeprecatedStep {
@@ -254,7 +255,7 @@ func (c *Config) fromSequence(req Request) ([]*Decision, error) {
 	}
 	parts, ok := req.Args["sequence"].([]any)
 	if !ok || len(parts) == 0 {
-		return nil, badRequest(req, "sequence must be a non-empty list, got %s", pyType(req.Args["sequence"]))
+		return nil, badRequest(req, "sequence must be a non-empty list, got %s", ipa.Type(req.Args["sequence"]))
 	}
 	if len(parts) > maxSequence {
 		return nil, badRequest(req, "a sequence has at most %d parts, got %d", maxSequence, len(parts))
@@ -263,7 +264,7 @@ func (c *Config) fromSequence(req Request) ([]*Decision, error) {
 	for i, part := range parts {
 		args, ok := part.(map[string]any)
 		if !ok {
-			return nil, badRequest(req, "part %d of the sequence must be a mapping, got %s", i+1, pyType(part))
+			return nil, badRequest(req, "part %d of the sequence must be a mapping, got %s", i+1, ipa.Type(part))
 		}
 		d, err := c.fromArgs(req, args)
 		if err != nil {

@@ -18,7 +18,7 @@ steps:
     image: docker://r.example/flash:1
     interface: deploy
     priority: 20
-    reboot_requested: yes
+    reboot_requested: true
     abortable: false
     run_options: --privileged  -v /dev:/dev
     careen:
@@ -142,7 +142,9 @@ func TestArguments(t *testing.T) {
 		"trusted":      {map[string]any{"container_url": "a", "trusted": true}, `unexpected argument "trusted"`},
 		"option true":  {map[string]any{"container_url": "a", "run_options": true}, "run_options: options must be a string or a list"},
 		"option dict":  {map[string]any{"container_url": "a", "pull_options": map[string]any{"a": 1}}, "pull_options: "},
-		"dict in list": {map[string]any{"container_url": "a", "run_options": []any{map[string]any{"a": 1}}}, "item 1"},
+		"dict in list": {map[string]any{"container_url": "a", "run_options": []any{map[string]any{"a": 1}}}, "item 1 must be a string, got dict"},
+		"number item":  {map[string]any{"container_url": "a", "run_options": []any{"--memory", 5.0}}, "item 2 must be a string, got int: put it in quotes"},
+		"null item":    {map[string]any{"container_url": "a", "run_options": []any{nil}}, "item 1 must be a string, got NoneType"},
 		"huge":         {map[string]any{"container_url": "a", "run_options": strings.Repeat("a ", 100_000)}, "longer than"},
 		"many":         {map[string]any{"container_url": "a", "run_options": strings.Repeat("a ", 5_000)}, "more than 4096"},
 	} {
@@ -152,9 +154,9 @@ func TestArguments(t *testing.T) {
 		})
 	}
 	d := one(t, cfg, nil, steps.Request{Step: steps.DeprecatedStep, Args: map[string]any{
-		"container_url": "any:1", "run_options": []any{" --rm\t-e A=b ", 5.0, nil}, "pull_options": []any{},
+		"container_url": "any:1", "run_options": []any{" --rm\t-e A=b ", "5"}, "pull_options": []any{},
 	}})
-	assert.Equal(t, []string{"--rm", "-e", "A=b", "5", "None"}, d.RunOptions)
+	assert.Equal(t, []string{"--rm", "-e", "A=b", "5"}, d.RunOptions)
 	assert.Empty(t, d.PullOptions)
 	assert.Equal(t, "allow_arbitrary_containers", d.Entry)
 	require.Len(t, d.Warnings, 1)

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+
+	"github.com/careen-project/careen/steps/ipa"
 )
 
 // secretOptions are the options whose value may be a secret, and whether it is one
@@ -26,7 +28,7 @@ func redact(items []string) []string {
 	out := make([]string, len(items))
 	next := ""
 	for i, item := range items {
-		words := pyFields(item)
+		words := ipa.Fields(item)
 		for j, word := range words {
 			words[j], next = redactWord(word, next)
 		}

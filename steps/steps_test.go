@@ -102,6 +102,10 @@ func TestBrokenFiles(t *testing.T) {
 		"custom tag":          {step("image", "!x tool"), "the tag !x is not supported"},
 		"set":                 {step("run_options", "!!set {a}"), "the tag !!set is not supported"},
 		"time":                {step("run_options", "[2001-01-01 10:00:00]"), "put it in quotes"},
+		"merge":               {"a: &a {b: c}\nd:\n  <<: *a\n", "mysteps.yaml:3: merge keys (<<) are not in every version of YAML: write the keys out"},
+		"alias in itself":     {"a: &a [*a]\n", "mysteps.yaml:1: the alias *a stands for a value that holds it"},
+		"lone tag":            {step("abortable", "! false"), "mysteps.yaml:7: the tag ! is not supported"},
+		"option number":       {step("run_options", "[--memory, 5]"), "'run_options': item 2 must be a string, got int: put it in quotes"},
 		"anchor twice":        {"a: &x 1\nb: &x 2\n", "mysteps.yaml:2: the anchor &x is there twice"},
 		"unknown alias":       {"a: *x\n", "unknown anchor"},
 		"deep":                {"a: " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\n", "nested deeper"},
@@ -114,14 +118,14 @@ func TestBrokenFiles(t *testing.T) {
 		"careen inputs":       {step("careen", "{inputs: a}"), "'careen.inputs': must be a list of at most 16 steps of this file"},
 		"careen input twice":  {step("careen", "{inputs: [a, a]}"), "must be a list of different steps"},
 		"careen input number": {step("careen", "{inputs: [5]}"), "must be a list of different steps"},
-		"careen input absent": {step("careen", "{inputs: [b]}"), "mysteps.yaml:2: step 'a': 'careen.inputs': \"b\" is no step of this file"},
-		"careen input by arg": {step("careen", "{inputs: [generic_container_step]}"), "is no step of this file"},
+		"careen input absent": {step("careen", "{inputs: [b]}"), "mysteps.yaml:2: step 'a': 'careen.inputs': \"b\" is not a step of this file"},
+		"careen input by arg": {step("careen", "{inputs: [generic_container_step]}"), "is not a step of this file"},
 		"top careen unknown":  {"careen: {alias: [a]}\n", "'careen.alias' is not one of aliases, sequence"},
 		"alias reserved":      {"careen: {aliases: [erase_devices]}\n", "reserved"},
 		"alias of conductor":  {"careen: {aliases: [reboot]}\n", "reserved"},
 		"alias twice":         {"careen: {aliases: [x, x]}\n", "there twice"},
 		"alias of a step":     {step("", "") + "careen: {aliases: [a]}\n", "there twice"},
-		"alias with a blank":  {"careen: {aliases: ['a b']}\n", "not a name"},
+		"alias with a blank":  {"careen: {aliases: ['a b']}\n", "must be names of letters, digits and underscores, got a b"},
 		"sequence taken":      {step("name", "container_sequence_step") + "careen: {sequence: true}\n", "container_sequence_step"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +140,7 @@ func TestSuspiciousStepsWarn(t *testing.T) {
 	for name, tc := range map[string]struct{ text, words string }{
 		"unknown key":      {step("run_option", "--rm"), `mysteps.yaml:8: step 'a': unknown key "run_option" is ignored`},
 		"unknown top key":  {"step: []\n", `unknown key "step" is ignored`},
-		"conductor's name": {step("name", "reboot"), "the conductor keeps this name for itself"},
+		"conductor's name": {step("name", "reboot"), "Ironic's conductor has a step of this name"},
 		"private name":     {step("name", "_x"), "never runs"},
 		"twice":            {step("", "") + strings.TrimPrefix(step("image", "other"), "steps:\n"), "is there twice; the one on line 2 runs"},
 	} {
@@ -155,17 +159,16 @@ func TestSuspiciousStepsWarn(t *testing.T) {
 	requireFault(t, err, fault.NotFound)
 }
 
-// Values are those of YAML 1.1, as PyYAML reads them.
+// What is text, a boolean, null or a decimal number in every version of YAML.
 func TestYAMLValues(t *testing.T) {
 	for value, want := range map[string][]string{
-		"[1:30, 010, 0x1F, 1_000, 0b11]": {"90", "8", "31", "1000", "3"},
-		"[yes, Off, ~, null]":            {"True", "False", "None", "None"},
-		"[1.5, 1e3, 1.0e+3, .inf, 1.]":   {"1.5", "1e3", "1000.0", "inf", "1.0"},
-		"[2001-01-01, '1:30', y, 0o17]":  {"2001-01-01", "1:30", "y", "0o17"},
-		"\"--env  A=b\\t--x\"":           {"--env", "A=b", "--x"},
-		"[[a, 'b c', 1]]":                {"['a',", "'b", "c',", "1]"},
-		"|\n    --rm\n    --x\n":         {"--rm", "--x"},
-		"!!str 010":                      {"010"},
+		"[10.0.0.1:5000/tool:1, 1g, -v, 5000:latest, a:b]": {"10.0.0.1:5000/tool:1", "1g", "-v", "5000:latest", "a:b"},
+		"['1:30', \"010\", 'yes', nUll]":                   {"1:30", "010", "yes", "nUll"},
+		"\"--env  A=b\\t--x\"":                             {"--env", "A=b", "--x"},
+		"|\n    --rm\n    --x\n":                           {"--rm", "--x"},
+		"--cpus 1.5 --init yes":                            {"--cpus", "1.5", "--init", "yes"},
+		"~":                                                {"--rm", "--network=host"},
+		"[]":                                               {"--rm", "--network=host"},
 	} {
 		cat, err := steps.LoadSteps(write(t, "mysteps.yaml", step("run_options", value)), nil)
 		require.NoError(t, err, value)
@@ -174,13 +177,27 @@ func TestYAMLValues(t *testing.T) {
 	}
 }
 
-func TestMergedSteps(t *testing.T) {
-	text := "base: &base {interface: deploy, priority: 0, reboot_requested: no, abortable: yes, image: tool}\n" +
-		"steps:\n- <<: *base\n  name: a\n- <<: [{image: first}, *base]\n  name: b\n- {name: c, image: own, <<: *base}\n"
+// What YAML 1.1, YAML 1.2 or a reader of one of them takes for something else than
+// another does has to be in quotes, wherever it stands.
+func TestAmbiguousValuesAreRefused(t *testing.T) {
+	for _, value := range strings.Fields("010 0o17 0x1F 0b11 1_000 +3 08 0_ 0x_ 1__2 1:30 1:30.5 22:60 1.5 1. .5 1e3 1.0e+3 12e03 .inf -.INF .nan " +
+		"yes No ON off y N = 2001-01-01 2001-13-01 2001-1-1T10:00:00Z 9999999999999999999") {
+		for _, key := range []string{"run_options", "x_extra", "priority"} {
+			_, err := steps.LoadSteps(write(t, "mysteps.yaml", step(key, "[a, "+value+"]")), nil)
+			requireFault(t, err, fault.BadSteps, "mysteps.yaml:", value+`" is not the same in every version of YAML: put it in quotes if it is text`)
+		}
+	}
+}
+
+// A value can be written once and used in several steps.
+func TestAliases(t *testing.T) {
+	text := step("image", "&tool r.example/tool:1") + "  run_options: &options [--rm, &x --privileged]\n" +
+		strings.TrimPrefix(step("name", "b"), "steps:\n") + "  run_options: *options\n" +
+		strings.TrimPrefix(step("name", "c"), "steps:\n") + "  run_options: [*x]\n"
 	cat, err := steps.LoadSteps(write(t, "mysteps.yaml", text), nil)
 	require.NoError(t, err)
-	for name, image := range map[string]string{"a": "tool", "b": "first", "c": "own"} {
-		assert.Equal(t, image, one(t, mustLoad(t, "", ""), cat, steps.Request{Step: name}).Image)
+	for name, options := range map[string][]string{"a": {"--rm", "--privileged"}, "b": {"--rm", "--privileged"}, "c": {"--privileged"}} {
+		assert.Equal(t, options, one(t, mustLoad(t, "", ""), cat, steps.Request{Step: name}).RunOptions)
 	}
 }
 
@@ -194,7 +211,7 @@ func TestAliasBomb(t *testing.T) {
 	}
 	b.WriteString("steps: *a19\n")
 	_, err := steps.LoadSteps(write(t, "mysteps.yaml", b.String()), nil)
-	requireFault(t, err, fault.BadSteps, "aliases counted each time")
+	requireFault(t, err, fault.BadSteps, "each container step must be a mapping, got list")
 
 	_, err = steps.LoadSteps(write(t, "mysteps.yaml", "a: &a [*a]\n"), nil)
 	requireFault(t, err, fault.BadSteps)

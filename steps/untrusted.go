@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/steps/ipa"
 )
 
 // untrusted applies the policy to an image that an argument names, in IPA's order:
@@ -50,7 +51,7 @@ func (c *Config) lockedOptions(d *Decision, req Request, pull, run any) error {
 }
 
 func (c *Config) locked(d *Decision, req Request, k kind, value any) ([]string, error) {
-	if pyTruth(value) {
+	if !ipa.Empty(value) {
 		d.warn("%s of the request were ignored: %s allows the image with the configured options only", k, d.Entry)
 	}
 	return c.configured(req, k)
@@ -100,7 +101,7 @@ func (c *Config) ruled(d *Decision, rule *Rule, req Request, k kind, value any) 
 		return c.locked(d, req, k, value)
 	}
 	words, err := c.options(req, k, value)
-	if err != nil || !pyTruth(value) {
+	if err != nil || ipa.Empty(value) {
 		return words, err
 	}
 	wanted, err := c.canonical(k, words)

@@ -8,5 +8,5 @@
 // that IPA refuses may be allowed. Where careen refuses more than IPA the reason
 // has to be one of a fixed list, which docs/steps.md repeats.
 //
-// reserved.py makes steps/reserved.txt, and a test says when that is out of date.
+// reserved.py makes steps/ipa/reserved.txt, and a test says when that is out of date.
 package ipadiff

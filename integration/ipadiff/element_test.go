@@ -51,7 +51,7 @@ func TestElement(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("installing files as root needs root")
 	}
-	o := ipa(t)
+	o := newOracle(t)
 	stock := filepath.Join(filepath.Dir(filepath.Dir(o.python)), builder)
 	ours, err := filepath.Abs("../../rootfs/dib/ironic-python-agent-careen")
 	require.NoError(t, err)

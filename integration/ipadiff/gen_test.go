@@ -52,7 +52,7 @@ func optionString() *rapid.Generator[string] {
 // scalarValue is a JSON value that is neither a list nor a mapping.
 func scalarValue() *rapid.Generator[any] {
 	return rapid.Custom(func(t *rapid.T) any {
-		switch rapid.IntRange(0, 7).Draw(t, "kind") {
+		switch rapid.IntRange(0, 15).Draw(t, "kind") {
 		case 0:
 			return nil
 		case 1:
@@ -263,8 +263,14 @@ func tameOptions(t *rapid.T) string {
 	var items []string
 	for range rapid.IntRange(0, 4).Draw(t, "items") {
 		items = append(items, rapid.SampledFrom([]string{
-			"--rm", "-e", "A=b", "\"--env  X=y\\t--z\"", "1:30", "010", "0x1F", "1_000", "1.5", "1.0e+3", "yes", "Off", "~", "null", "y", "''",
-			"2001-01-01", "'1:30'", "-v", "/dev:/dev", "é", "\"a\\u2003b\"", ".inf", "0b11", "+3", "12:30:45", "0.10", "-0", "1e3", "0o17",
+			"--rm", "-e", "A=b", "\"--env  X=y\\t--z\"", "''", "'1:30'", "-v", "/dev:/dev", "é", "\"a\\u2003b\"", "1g", "10.0.0.1:5000/a:1",
+			"\"010\"", "'yes'", "nUll", "--cpus=1.5",
+		}).Draw(t, "item"))
+	}
+	if rapid.IntRange(0, 11).Draw(t, "ambiguous") == 0 {
+		items = append(items, rapid.SampledFrom([]string{
+			"1:30", "010", "0x1F", "1_000", "1.5", "1.0e+3", "yes", "Off", "~", "null", "y", "2001-01-01", ".inf", "0b11", "+3", "12:30:45",
+			"0.10", "-0", "1e3", "0o17", "5", "true", "! 5", "!!str 5", "=", "08", "0_", "2001-13-01",
 		}).Draw(t, "item"))
 	}
 	if rapid.Bool().Draw(t, "list") {
@@ -277,6 +283,13 @@ func tameOptions(t *rapid.T) string {
 func stepText(t *rapid.T) string {
 	type pair struct{ key, value string }
 	tame := rapid.IntRange(0, 3).Draw(t, "tame") > 0
+	// among draws one of the usual values, and rarely one that YAML 1.1 and 1.2 read differently.
+	among := func(label string, usual []string, ambiguous ...string) string {
+		if rapid.IntRange(0, 29).Draw(t, "ambiguous "+label) == 0 {
+			return rapid.SampledFrom(ambiguous).Draw(t, label)
+		}
+		return rapid.SampledFrom(usual).Draw(t, label)
+	}
 	rare := func(label string, usual, odd string) string {
 		if !tame && rapid.IntRange(0, 24).Draw(t, label) == 0 {
 			return odd
@@ -291,10 +304,10 @@ func stepText(t *rapid.T) string {
 	pairs := []pair{
 		{"name", rare("any name", rapid.SampledFrom([]string{"a", "a", "b"}).Draw(t, "usual name"), stepName(t))},
 		{"image", rare("image", rapid.SampledFrom([]string{"tool", "docker://r.example/tool:1", "\"a b\""}).Draw(t, "image"), odd())},
-		{"priority", rare("priority", rapid.SampledFrom([]string{"0", "10", "-1", "1:30", "010", "0x10", "1_0"}).Draw(t, "priority"), odd())},
+		{"priority", rare("priority", among("priority", []string{"0", "10", "-1", "-0"}, "1:30", "010", "0x10", "1_0", "+3", "! 10"), odd())},
 		{"interface", rare("interface", rapid.SampledFrom([]string{"deploy", "raid", "\"bios\""}).Draw(t, "interface"), odd())},
-		{"reboot_requested", rare("reboot", rapid.SampledFrom([]string{"true", "false", "no", "On"}).Draw(t, "reboot"), odd())},
-		{"abortable", rare("abort", rapid.SampledFrom([]string{"true", "False", "yes", "OFF"}).Draw(t, "abort"), odd())},
+		{"reboot_requested", rare("reboot", among("reboot", []string{"true", "false", "TRUE"}, "no", "On", "! true", "!!bool true"), odd())},
+		{"abortable", rare("abort", among("abort", []string{"true", "False"}, "yes", "OFF", "n"), odd())},
 	}
 	if rapid.Bool().Draw(t, "has pull") {
 		pairs = append(pairs, pair{"pull_options", options()})
@@ -323,7 +336,10 @@ func stepText(t *rapid.T) string {
 		return "- " + strings.Join(lines, "\n  ") + "\n"
 	}
 	if anchor {
-		return "- &base\n  " + strings.Join(lines, "\n  ") + "\n- <<: *base\n  name: b\n"
+		if rapid.Bool().Draw(t, "merge") {
+			return "- &base\n  " + strings.Join(lines, "\n  ") + "\n- <<: *base\n  name: b\n"
+		}
+		return "- &base\n  " + strings.Join(lines, "\n  ") + "\n- *base\n"
 	}
 	if rapid.Bool().Draw(t, "flow") {
 		return "- {" + strings.Join(lines, ", ") + "}\n"

@@ -59,9 +59,9 @@ type answer struct {
 
 func (a *answer) refused() bool { return a.Error != "" }
 
-// ipa returns an oracle of the test's own, for two tests may run at a time. Where IPA
+// newOracle returns an oracle of the test's own, for two tests may run at a time. Where IPA
 // is not installed the test is skipped, unless CAREEN_IPADIFF=required, as CI sets it.
-func ipa(t *testing.T) *oracle {
+func newOracle(t *testing.T) *oracle {
 	t.Helper()
 	o, err := startOracle()
 	if err == nil {

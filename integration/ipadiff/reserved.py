@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print the names that steps may not have, from the installed ironic-python-agent.
 
-Usage: .cache/ipa/current/bin/python integration/ipadiff/reserved.py > steps/reserved.txt
+Usage: .cache/ipa/current/bin/python integration/ipadiff/reserved.py > steps/ipa/reserved.txt
 
 IPA takes dir() of its classes and of the managers that are loaded, which are
 instances, so what their constructors set is reserved, too. Names with two

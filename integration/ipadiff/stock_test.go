@@ -12,15 +12,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/steps"
+	"github.com/careen-project/careen/steps/ipa"
 )
 
-// TestReservedNames says when steps/reserved.txt is out of date. Names with two
+// TestReservedNames says when steps/ipa/reserved.txt is out of date. Names with two
 // underscores on both sides depend on the version of Python and are left out.
 func TestReservedNames(t *testing.T) {
-	o := ipa(t)
+	o := newOracle(t)
 	out, err := exec.Command(o.python, "reserved.py").Output()
 	require.NoError(t, err)
-	have, err := os.ReadFile("../../steps/reserved.txt")
+	have, err := os.ReadFile("../../steps/ipa/reserved.txt")
 	require.NoError(t, err)
 	plain := func(data []byte) []string {
 		var names []string
@@ -32,9 +33,9 @@ func TestReservedNames(t *testing.T) {
 		}
 		return names
 	}
-	assert.Equal(t, plain(out), plain(have), "run: "+o.python+" integration/ipadiff/reserved.py > steps/reserved.txt")
+	assert.Equal(t, plain(out), plain(have), "run: "+o.python+" integration/ipadiff/reserved.py > steps/ipa/reserved.txt")
 	for _, name := range plain(out) {
-		assert.True(t, steps.Reserved(name), name)
+		assert.True(t, ipa.Reserved(name), name)
 	}
 }
 
@@ -42,7 +43,7 @@ func TestReservedNames(t *testing.T) {
 // it executes and the hooks a manager of careen's own has to offer. A new IPA that
 // changes any of it fails here first.
 func TestStockManager(t *testing.T) {
-	o := ipa(t)
+	o := newOracle(t)
 	out, err := exec.Command(o.python, "stock.py").Output()
 	require.NoError(t, err)
 	var got struct {

@@ -1,4 +1,4 @@
-package steps
+package ipa
 
 import (
 	_ "embed"
@@ -25,5 +25,5 @@ var reservedNames = sync.OnceValue(func() map[string]bool {
 
 // Reserved reports whether every IPA answers to the name itself, so that a step of
 // the steps file must not have it. Managers that are loaded beside can reserve
-// more, see [LoadSteps].
+// more, see steps.LoadSteps.
 func Reserved(name string) bool { return reservedNames()[name] }
