@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // cgroupRoot is where every init system and every runtime has the control groups.
@@ -45,7 +47,7 @@ func controllers(mode CgroupMode) []string {
 	var names []string
 	switch mode {
 	case CgroupV2:
-		names = strings.Fields(readWord(filepath.Join(cgroupRoot, "cgroup.subtree_control")))
+		names = strings.Fields(file.ReadWord(filepath.Join(cgroupRoot, "cgroup.subtree_control")))
 	case CgroupV1, CgroupHybrid:
 		mounts, err := readMounts()
 		if err != nil {
@@ -64,6 +66,15 @@ func controllers(mode CgroupMode) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// AvailableControllers returns the controllers that the node has for a layout. Unlike the
+// layout's CgroupControllers they need not be handed down yet: [Prepare] does that.
+func AvailableControllers(mode CgroupMode) []string {
+	if mode == CgroupV2 {
+		return strings.Fields(file.ReadWord(cgroupRoot + "/cgroup.controllers"))
+	}
+	return controllers(mode)
 }
 
 // prepareCgroups mounts cgroup2 where there are no control groups, and hands the
@@ -124,10 +135,10 @@ func mountCgroup2() error {
 // delegate enables in dir's children the controllers that dir has. They are
 // enabled one at a time, so that one that cannot be does not keep the others off.
 func delegate(dir string, done *actions) {
-	file := filepath.Join(dir, "cgroup.subtree_control")
-	on := strings.Fields(readWord(file))
+	control := filepath.Join(dir, "cgroup.subtree_control")
+	on := strings.Fields(file.ReadWord(control))
 	var missing []string
-	for _, name := range strings.Fields(readWord(filepath.Join(dir, "cgroup.controllers"))) {
+	for _, name := range strings.Fields(file.ReadWord(filepath.Join(dir, "cgroup.controllers"))) {
 		if slices.Contains(delegated, name) && !slices.Contains(on, name) {
 			missing = append(missing, name)
 		}
@@ -139,13 +150,13 @@ func delegate(dir string, done *actions) {
 	// have processes or pass controllers on. So it is where careen itself runs in a
 	// container. Without this the thread controllers would be accepted, and leave
 	// children that no process can enter.
-	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil && readWord(filepath.Join(dir, "cgroup.procs")) != "" {
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil && file.ReadWord(filepath.Join(dir, "cgroup.procs")) != "" {
 		if evacuate(dir, done) != nil {
 			return
 		}
 	}
 	for _, name := range missing {
-		_ = done.add("write", file, "+"+name, writeControl(file, "+"+name))
+		_ = done.add("write", control, "+"+name, writeControl(control, "+"+name))
 	}
 }
 
@@ -158,7 +169,7 @@ func evacuate(dir string, done *actions) error {
 		return done.add("create", leaf, "", err)
 	}
 	for range 10 {
-		pids := strings.Fields(readWord(filepath.Join(dir, "cgroup.procs")))
+		pids := strings.Fields(file.ReadWord(filepath.Join(dir, "cgroup.procs")))
 		if len(pids) == 0 {
 			return done.add("move", dir, "its processes to "+leaf, nil)
 		}

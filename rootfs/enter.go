@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/osthread"
 )
 
 // Variables that the process gives itself across the one re-execution.
@@ -53,8 +54,7 @@ var carried actions
 //
 // Errors have the code [fault.Node].
 func Enter(opts EnterOptions) error {
-	node := PrepareOptions{RunDir: opts.RunDir, ModulesDir: opts.ModulesDir, CgroupParent: opts.CgroupParent}
-	node.setDefaults()
+	node := PrepareOptions{RunDir: opts.RunDir, ModulesDir: opts.ModulesDir, CgroupParent: opts.CgroupParent}.WithDefaults()
 	if os.Getenv(enteredEnv) != "" {
 		return arrive()
 	}
@@ -131,7 +131,7 @@ func (p pin) enter(done *actions) error {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(p.file(), &fs); err == nil && fs.Type == unix.NSFS_MAGIC {
-		return onThread(func() error {
+		return osthread.Run(func() error {
 			if err := p.join(); err != nil {
 				return err
 			}
@@ -141,7 +141,7 @@ func (p pin) enter(done *actions) error {
 	if err := p.share(); err != nil {
 		return err
 	}
-	return onThread(func() error {
+	return osthread.Run(func() error {
 		if err := p.create(done); err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func (p pin) create(done *actions) (err error) {
 	defer func() {
 		if err != nil {
 			// A namespace that is not finished must not be found by the next start.
-			err = errors.Join(err, onThread(func() error { return unix.Unmount(p.file(), unix.MNT_DETACH) }))
+			err = errors.Join(err, osthread.Run(func() error { return unix.Unmount(p.file(), unix.MNT_DETACH) }))
 		}
 	}()
 	if err := bindRoot(); err != nil {
@@ -265,7 +265,7 @@ func (p pin) unshare() (self string, err error) {
 		}
 		self = fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
 		// The bind belongs into the node's namespace, where all other threads are.
-		err = onThread(func() error { return unix.Mount(self, p.file(), "", unix.MS_BIND, "") })
+		err = osthread.Run(func() error { return unix.Mount(self, p.file(), "", unix.MS_BIND, "") })
 		if !errors.Is(err, unix.EINVAL) {
 			break
 		}

@@ -4,13 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
-
-	"github.com/careen-project/careen/rootfs/file"
-	"github.com/careen-project/careen/rootfs/procfs"
 )
 
 // lock waits until this process alone has the lock that a file stands for. Two
@@ -35,22 +31,3 @@ func lock(path string) (unlock func(), err error) {
 
 // readMounts returns the mounts below the process's root.
 func readMounts() ([]*mountinfo.Info, error) { return mountinfo.GetMounts(nil) }
-
-// readWord returns a small file's content without white space around it, "" when
-// it cannot be read: for files of /proc and /sys that some kernels do not have.
-func readWord(path string) string {
-	data, err := file.ReadLimited(path, 1<<16)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
-}
-
-// nodeMemory is the node's memory; zero where the kernel does not say.
-func nodeMemory() procfs.Memory {
-	m, err := procfs.MemInfo()
-	if err != nil {
-		return procfs.Memory{}
-	}
-	return m
-}

@@ -108,7 +108,7 @@ func sameFile(a, b string) bool {
 // waitForNode returns when the ramdisk's own init has mounted what it mounts.
 func waitForNode() {
 	for end := time.Now().Add(nodeWait); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if hasType(unix.PROC_SUPER_MAGIC)("/proc") && hasType(unix.SYSFS_MAGIC)("/sys") && hasDevices("/dev") && isMounted("/run") {
+		if hasType(unix.PROC_SUPER_MAGIC)("/proc") && hasType(unix.SYSFS_MAGIC)("/sys") && HasDevices("/dev") && IsMounted("/run") {
 			return
 		}
 	}

@@ -44,7 +44,7 @@ func LoadModule(name, dir string, done *[]Action) error {
 }
 
 func loadModule(name, dir string, done *actions) error {
-	base, err := releaseDir(dir)
+	base, err := ModulesDir(dir)
 	if err != nil {
 		return done.add("load", name, "kernel module", err)
 	}
@@ -71,8 +71,10 @@ func loadModule(name, dir string, done *actions) error {
 	return nil
 }
 
-// releaseDir returns the directory of the running kernel's modules.
-func releaseDir(dir string) (string, error) {
+// ModulesDir returns the directory with the modules of the running kernel. dir holds one
+// directory for each kernel release; "" stands for /lib/modules and /usr/lib/modules.
+// Without one the error is fs.ErrNotExist; it has no fault code.
+func ModulesDir(dir string) (string, error) {
 	dirs := []string{dir}
 	if dir == "" {
 		dirs = []string{"/lib/modules", "/usr/lib/modules"}
@@ -85,6 +87,25 @@ func releaseDir(dir string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no %s in %s: %w", release, strings.Join(dirs, " or "), fs.ErrNotExist)
+}
+
+// ModulePresent reports whether a module is loaded or built in. dir is as in [LoadModule].
+func ModulePresent(name, dir string) bool {
+	if _, err := os.Stat("/sys/module/" + moduleName(name)); err == nil {
+		return true
+	}
+	base, err := ModulesDir(dir)
+	return err == nil && builtIn(base, name)
+}
+
+// ModuleLoadable reports why a module has no file that [LoadModule] could load, nil if
+// it has one. The error has no fault code.
+func ModuleLoadable(name, dir string) error {
+	base, err := ModulesDir(dir)
+	if err == nil {
+		_, err = moduleFiles(base, name)
+	}
+	return err
 }
 
 // KernelRelease returns the release of the running kernel, as uname -r prints it.

@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/careen-project/careen/rootfs/file"
 )
 
 // filesystem is one that containers need and that a bare ramdisk may lack.
@@ -33,10 +31,10 @@ func nodeFilesystems() []filesystem {
 	return []filesystem{
 		{dir: "/proc", fstype: "proc", flags: nosuid | nodev | noexec, mode: 0o555, required: true, present: hasType(unix.PROC_SUPER_MAGIC)},
 		{dir: "/sys", fstype: "sysfs", flags: nosuid | nodev | noexec, mode: 0o555, required: true, present: hasType(unix.SYSFS_MAGIC)},
-		{dir: "/dev", fstype: "devtmpfs", data: "mode=0755", flags: nosuid, mode: 0o755, required: true, present: hasDevices},
+		{dir: "/dev", fstype: "devtmpfs", data: "mode=0755", flags: nosuid, mode: 0o755, required: true, present: HasDevices},
 		{dir: "/dev/pts", fstype: "devpts", data: "gid=5,mode=0620,ptmxmode=0666", flags: nosuid | noexec, mode: 0o755, present: hasType(unix.DEVPTS_SUPER_MAGIC)},
-		{dir: "/dev/shm", fstype: "tmpfs", data: "mode=1777", flags: nosuid | nodev, mode: 0o1777, present: isMounted},
-		{dir: "/dev/mqueue", fstype: "mqueue", flags: nosuid | nodev | noexec, mode: 0o1777, present: isMounted},
+		{dir: "/dev/shm", fstype: "tmpfs", data: "mode=1777", flags: nosuid | nodev, mode: 0o1777, present: IsMounted},
+		{dir: "/dev/mqueue", fstype: "mqueue", flags: nosuid | nodev | noexec, mode: 0o1777, present: IsMounted},
 		{dir: "/run", fstype: "tmpfs", data: "mode=0755", flags: nosuid | nodev, mode: 0o755, required: true, present: usable},
 		{dir: "/tmp", fstype: "tmpfs", data: "mode=1777", flags: nosuid | nodev, mode: 0o1777, present: usable},
 	}
@@ -60,6 +58,25 @@ func mountMissing(ctx context.Context, opts PrepareOptions, done *actions) error
 		return nodeError("make", opts.RunDir, err, "Make /run writable or give another directory with --run-dir")
 	}
 	return nil
+}
+
+// Mount is a file system that [Prepare] mounts where it is missing.
+type Mount struct {
+	// Dir is the mount point, and Type the type of file system.
+	Dir, Type string
+	// Required says that no container runs without it.
+	Required bool
+}
+
+// MissingMounts returns what [Prepare] would mount now, in order.
+func MissingMounts() []Mount {
+	var missing []Mount
+	for _, f := range nodeFilesystems() {
+		if !f.present(f.dir) {
+			missing = append(missing, Mount{Dir: f.dir, Type: f.fstype, Required: f.required})
+		}
+	}
+	return missing
 }
 
 func (f filesystem) mount() error {
@@ -93,13 +110,17 @@ func statfsType(path string) int64 {
 	return int64(s.Type)
 }
 
+// ProcMounted reports whether /proc is mounted.
+func ProcMounted() bool { return statfsType("/proc") == unix.PROC_SUPER_MAGIC }
+
 func hasType(magic int64) func(string) bool {
 	return func(dir string) bool { return statfsType(dir) == magic }
 }
 
-// hasDevices is about the nodes rather than the mount: a container's /dev, or one
-// that mdev filled, is as good as devtmpfs, and one with only console is not.
-func hasDevices(dir string) bool {
+// HasDevices reports whether dir has the usual device nodes. What is mounted there does
+// not count: a container's /dev, or one that mdev filled, is as good as devtmpfs, and a
+// /dev with only console is not.
+func HasDevices(dir string) bool {
 	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "urandom": 9} {
 		var s unix.Stat_t
 		if unix.Stat(filepath.Join(dir, name), &s) != nil || s.Mode&unix.S_IFMT != unix.S_IFCHR || s.Rdev != unix.Mkdev(1, minor) {
@@ -109,7 +130,9 @@ func hasDevices(dir string) bool {
 	return true
 }
 
-func isMounted(dir string) bool {
+// IsMounted reports whether something is mounted on dir. A directory that cannot be
+// examined counts as not mounted.
+func IsMounted(dir string) bool {
 	mounted, err := isMountPoint(dir)
 	return err == nil && mounted
 }
@@ -118,7 +141,7 @@ func isMounted(dir string) bool {
 // that lies in memory cannot: it would have no limit on its size. One that has
 // files can, since mounting over it would hide what another program left there.
 func usable(dir string) bool {
-	if isMounted(dir) {
+	if IsMounted(dir) {
 		return unix.Access(dir, unix.W_OK) == nil
 	}
 	entries, err := os.ReadDir(dir)
@@ -150,23 +173,4 @@ func isMountPoint(dir string) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// hasFilesystem reports whether the kernel has a file system's type now.
-func hasFilesystem(name string) bool {
-	data, err := file.ReadLimited("/proc/filesystems", 1<<16)
-	if err != nil {
-		// Without /proc the kernel can still be asked for one by name.
-		fd, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC)
-		if err != nil {
-			return false
-		}
-		return unix.Close(fd) == nil
-	}
-	for _, line := range strings.Split(string(data), "\n") {
-		if strings.TrimSpace(strings.TrimPrefix(line, "nodev")) == name {
-			return true
-		}
-	}
-	return false
 }

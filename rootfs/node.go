@@ -17,6 +17,7 @@ import (
 
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs/file"
+	"github.com/careen-project/careen/rootfs/procfs"
 )
 
 // maxConfigFile limits resolv.conf and hosts.
@@ -33,13 +34,13 @@ func GatherNode() (oci.Node, error) {
 	}
 	n := oci.Node{
 		Hostname: hostname, CgroupV2: DetectCgroups() == CgroupV2, SeccompArch: runtime.GOARCH,
-		CPUs:     max(countList(readWord("/sys/devices/system/cpu/online")), 1),
-		MemNodes: max(countList(readWord("/sys/devices/system/node/online")), 1),
-		AppArmor: readWord("/sys/module/apparmor/parameters/enabled") == "Y",
-		SELinux:  hasFilesystem("selinuxfs") && statfsType("/sys/fs/selinux") == unix.SELINUX_MAGIC,
-		Seccomp:  hasSeccomp(),
+		CPUs:     max(countList(file.ReadWord("/sys/devices/system/cpu/online")), 1),
+		MemNodes: max(countList(file.ReadWord("/sys/devices/system/node/online")), 1),
+		AppArmor: file.ReadWord("/sys/module/apparmor/parameters/enabled") == "Y",
+		SELinux:  procfs.HasFilesystem("selinuxfs") && statfsType("/sys/fs/selinux") == unix.SELINUX_MAGIC,
+		Seccomp:  HasSeccomp(),
 	}
-	if n.Capabilities, err = boundingSet(); err != nil {
+	if n.Capabilities, err = Capabilities(); err != nil {
 		return oci.Node{}, nodeError("read", "the agent's capabilities", err, "")
 	}
 	if n.ResolvConf, err = readOptional("/etc/resolv.conf"); err != nil {
@@ -51,7 +52,7 @@ func GatherNode() (oci.Node, error) {
 	if n.Devices, err = devices("/dev"); err != nil {
 		return oci.Node{}, nodeError("read", "/dev", err, "")
 	}
-	n.PidMax, _ = strconv.ParseInt(readWord("/proc/sys/kernel/pid_max"), 10, 64)
+	n.PidMax, _ = strconv.ParseInt(file.ReadWord("/proc/sys/kernel/pid_max"), 10, 64)
 	n.NoSwapLimit = lacksLimit(n.CgroupV2, "memory/memory.memsw.limit_in_bytes", "memory.max", "memory.swap.max")
 	n.NoBlkioWeight = lacksLimit(n.CgroupV2, "blkio/blkio.weight", "io.max", "io.weight", "io.bfq.weight")
 	if info, err := os.Stat("/usr/share/zoneinfo"); err == nil && info.IsDir() {
@@ -60,9 +61,9 @@ func GatherNode() (oci.Node, error) {
 	return n, nil
 }
 
-// boundingSet returns what any process of the agent's can ever have. The kernel
-// refuses numbers that it has no capability for.
-func boundingSet() ([]string, error) {
+// Capabilities returns the names of the bounding set, sorted: the capabilities that a
+// process of the agent can ever have. Errors are the kernel's, without a fault code.
+func Capabilities() ([]string, error) {
 	var names []string
 	for _, c := range capability.ListKnown() {
 		bound, err := capability.GetBound(c)
@@ -146,9 +147,9 @@ func countList(list string) int {
 	return total
 }
 
-// hasSeccomp asks the kernel for filters with a bad address: EFAULT says that it
-// would have read one.
-func hasSeccomp() bool {
+// HasSeccomp reports whether the kernel has seccomp filters. It offers a filter at a bad
+// address: EFAULT says that the kernel tried to read it.
+func HasSeccomp() bool {
 	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0)
 	return errors.Is(err, unix.EFAULT)
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/rootfs/osthread"
 )
 
 // TryOverlay reports why an overlay whose layers lie in dir would not work, nil
@@ -23,7 +25,7 @@ func TryOverlay(dir string) (err error) {
 			err = rmErr
 		}
 	}()
-	return onThread(func() error { return tryOverlay(base) })
+	return osthread.Run(func() error { return tryOverlay(base) })
 }
 
 // makeLayers makes the directories of a trial, with two files below.
@@ -50,7 +52,10 @@ func makeLayers(dir string) (base string, err error) {
 	return made, nil
 }
 
-// tryOverlayOnTmpfs tries one on a tmpfs that only the calling thread sees.
+// TryOverlayOnTmpfs is [TryOverlay] on a tmpfs that is made for the trial.
+func TryOverlayOnTmpfs() error { return osthread.Run(tryOverlayOnTmpfs) }
+
+// tryOverlayOnTmpfs mounts in a namespace of the calling thread.
 func tryOverlayOnTmpfs() error {
 	dir, err := someDirectory()
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/rootfs/osthread"
 )
 
 // TryPivot reports why a container could not leave the process's root with
@@ -13,7 +15,35 @@ import (
 // mount namespace of its own, since no file tells reliably: the kernel wants the
 // root to be a mount, and that mount to have a parent, which neither the
 // kernel's rootfs nor a directory somebody chrooted into satisfies.
-func TryPivot() error { return onThread(tryPivot) }
+func TryPivot() error { return osthread.Run(tryPivot) }
+
+// TryEnter reports why a container could not leave a root that [Enter] made, nil if it
+// could. It changes nothing that another thread sees.
+func TryEnter() error {
+	return osthread.Run(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		if err := bindRoot(); err != nil {
+			return err
+		}
+		return tryPivot()
+	})
+}
+
+// RootType names the type of file system of the process's root, or says that the root
+// is a plain directory.
+func RootType() string {
+	if mounts, err := readMounts(); err == nil {
+		for _, m := range mounts {
+			if m.Mountpoint == "/" {
+				return m.FSType
+			}
+		}
+		return "a plain directory"
+	}
+	return fsName(statfsType("/"))
+}
 
 func tryPivot() error {
 	dir, err := someDirectory()

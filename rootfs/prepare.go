@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/procfs"
 )
 
 // PrepareOptions are the options of [Prepare]. The zero value is what an agent
@@ -28,7 +29,8 @@ type PrepareOptions struct {
 	ModulesDir string
 }
 
-func (o *PrepareOptions) setDefaults() {
+// WithDefaults returns the options with what empty fields stand for.
+func (o PrepareOptions) WithDefaults() PrepareOptions {
 	if o.RunDir == "" {
 		o.RunDir = DefaultRunDir
 	}
@@ -41,6 +43,7 @@ func (o *PrepareOptions) setDefaults() {
 	if o.Store == "" {
 		o.Store = StoreAuto
 	}
+	return o
 }
 
 // Prepare makes the node fit for containers: it mounts the file systems that are
@@ -53,7 +56,7 @@ func (o *PrepareOptions) setDefaults() {
 // container can do without: /proc, /sys, /dev, the run directory and the store.
 // The rest (no cgroups, no overlay) is in the layout for the caller to judge.
 func Prepare(ctx context.Context, opts PrepareOptions) (*Layout, []Action, error) {
-	opts.setDefaults()
+	opts = opts.WithDefaults()
 	done := carried
 	carried = nil
 	if err := prepareNode(ctx, opts, &done); err != nil {
@@ -77,7 +80,7 @@ func lockedStore(opts PrepareOptions, done *actions) error {
 
 // prepareNode does what belongs to the node as a whole rather than to careen.
 func prepareNode(ctx context.Context, opts PrepareOptions, done *actions) error {
-	opts.setDefaults()
+	opts = opts.WithDefaults()
 	if err := mountMissing(ctx, opts, done); err != nil {
 		return err
 	}
@@ -90,7 +93,7 @@ func prepareNode(ctx context.Context, opts PrepareOptions, done *actions) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !hasFilesystem("overlay") {
+	if !procfs.HasFilesystem("overlay") {
 		// Without overlay the layout says so; the error is in the actions.
 		_ = LoadModule("overlay", opts.ModulesDir, (*[]Action)(done))
 	}
@@ -99,7 +102,7 @@ func prepareNode(ctx context.Context, opts PrepareOptions, done *actions) error 
 
 // look gathers the layout of a node that is prepared, or that nobody prepares.
 func look(opts PrepareOptions) (*Layout, error) {
-	opts.setDefaults()
+	opts = opts.WithDefaults()
 	l := &Layout{
 		CgroupMode:   DetectCgroups(),
 		CgroupParent: opts.CgroupParent,
@@ -109,7 +112,7 @@ func look(opts PrepareOptions) (*Layout, error) {
 		Entered:      pinAt(opts.RunDir).inside(),
 	}
 	l.CgroupControllers = controllers(l.CgroupMode)
-	if err := l.lookAtStore(); err != nil {
+	if err := l.inspectStore(); err != nil {
 		return nil, &fault.Error{
 			Code: fault.Node, Op: "look at the store", Subject: opts.StoreDir, Err: err,
 			Remedy: "Give a directory that careen can write to with --root",

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/procfs"
 )
 
 // StoreMode says whether the store gets a tmpfs of its own.
@@ -39,7 +40,7 @@ func prepareStore(opts PrepareOptions, done *actions) error {
 	if !own {
 		return nil
 	}
-	size, err := storeSize(opts)
+	size, err := opts.TmpfsSize()
 	if err != nil {
 		return err
 	}
@@ -75,29 +76,34 @@ func wantsTmpfs(opts PrepareOptions) (bool, error) {
 		return true, nil
 	}
 	// On a disk a failed trial is worth memory only if memory does better.
-	return hasFilesystem("overlay") && TryOverlay(opts.StoreDir) != nil, nil
+	return procfs.HasFilesystem("overlay") && TryOverlay(opts.StoreDir) != nil, nil
 }
 
-// storeSize returns the limit of the store's tmpfs in bytes.
-func storeSize(opts PrepareOptions) (int64, error) {
-	m := nodeMemory()
+// TmpfsSize returns the limit of the store's tmpfs in bytes. Errors have the code
+// [fault.Memory] when the node has too little, and [fault.Node] when its memory cannot be
+// read.
+func (o PrepareOptions) TmpfsSize() (int64, error) {
+	m, err := procfs.MemInfo()
+	if err != nil {
+		return 0, nodeError("read", procfs.MemInfoPath, err, "Mount /proc")
+	}
 	total := m.Total + m.SwapTotal
-	if opts.StoreSize > 0 {
-		if opts.StoreSize > total {
+	if o.StoreSize > 0 {
+		if o.StoreSize > total {
 			return 0, &fault.Error{
-				Code: fault.Memory, Op: "give the store", Subject: fmt.Sprintf("%d bytes", opts.StoreSize),
+				Code: fault.Memory, Op: "give the store", Subject: fmt.Sprintf("%d bytes", o.StoreSize),
 				Reason: fmt.Sprintf("the node has %d bytes of memory in all", total),
 				Remedy: "Ask for less, or leave the size to careen",
-				Attrs:  map[string]any{"needed_bytes": opts.StoreSize, "available_bytes": total},
+				Attrs:  map[string]any{"needed_bytes": o.StoreSize, "available_bytes": total},
 			}
 		}
-		return opts.StoreSize, nil
+		return o.StoreSize, nil
 	}
 	size := m.Available / 4 * 3
 	const least = 16 << 20
 	if size < least {
 		return 0, &fault.Error{
-			Code: fault.Memory, Op: "make the store", Subject: opts.StoreDir,
+			Code: fault.Memory, Op: "make the store", Subject: o.StoreDir,
 			Reason: fmt.Sprintf("only %d MiB of memory are available", m.Available>>20),
 			Remedy: "Give the node more memory, or a disk for the store with --root",
 			Attrs:  map[string]any{"needed_bytes": int64(least), "available_bytes": size},
@@ -106,8 +112,16 @@ func storeSize(opts PrepareOptions) (int64, error) {
 	return size &^ 4095, nil
 }
 
-// lookAtStore fills in the layout's figures of the store.
-func (l *Layout) lookAtStore() error {
+// InspectStore returns a layout with the figures of a store in dir, which need not exist
+// yet. Nothing else in the layout is filled in. Errors are the kernel's, without a fault
+// code.
+func InspectStore(dir string) (*Layout, error) {
+	l := &Layout{StoreDir: dir}
+	return l, l.inspectStore()
+}
+
+// inspectStore fills in the layout's figures of the store.
+func (l *Layout) inspectStore() error {
 	// A node that nobody prepared has no such directory yet: what holds its first
 	// parent that exists will hold it too.
 	dir := l.StoreDir
@@ -121,7 +135,7 @@ func (l *Layout) lookAtStore() error {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
 	l.StoreFS = fsName(int64(s.Type))
-	l.StoreTmpfs = s.Type == unix.TMPFS_MAGIC && dir == l.StoreDir && isMounted(dir)
+	l.StoreTmpfs = s.Type == unix.TMPFS_MAGIC && dir == l.StoreDir && IsMounted(dir)
 	l.StoreSize = int64(s.Blocks) * s.Bsize
 	l.StoreFree = int64(s.Bavail) * s.Bsize
 	l.StoreInodes, l.StoreInodesFree = int64(s.Files), int64(s.Ffree)

@@ -22,7 +22,9 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/rootfs/file"
+	"github.com/careen-project/careen/rootfs/leaks"
 	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/runtime/shim"
@@ -85,7 +87,7 @@ func (e *Engine) Create(ctx context.Context, spec container.CreateSpec) (_ conta
 	if c.node, err = rootfs.GatherNode(); err != nil {
 		return container.Created{}, err
 	}
-	if err := e.recordBefore(c.dir); err != nil {
+	if err := leaks.Record(c.dir.Before(), e.own()...); err != nil {
 		return container.Created{}, dirError(c.dir.Before(), err)
 	}
 	if err := e.create(e.context(ctx), c); err != nil {
@@ -102,11 +104,11 @@ func (e *Engine) Create(ctx context.Context, spec container.CreateSpec) (_ conta
 // --label takes precedence over the image's own. Modules are loaded only for a container
 // that could load any module itself: an image's word is not enough for that.
 func requirements(ctx context.Context, run *oci.Run, image *pull.Image) (loaded []string, err error) {
-	label, own := run.Options.Labels[rootfs.RequiresLabel]
+	label, own := run.Options.Labels[doctor.RequiresLabel]
 	if !own {
-		label = image.Config.Config.Labels[rootfs.RequiresLabel]
+		label = image.Config.Config.Labels[doctor.RequiresLabel]
 	}
-	return rootfs.Require(ctx, rootfs.RequireOptions{Image: image.Name, Label: label, Load: run.Options.Privileged})
+	return doctor.Require(ctx, doctor.RequireOptions{Image: image.Name, Label: label, Load: run.Options.Privileged})
 }
 
 // dirError is a file of the run's directory that cannot be written.

@@ -75,7 +75,7 @@ func TestServiceFile(t *testing.T) {
 	}
 	reg := registry.Start(t)
 	image, _ := reg.Push(t, "tools/busybox:1", harness.Busybox(t))
-	service, err := filepath.Abs("../../rootfs/initramfs/files/careen.openrc")
+	service, err := filepath.Abs("../../rootfs/ramdisk/files/careen.openrc")
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

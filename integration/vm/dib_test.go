@@ -21,7 +21,7 @@ import (
 //
 // The element that the real one depends on, ironic-python-agent-ramdisk, clones
 // repositories; an empty one of that name stands in, on the real
-// ironic-ramdisk-base, which makes the initramfs.
+// ironic-ramdisk-base, which makes the ramdisk.
 func TestDiskImageBuilder(t *testing.T) {
 	image := os.Getenv("CAREEN_DIB_IMAGE")
 	if image == "" {

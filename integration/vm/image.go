@@ -13,7 +13,7 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/careen-project/careen/rootfs/initramfs"
+	"github.com/careen-project/careen/rootfs/ramdisk"
 )
 
 //go:embed guest/init
@@ -35,7 +35,7 @@ func (c *Config) writeImage(path string) error {
 	return f.Close()
 }
 
-// image writes the guest's initramfs. With Config.Initramfs it is that image and
+// image writes the guest's ramdisk. With Config.Initramfs it is that image and
 // the guest's end of the harness behind it.
 func (c *Config) image(w io.Writer) error {
 	if c.Initramfs != "" {
@@ -53,7 +53,7 @@ func (c *Config) image(w io.Writer) error {
 			return err
 		}
 	}
-	a := &archive{Writer: initramfs.NewWriter(w)}
+	a := &archive{Writer: ramdisk.NewWriter(w)}
 	c.addHarness(a)
 	if c.Initramfs == "" {
 		c.addBare(a)
@@ -67,26 +67,26 @@ func (c *Config) image(w io.Writer) error {
 
 // archive adds files until one fails.
 type archive struct {
-	*initramfs.Writer
+	*ramdisk.Writer
 	err error
 }
 
-func (a *archive) add(e initramfs.Entry) {
+func (a *archive) add(e ramdisk.Entry) {
 	if a.err == nil {
 		a.err = a.Add(e)
 	}
 }
 
 func (a *archive) dir(path string, mode uint32) {
-	a.add(initramfs.Entry{Path: path, Mode: initramfs.TypeDir | mode})
+	a.add(ramdisk.Entry{Path: path, Mode: ramdisk.TypeDir | mode})
 }
 
 func (a *archive) link(path, target string) {
-	a.add(initramfs.Entry{Path: path, Mode: initramfs.TypeLink | 0o777, Target: target})
+	a.add(ramdisk.Entry{Path: path, Mode: ramdisk.TypeLink | 0o777, Target: target})
 }
 
 func (a *archive) char(path string, major, minor uint32) {
-	a.add(initramfs.Entry{Path: path, Mode: initramfs.TypeChar | 0o600, Major: major, Minor: minor})
+	a.add(ramdisk.Entry{Path: path, Mode: ramdisk.TypeChar | 0o600, Major: major, Minor: minor})
 }
 
 // file adds content, executable if it looks like a program.
@@ -95,8 +95,8 @@ func (a *archive) file(path string, content []byte) {
 	if bytes.HasPrefix(content, []byte("#!")) || bytes.HasPrefix(content, []byte("\x7fELF")) {
 		mode = 0o755
 	}
-	a.add(initramfs.Entry{
-		Path: path, Mode: initramfs.TypeFile | mode, Size: int64(len(content)), Body: bytes.NewReader(content),
+	a.add(ramdisk.Entry{
+		Path: path, Mode: ramdisk.TypeFile | mode, Size: int64(len(content)), Body: bytes.NewReader(content),
 	})
 }
 

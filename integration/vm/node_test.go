@@ -16,6 +16,7 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/integration/vm"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 )
 
 // buildNode builds the command that shows package rootfs at work.
@@ -256,16 +257,16 @@ func TestDoctorInABareInitramfs(t *testing.T) {
 
 	before := findings(t, guest, "http://10.0.2.2:"+port)
 	for name, c := range before {
-		require.NotEqual(t, rootfs.StatusError, c.Status, "%s: %+v", name, c)
+		require.NotEqual(t, doctor.StatusError, c.Status, "%s: %+v", name, c)
 	}
 	require.Contains(t, before["mounts"].Detail, "careen agent will mount /proc")
 	require.Contains(t, before["overlay"].Detail, "will load the module")
 	require.Contains(t, before["pivot_root"].Detail, "in careen's own mount namespace")
 	require.Contains(t, before["dns"].Detail, "no such file")
 	for _, name := range []string{"privileges", "namespaces", "dev_mem", "ipmi", "memory"} {
-		require.Equal(t, rootfs.StatusOK, before[name].Status, "what is not mounted yet is no finding: %+v", before[name])
+		require.Equal(t, doctor.StatusOK, before[name].Status, "what is not mounted yet is no finding: %+v", before[name])
 	}
-	require.Equal(t, rootfs.StatusOK, before["registry http://10.0.2.2:"+port].Status)
+	require.Equal(t, doctor.StatusOK, before["registry http://10.0.2.2:"+port].Status)
 	require.Empty(t, guest.MustRun("ls /proc /sys /run 2>/dev/null | grep -v : || true"), "looking has to change nothing")
 
 	guest.MustRun("mount -t proc proc /proc; mkdir -p /sys; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /sys/fs/cgroup; " +
@@ -280,6 +281,6 @@ func TestDoctorInABareInitramfs(t *testing.T) {
 	require.Contains(t, after["cgroup_devices"].Detail, "v1")
 	require.Contains(t, after["registry http://10.0.2.2:1"].Detail, "refused")
 	for _, name := range []string{"overlay", "store", "pivot_root", "namespaces", "seccomp", "keyring", "cgroups"} {
-		require.Equal(t, rootfs.StatusOK, after[name].Status, "%+v", after[name])
+		require.Equal(t, doctor.StatusOK, after[name].Status, "%+v", after[name])
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/integration/vm"
-	"github.com/careen-project/careen/rootfs/initramfs"
+	"github.com/careen-project/careen/rootfs/ramdisk"
 )
 
 // someRamdisk is an image as somebody else may have built it, compressed: busybox,
@@ -37,14 +37,14 @@ exec init
 `
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	a := initramfs.NewWriter(z)
-	for _, e := range []initramfs.Entry{
-		{Path: "/usr/bin/busybox", Mode: initramfs.TypeFile | 0o755, Size: int64(len(program)), Body: bytes.NewReader(program)},
-		{Path: "/bin", Mode: initramfs.TypeLink | 0o777, Target: "usr/bin"},
-		{Path: "/init", Mode: initramfs.TypeFile | 0o755, Size: int64(len(script)), Body: bytes.NewReader([]byte(script))},
-		{Path: "/dev/console", Mode: initramfs.TypeChar | 0o600, Major: 5, Minor: 1},
-		{Path: "/dev/null", Mode: initramfs.TypeChar | 0o666, Major: 1, Minor: 3},
-		{Path: "/etc/inittab", Mode: initramfs.TypeFile | 0o644, Size: 0},
+	a := ramdisk.NewWriter(z)
+	for _, e := range []ramdisk.Entry{
+		{Path: "/usr/bin/busybox", Mode: ramdisk.TypeFile | 0o755, Size: int64(len(program)), Body: bytes.NewReader(program)},
+		{Path: "/bin", Mode: ramdisk.TypeLink | 0o777, Target: "usr/bin"},
+		{Path: "/init", Mode: ramdisk.TypeFile | 0o755, Size: int64(len(script)), Body: bytes.NewReader([]byte(script))},
+		{Path: "/dev/console", Mode: ramdisk.TypeChar | 0o600, Major: 5, Minor: 1},
+		{Path: "/dev/null", Mode: ramdisk.TypeChar | 0o666, Major: 1, Minor: 3},
+		{Path: "/etc/inittab", Mode: ramdisk.TypeFile | 0o644, Size: 0},
 	} {
 		require.NoError(t, a.Add(e))
 	}
@@ -59,14 +59,14 @@ exec init
 // to take both archives, and neither init may get in the other's way.
 func TestBootAnAppendedRamdisk(t *testing.T) {
 	node, base := buildNode(t), someRamdisk(t)
-	for _, compression := range []initramfs.Compression{initramfs.Gzip, initramfs.Zstd} {
+	for _, compression := range []ramdisk.Compression{ramdisk.Gzip, ramdisk.Zstd} {
 		t.Run(string(compression), func(t *testing.T) {
 			image := filepath.Join(t.TempDir(), "image")
-			_, err := initramfs.Append(t.Context(), initramfs.AppendOptions{
-				Base: base, Output: image, Binary: node, Compression: compression, Unit: initramfs.UnitInit, Links: []string{"podman"},
+			_, err := ramdisk.Append(t.Context(), ramdisk.AppendOptions{
+				Base: base, Output: image, Binary: node, Compression: compression, Unit: ramdisk.UnitInit, Links: []string{"podman"},
 			})
 			require.NoError(t, err)
-			guest := vm.Start(t, vm.Config{Memory: 512, Initramfs: image, Init: initramfs.InitPath})
+			guest := vm.Start(t, vm.Config{Memory: 512, Initramfs: image, Init: ramdisk.InitPath})
 			guest.MustRun("n=0; until [ -e /run/own-init ] && pidof careen; do n=$((n+1)); [ $n -lt 600 ] || exit 1; usleep 100000; done")
 			require.Equal(t, "init", guest.MustRun("cat /proc/1/comm"))
 			require.Equal(t, "careen", guest.MustRun("readlink /usr/bin/podman"))

@@ -277,7 +277,7 @@ func TestSameFiles(t *testing.T) {
 	for _, name := range []string{"careen.service", "careen.openrc"} {
 		a, err := os.ReadFile(filepath.Join(element, "pre-finalise.d", "careen-files", name))
 		require.NoError(t, err)
-		b, err := os.ReadFile(filepath.Join("..", "initramfs", "files", name))
+		b, err := os.ReadFile(filepath.Join("..", "ramdisk", "files", name))
 		require.NoError(t, err)
 		require.Equal(t, string(b), string(a))
 	}

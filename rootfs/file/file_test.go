@@ -188,6 +188,11 @@ func TestReadLimitedTakesRegularFilesOnly(t *testing.T) {
 	require.Empty(t, data)
 }
 
+func TestReadWord(t *testing.T) {
+	require.Equal(t, "Linux", file.ReadWord("/proc/sys/kernel/ostype"))
+	require.Empty(t, file.ReadWord("/proc/sys/kernel/none"))
+}
+
 func TestReadAllLimited(t *testing.T) {
 	data, err := file.ReadAllLimited(strings.NewReader("123"), 3)
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,16 @@ func ReadLimited(path string, limit int64) ([]byte, error) {
 		return nil, &os.PathError{Op: "read", Path: path, Err: err}
 	}
 	return data, err
+}
+
+// ReadWord returns the content of a small file of /proc or /sys without the white
+// space around it. It is "" when the file cannot be read: some kernels do not have it.
+func ReadWord(path string) string {
+	data, err := ReadLimited(path, 64<<10)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
 }
 
 // ReadAllLimited reads r to its end, at most limit bytes. More are an error that wraps

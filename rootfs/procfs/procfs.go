@@ -80,6 +80,26 @@ func sysinfo() (Memory, error) {
 	}, nil
 }
 
+// HasFilesystem reports whether the running kernel has a type of file system now,
+// built in or from a loaded module.
+func HasFilesystem(name string) bool {
+	data, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		// Without /proc the kernel can still be asked for one type by name.
+		fd, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC)
+		if err != nil {
+			return false
+		}
+		return unix.Close(fd) == nil
+	}
+	for line := range bytes.Lines(data) {
+		if strings.TrimSpace(strings.TrimPrefix(string(line), "nodev")) == name {
+			return true
+		}
+	}
+	return false
+}
+
 // Process is the resident memory of a process in bytes.
 type Process struct {
 	// Resident is all memory that the process has in RAM. It is Anonymous and File.

@@ -42,6 +42,12 @@ func TestParseMemInfo(t *testing.T) {
 	}
 }
 
+func TestHasFilesystem(t *testing.T) {
+	require.True(t, HasFilesystem("proc"))
+	require.False(t, HasFilesystem("nodev"))
+	require.False(t, HasFilesystem("pro"))
+}
+
 func TestSelf(t *testing.T) {
 	// 32 MiB of anonymous memory that is really there.
 	data, err := unix.Mmap(-1, 0, 32<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)

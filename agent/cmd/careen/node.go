@@ -25,6 +25,7 @@ import (
 	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/runtime"
 	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/careen-project/careen/runtime/pull"
@@ -274,9 +275,9 @@ func failpoint() func(string) {
 // runs. The rest is careen doctor's.
 func (n *node) checks() []api.Check {
 	free, size := space(n.opts.root)
-	check := api.Check{Name: "store", Status: rootfs.StatusOK, Detail: bytesText(free) + " of " + bytesText(size) + " free"}
+	check := api.Check{Name: "store", Status: doctor.StatusOK, Detail: bytesText(free) + " of " + bytesText(size) + " free"}
 	if size > 0 && free < size/20 {
-		check.Status, check.Remedy = rootfs.StatusWarning, "Remove images that are not needed (careen rmi), or give --store-size"
+		check.Status, check.Remedy = doctor.StatusWarning, "Remove images that are not needed (careen rmi), or give --store-size"
 	}
 	return slices.Concat([]api.Check{check}, n.trust.checks(), n.sharing.checks())
 }

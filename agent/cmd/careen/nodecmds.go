@@ -16,7 +16,8 @@ import (
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/rootfs"
-	"github.com/careen-project/careen/rootfs/initramfs"
+	"github.com/careen-project/careen/rootfs/doctor"
+	"github.com/careen-project/careen/rootfs/ramdisk"
 	"github.com/careen-project/careen/runtime/image/verify"
 )
 
@@ -45,7 +46,7 @@ func (a *app) versionCommand() *cobra.Command {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	var opts rootfs.DoctorOptions
+	var opts doctor.Options
 	var config string
 	cmd := &cobra.Command{
 		Use: "doctor [REGISTRY...]", Short: "Check whether containers can run on this node",
@@ -56,7 +57,7 @@ container could not run.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Registries = args
 			wrong := nodeSettings(&opts, config)
-			checks := slices.Concat(rootfs.Doctor(cmd.Context(), opts), policyChecks(verify.File), wrong)
+			checks := slices.Concat(doctor.Run(cmd.Context(), opts), policyChecks(verify.File), wrong)
 			if a.output == "json" {
 				if err := a.console.json(checks); err != nil {
 					return err
@@ -65,7 +66,7 @@ container could not run.`,
 				a.showChecks(checks)
 			}
 			for _, check := range checks {
-				if check.Status == rootfs.StatusError {
+				if check.Status == doctor.StatusError {
 					return exitCode(exitFailed)
 				}
 			}
@@ -80,7 +81,7 @@ container could not run.`,
 }
 
 func (a *app) showChecks(checks []api.Check) {
-	colors := map[string]string{rootfs.StatusOK: green, rootfs.StatusWarning: yellow, rootfs.StatusError: red}
+	colors := map[string]string{doctor.StatusOK: green, doctor.StatusWarning: yellow, doctor.StatusError: red}
 	for _, check := range checks {
 		status := fmt.Sprintf("%-7s", check.Status)
 		if isTerminal(a.console.out) && a.console.color {
@@ -209,19 +210,19 @@ func (a *app) ramdiskCommand() *cobra.Command {
 
 func (a *app) ramdiskAppendCommand() *cobra.Command {
 	var (
-		opts  initramfs.AppendOptions
+		opts  ramdisk.AppendOptions
 		files map[string]string
 	)
 	cmd := &cobra.Command{
 		Use: "append --output-file FILE [flags]", Short: "Append careen to an initramfs as a second archive", Args: cobra.NoArgs,
-		Long: `Append careen to an existing initramfs. The base is copied as it is: the kernel
+		Long: `Append careen to an existing ramdisk. The base is copied as it is: the kernel
 unpacks one archive after the other, so nothing has to be rebuilt. Without --base
 the result holds careen alone.`,
 		Example: `  careen ramdisk append --base ipa.initramfs --output-file ipa-careen.initramfs --link podman
   careen ramdisk append --output-file careen.initramfs --unit init`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Files = files
-			res, err := initramfs.Append(cmd.Context(), opts)
+			res, err := ramdisk.Append(cmd.Context(), opts)
 			if err != nil {
 				return err
 			}

@@ -12,7 +12,7 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
-	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/runtime/pull/peers"
 	"github.com/careen-project/careen/steps"
@@ -160,9 +160,9 @@ func (s *sharing) serve() error {
 func (s *sharing) checks() []api.Check {
 	switch {
 	case s.err != nil:
-		return []api.Check{{Name: "peers", Status: rootfs.StatusWarning, Detail: s.err.Error(), Remedy: fault.RemedyOf(s.err)}}
+		return []api.Check{{Name: "peers", Status: doctor.StatusWarning, Detail: s.err.Error(), Remedy: fault.RemedyOf(s.err)}}
 	case s.server != nil:
-		return []api.Check{{Name: "peers", Status: rootfs.StatusOK,
+		return []api.Check{{Name: "peers", Status: doctor.StatusOK,
 			Detail: fmt.Sprintf("gives layers on %s, keeps %s", s.server.Address(), bytesText(s.kept.Size()))}}
 	}
 	return nil

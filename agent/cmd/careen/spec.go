@@ -14,6 +14,7 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/runtime"
 )
 
@@ -72,9 +73,9 @@ image without --rootfs, is taken to be there; the end of the text says what.`,
 
 // requiredBy says what an image's label asks of a node, or what is wrong with it.
 func requiredBy(labels map[string]string) (lines []string) {
-	list, err := rootfs.ParseRequirements(labels[rootfs.RequiresLabel])
+	list, err := doctor.ParseRequirements(labels[doctor.RequiresLabel])
 	if err != nil {
-		return []string{fmt.Sprintf("the label %s cannot be followed: %v; no container is made", rootfs.RequiresLabel, err)}
+		return []string{fmt.Sprintf("the label %s cannot be followed: %v; no container is made", doctor.RequiresLabel, err)}
 	}
 	for _, r := range list {
 		lines = append(lines, r.Meaning())

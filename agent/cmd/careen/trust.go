@@ -11,6 +11,7 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/careen-project/careen/runtime/pull"
 )
@@ -28,12 +29,12 @@ func policyChecks(file string) []api.Check {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return []api.Check{{Name: name, Status: rootfs.StatusError, Detail: err.Error(), Remedy: fault.RemedyOf(err)}}
+		return []api.Check{{Name: name, Status: doctor.StatusError, Detail: err.Error(), Remedy: fault.RemedyOf(err)}}
 	case len(problems) > 0:
-		return []api.Check{{Name: name, Status: rootfs.StatusWarning, Detail: strings.Join(problems[:min(len(problems), 5)], "; "),
+		return []api.Check{{Name: name, Status: doctor.StatusWarning, Detail: strings.Join(problems[:min(len(problems), 5)], "; "),
 			Remedy: "Correct the rules, or expect that every image under them is refused"}}
 	}
-	return []api.Check{{Name: name, Status: rootfs.StatusOK, Detail: file + " can be honoured"}}
+	return []api.Check{{Name: name, Status: doctor.StatusOK, Detail: file + " can be honoured"}}
 }
 
 // checkName applies policy.json before a pull. The full name of a short name is known

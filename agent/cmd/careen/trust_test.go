@@ -13,6 +13,7 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/steps"
 )
 
@@ -57,15 +58,15 @@ func TestDoctorReadsPolicyJSON(t *testing.T) {
 	policy := filepath.Join(t.TempDir(), "policy.json")
 	assert.Empty(t, policyChecks(policy))
 	for text, want := range map[string]string{
-		"{": rootfs.StatusError,
-		`{"default": [{"type": "insecureAcceptAnything"}]}`:                                   rootfs.StatusOK,
-		`{"default": [{"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}]}`: rootfs.StatusWarning,
-		`{"default": [{"type": "sigstoreSigned", "keyPath": "` + policy + `.pub"}]}`:          rootfs.StatusWarning,
+		"{": doctor.StatusError,
+		`{"default": [{"type": "insecureAcceptAnything"}]}`:                                   doctor.StatusOK,
+		`{"default": [{"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}]}`: doctor.StatusWarning,
+		`{"default": [{"type": "sigstoreSigned", "keyPath": "` + policy + `.pub"}]}`:          doctor.StatusWarning,
 	} {
 		require.NoError(t, os.WriteFile(policy, []byte(text), 0o600))
 		checks := policyChecks(policy)
 		require.Len(t, checks, 1, text)
 		assert.Equal(t, want, checks[0].Status, text)
-		assert.Equal(t, want != rootfs.StatusOK, checks[0].Remedy != "", text)
+		assert.Equal(t, want != doctor.StatusOK, checks[0].Remedy != "", text)
 	}
 }

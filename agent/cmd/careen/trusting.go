@@ -13,6 +13,7 @@ import (
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/authorities"
+	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/steps"
 )
@@ -95,9 +96,9 @@ func (t *nodeTrust) checks() []api.Check {
 	if len(b.Findings) == 0 {
 		return nil
 	}
-	check := api.Check{Name: "ca", Status: rootfs.StatusOK, Detail: b.String()}
+	check := api.Check{Name: "ca", Status: doctor.StatusOK, Detail: b.String()}
 	if faulty := b.Faulty(); len(faulty) > 0 {
-		check.Status, check.Remedy = rootfs.StatusWarning, "Correct what names "+names(faulty)+", or the file"
+		check.Status, check.Remedy = doctor.StatusWarning, "Correct what names "+names(faulty)+", or the file"
 	}
 	return []api.Check{check}
 }
@@ -123,12 +124,12 @@ func (t *nodeTrust) show(cfg api.Config) api.Config {
 
 // nodeSettings reads what doctor needs of the configuration. A check is what is wrong
 // with that: the agent does not start.
-func nodeSettings(opts *rootfs.DoctorOptions, file string) []api.Check {
+func nodeSettings(opts *doctor.Options, file string) []api.Check {
 	cfg, _, err := steps.Load(steps.LoadOptions{
 		File: file, Getenv: os.LookupEnv, CanonicalRun: oci.CanonicalRun, CanonicalPull: oci.CanonicalPull,
 	})
 	if err != nil {
-		return []api.Check{{Name: "config", Status: rootfs.StatusError, Detail: err.Error(), Remedy: fault.RemedyOf(err)}}
+		return []api.Check{{Name: "config", Status: doctor.StatusError, Detail: err.Error(), Remedy: fault.RemedyOf(err)}}
 	}
 	opts.Authorities, opts.ClockRepair = withIPA(fixedSources(cfg), cfg), cfg.Node.ClockRepair
 	return nil

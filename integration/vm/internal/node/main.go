@@ -27,6 +27,7 @@ import (
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 )
 
 func main() {
@@ -58,7 +59,7 @@ func run(args []string) error {
 	case "boxed":
 		return boxed(flags.Args())
 	case "doctor":
-		return show(rootfs.Doctor(context.Background(), rootfs.DoctorOptions{Registries: flags.Args()}))
+		return show(doctor.Run(context.Background(), doctor.Options{Registries: flags.Args()}))
 	case "load":
 		var actions []rootfs.Action
 		if err := rootfs.LoadModule(flags.Arg(0), *modules, &actions); err != nil {
@@ -66,7 +67,7 @@ func run(args []string) error {
 		}
 		return show(actions)
 	case "require":
-		loaded, err := rootfs.Require(context.Background(), rootfs.RequireOptions{Image: "image", Label: flags.Arg(0), Load: *load, ModulesDir: *modules})
+		loaded, err := doctor.Require(context.Background(), doctor.RequireOptions{Image: "image", Label: flags.Arg(0), Load: *load, ModulesDir: *modules})
 		if err != nil {
 			return err
 		}

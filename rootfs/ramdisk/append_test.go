@@ -1,4 +1,4 @@
-package initramfs_test
+package ramdisk_test
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/rootfs/initramfs"
+	"github.com/careen-project/careen/rootfs/ramdisk"
 )
 
 // static builds a small program without libraries, as make build builds careen.
@@ -45,14 +45,14 @@ func list(t *testing.T, archive []byte) string {
 	return string(out)
 }
 
-func unpack(t *testing.T, data []byte, c initramfs.Compression) []byte {
+func unpack(t *testing.T, data []byte, c ramdisk.Compression) []byte {
 	t.Helper()
 	var r io.Reader = bytes.NewReader(data)
 	var err error
 	switch c {
-	case initramfs.Gzip:
+	case ramdisk.Gzip:
 		r, err = gzip.NewReader(r)
-	case initramfs.Zstd:
+	case ramdisk.Zstd:
 		r, err = zstd.NewReader(r)
 	}
 	require.NoError(t, err)
@@ -68,14 +68,14 @@ func TestAppendLeavesTheDirectoriesOfTheBase(t *testing.T) {
 	base, file := filepath.Join(dir, "base"), filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(base, []byte("070701"), 0o600))
 	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
-	opts := initramfs.AppendOptions{
-		Base: base, Output: filepath.Join(dir, "out"), Binary: static(t), Compression: initramfs.None, Unit: initramfs.UnitNone,
+	opts := ramdisk.AppendOptions{
+		Base: base, Output: filepath.Join(dir, "out"), Binary: static(t), Compression: ramdisk.None, Unit: ramdisk.UnitNone,
 		Files: map[string]string{
 			"/lib/modules/6.1/overlay.ko": file, "/bin/tool": file, "/var/lock/x": file, "/tmp/x": file, "/root/.ssh/x": file,
 		},
 	}
 	names := func() []string {
-		_, err := initramfs.Append(t.Context(), opts)
+		_, err := ramdisk.Append(t.Context(), opts)
 		require.NoError(t, err)
 		data, err := os.ReadFile(opts.Output)
 		require.NoError(t, err)
@@ -111,8 +111,8 @@ func TestAppend(t *testing.T) {
 	base := filepath.Join(dir, "base")
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	a := initramfs.NewWriter(z)
-	require.NoError(t, a.Add(initramfs.Entry{Path: "init", Mode: initramfs.TypeFile | 0o755, Size: 1, Body: strings.NewReader("x")}))
+	a := ramdisk.NewWriter(z)
+	require.NoError(t, a.Add(ramdisk.Entry{Path: "init", Mode: ramdisk.TypeFile | 0o755, Size: 1, Body: strings.NewReader("x")}))
 	require.NoError(t, a.Close())
 	require.NoError(t, z.Close())
 	require.NotZero(t, b.Len()%4, "the base should need padding")
@@ -121,22 +121,22 @@ func TestAppend(t *testing.T) {
 	require.NoError(t, os.WriteFile(steps, []byte("steps: []\n"), 0o600))
 
 	for _, tt := range []struct {
-		compression initramfs.Compression
-		unit        initramfs.Unit
+		compression ramdisk.Compression
+		unit        ramdisk.Unit
 		want        []string
 	}{
-		{initramfs.Gzip, initramfs.UnitSystemd, []string{"etc/systemd/system/careen.service",
+		{ramdisk.Gzip, ramdisk.UnitSystemd, []string{"etc/systemd/system/careen.service",
 			"etc/systemd/system/multi-user.target.wants/careen.service -> /etc/systemd/system/careen.service"}},
-		{initramfs.Zstd, initramfs.UnitOpenRC, []string{"-rwxr-xr-x", "etc/init.d/careen", "etc/runlevels/default/careen -> /etc/init.d/careen"}},
-		{initramfs.None, initramfs.UnitInit, []string{"careen-init -> /usr/bin/careen"}},
-		{initramfs.None, initramfs.UnitNone, nil},
+		{ramdisk.Zstd, ramdisk.UnitOpenRC, []string{"-rwxr-xr-x", "etc/init.d/careen", "etc/runlevels/default/careen -> /etc/init.d/careen"}},
+		{ramdisk.None, ramdisk.UnitInit, []string{"careen-init -> /usr/bin/careen"}},
+		{ramdisk.None, ramdisk.UnitNone, nil},
 	} {
 		t.Run(string(tt.compression)+" "+string(tt.unit), func(t *testing.T) {
-			opts := initramfs.AppendOptions{
+			opts := ramdisk.AppendOptions{
 				Base: base, Output: filepath.Join(t.TempDir(), "out"), Binary: binary, Compression: tt.compression, Unit: tt.unit,
 				Links: []string{"podman"}, Files: map[string]string{"/etc/ironic-python-agent.d/mysteps.yaml": steps},
 			}
-			res, err := initramfs.Append(t.Context(), opts)
+			res, err := ramdisk.Append(t.Context(), opts)
 			require.NoError(t, err)
 			out, err := os.ReadFile(opts.Output)
 			require.NoError(t, err)
@@ -157,7 +157,7 @@ func TestAppend(t *testing.T) {
 
 			again := opts
 			again.Output = filepath.Join(t.TempDir(), "again")
-			_, err = initramfs.Append(t.Context(), again)
+			_, err = ramdisk.Append(t.Context(), again)
 			require.NoError(t, err)
 			second, err := os.ReadFile(again.Output)
 			require.NoError(t, err)
@@ -166,7 +166,7 @@ func TestAppend(t *testing.T) {
 	}
 
 	t.Run("in place", func(t *testing.T) {
-		_, err := initramfs.Append(t.Context(), initramfs.AppendOptions{Base: base, Output: base, Binary: binary})
+		_, err := ramdisk.Append(t.Context(), ramdisk.AppendOptions{Base: base, Output: base, Binary: binary})
 		require.NoError(t, err)
 		out, err := os.ReadFile(base)
 		require.NoError(t, err)
@@ -182,50 +182,50 @@ func TestAppendRefuses(t *testing.T) {
 	require.NoError(t, err)
 	for _, tt := range []struct {
 		name string
-		opts initramfs.AppendOptions
+		opts ramdisk.AppendOptions
 		want string
 	}{
-		{"not an image", initramfs.AppendOptions{Base: iso, Binary: binary}, "not begin with an archive"},
-		{"an empty base", initramfs.AppendOptions{Base: os.DevNull, Binary: binary}, "not begin with an archive"},
-		{"no base", initramfs.AppendOptions{Base: filepath.Join(dir, "absent"), Binary: binary}, "no such file"},
-		{"a linked binary", initramfs.AppendOptions{Binary: linked}, "shared libraries"},
-		{"not a program", initramfs.AppendOptions{Binary: iso}, "not a program"},
-		{"unknown compression", initramfs.AppendOptions{Binary: binary, Compression: "lzma"}, "not a compression"},
-		{"unknown unit", initramfs.AppendOptions{Binary: binary, Unit: "runit"}, "not a way to start"},
-		{"a path for a link", initramfs.AppendOptions{Binary: binary, Links: []string{"../bin/sh"}}, "not the name of a link"},
-		{"careen itself for a link", initramfs.AppendOptions{Binary: binary, Links: []string{"careen"}}, "not the name of a link"},
-		{"a directory for a file", initramfs.AppendOptions{Binary: binary, Files: map[string]string{"/x": dir}}, "not a regular file"},
+		{"not an image", ramdisk.AppendOptions{Base: iso, Binary: binary}, "not begin with an archive"},
+		{"an empty base", ramdisk.AppendOptions{Base: os.DevNull, Binary: binary}, "not begin with an archive"},
+		{"no base", ramdisk.AppendOptions{Base: filepath.Join(dir, "absent"), Binary: binary}, "no such file"},
+		{"a linked binary", ramdisk.AppendOptions{Binary: linked}, "shared libraries"},
+		{"not a program", ramdisk.AppendOptions{Binary: iso}, "not a program"},
+		{"unknown compression", ramdisk.AppendOptions{Binary: binary, Compression: "lzma"}, "not a compression"},
+		{"unknown unit", ramdisk.AppendOptions{Binary: binary, Unit: "runit"}, "not a way to start"},
+		{"a path for a link", ramdisk.AppendOptions{Binary: binary, Links: []string{"../bin/sh"}}, "not the name of a link"},
+		{"careen itself for a link", ramdisk.AppendOptions{Binary: binary, Links: []string{"careen"}}, "not the name of a link"},
+		{"a directory for a file", ramdisk.AppendOptions{Binary: binary, Files: map[string]string{"/x": dir}}, "not a regular file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			out := t.TempDir()
 			tt.opts.Output = filepath.Join(out, "out")
-			_, err := initramfs.Append(t.Context(), tt.opts)
+			_, err := ramdisk.Append(t.Context(), tt.opts)
 			require.ErrorContains(t, err, tt.want)
 			left, err := os.ReadDir(out)
 			require.NoError(t, err)
 			require.Empty(t, left, "a failure has to leave nothing")
 		})
 	}
-	_, err = initramfs.Append(t.Context(), initramfs.AppendOptions{Binary: binary})
+	_, err = ramdisk.Append(t.Context(), ramdisk.AppendOptions{Binary: binary})
 	require.Equal(t, fault.BadOption, fault.CodeOf(err))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = initramfs.Append(ctx, initramfs.AppendOptions{Binary: binary, Output: filepath.Join(dir, "out")})
+	_, err = ramdisk.Append(ctx, ramdisk.AppendOptions{Binary: binary, Output: filepath.Join(dir, "out")})
 	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestWriterRefuses(t *testing.T) {
-	for _, e := range []initramfs.Entry{
-		{Path: "", Mode: initramfs.TypeFile},
-		{Path: "/", Mode: initramfs.TypeDir},
-		{Path: "TRAILER!!!", Mode: initramfs.TypeFile},
-		{Path: strings.Repeat("x", 5000), Mode: initramfs.TypeFile},
+	for _, e := range []ramdisk.Entry{
+		{Path: "", Mode: ramdisk.TypeFile},
+		{Path: "/", Mode: ramdisk.TypeDir},
+		{Path: "TRAILER!!!", Mode: ramdisk.TypeFile},
+		{Path: strings.Repeat("x", 5000), Mode: ramdisk.TypeFile},
 		{Path: "x", Mode: 0o644},
-		{Path: "x", Mode: initramfs.TypeFile, Size: 1 << 33, Body: strings.NewReader("")},
-		{Path: "x", Mode: initramfs.TypeFile, Size: 2, Body: strings.NewReader("1")},
+		{Path: "x", Mode: ramdisk.TypeFile, Size: 1 << 33, Body: strings.NewReader("")},
+		{Path: "x", Mode: ramdisk.TypeFile, Size: 2, Body: strings.NewReader("1")},
 	} {
-		w := initramfs.NewWriter(io.Discard)
+		w := ramdisk.NewWriter(io.Discard)
 		require.Error(t, w.Add(e), "%+v", e)
 		require.Error(t, w.Close(), "an archive with an error is of no use")
 	}

@@ -1,9 +1,10 @@
-package rootfs
+package doctor
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"regexp"
 	"slices"
@@ -16,6 +17,8 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // RequiresLabel is the label by which an image says what it needs of the node: see
@@ -47,27 +50,27 @@ type requirementKind struct {
 	form, meaning string
 	valid         func(value string) (n int64, ok bool)
 	// check adds one finding, most by the very check of [Doctor].
-	check func(d *doctor, r Requirement)
+	check func(d *examination, r Requirement)
 	// comes says that loading a module can bring it, module that it is one.
 	comes, module bool
 }
 
 // requirementKinds are all kinds, by the name before the sign.
 var requirementKinds = sync.OnceValue(func() map[string]*requirementKind {
-	doctors := func(check func(*doctor)) func(*doctor, Requirement) {
-		return func(d *doctor, _ Requirement) { check(d) }
+	doctors := func(check func(*examination)) func(*examination, Requirement) {
+		return func(d *examination, _ Requirement) { check(d) }
 	}
 	return map[string]*requirementKind{
-		"dev-mem":   {form: "dev-mem", meaning: "/dev/mem", check: doctors((*doctor).devMem)},
-		"ipmi":      {form: "ipmi", meaning: "an IPMI device", check: doctors((*doctor).ipmi), comes: true},
-		"modules":   {form: "modules", meaning: "the modules of the running kernel", check: doctors((*doctor).modulesDir)},
-		"lockdown":  {form: "lockdown=none", meaning: "a kernel that is not locked down", valid: isNone, check: doctors((*doctor).lockdown)},
-		"module":    {form: "module=NAME", meaning: "the kernel module VALUE", valid: isModule, check: (*doctor).hasModule, comes: true, module: true},
-		"device":    {form: "device=/dev/PATH", meaning: "the device VALUE", valid: isDevicePath, check: (*doctor).hasDevice, comes: true},
-		"file":      {form: "file=/PATH", meaning: "VALUE on the node", valid: isPath, check: (*doctor).hasFile},
-		"hugepages": {form: "hugepages=N", meaning: "VALUE free huge pages of 2 MiB", valid: isCount, check: (*doctor).hasHugepages},
-		"memory":    {form: "memory=SIZE", meaning: "VALUE of available memory", valid: isSize, check: (*doctor).hasMemory},
-		"kernel":    {form: "kernel>=X.Y", meaning: "Linux VALUE or later", valid: isVersion, check: (*doctor).hasKernel},
+		"dev-mem":   {form: "dev-mem", meaning: "/dev/mem", check: doctors((*examination).devMem)},
+		"ipmi":      {form: "ipmi", meaning: "an IPMI device", check: doctors((*examination).ipmi), comes: true},
+		"modules":   {form: "modules", meaning: "the modules of the running kernel", check: doctors((*examination).modulesDir)},
+		"lockdown":  {form: "lockdown=none", meaning: "a kernel that is not locked down", valid: isNone, check: doctors((*examination).lockdown)},
+		"module":    {form: "module=NAME", meaning: "the kernel module VALUE", valid: isModule, check: (*examination).hasModule, comes: true, module: true},
+		"device":    {form: "device=/dev/PATH", meaning: "the device VALUE", valid: isDevicePath, check: (*examination).hasDevice, comes: true},
+		"file":      {form: "file=/PATH", meaning: "VALUE on the node", valid: isPath, check: (*examination).hasFile},
+		"hugepages": {form: "hugepages=N", meaning: "VALUE free huge pages of 2 MiB", valid: isCount, check: (*examination).hasHugepages},
+		"memory":    {form: "memory=SIZE", meaning: "VALUE of available memory", valid: isSize, check: (*examination).hasMemory},
+		"kernel":    {form: "kernel>=X.Y", meaning: "Linux VALUE or later", valid: isVersion, check: (*examination).hasKernel},
 	}
 })
 
@@ -158,8 +161,8 @@ func kernelVersion(release string) (numbers [3]int, ok bool) {
 	return numbers, n >= 2
 }
 
-func (d *doctor) hasKernel(r Requirement) {
-	release := KernelRelease()
+func (d *examination) hasKernel(r Requirement) {
+	release := rootfs.KernelRelease()
 	want, _ := kernelVersion(r.value)
 	if have, ok := kernelVersion(release); !ok || slices.Compare(have[:], want[:]) < 0 {
 		d.warn("kernel", "Use a ramdisk with a newer kernel", "Linux %s", release)
@@ -168,16 +171,16 @@ func (d *doctor) hasKernel(r Requirement) {
 	d.ok("kernel", "Linux %s", release)
 }
 
-func (d *doctor) hasMemory(r Requirement) {
-	if available := nodeMemory().Available; available < r.n {
+func (d *examination) hasMemory(r Requirement) {
+	if available := availableMemory(); available < r.n {
 		d.warn("memory", "Remove images that lie in memory, or take a node with more", "%d MiB are available", available>>20)
 		return
 	}
 	d.ok("memory", "enough")
 }
 
-func (d *doctor) hasHugepages(r Requirement) {
-	free, err := strconv.ParseInt(readWord("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"), 10, 64)
+func (d *examination) hasHugepages(r Requirement) {
+	free, err := strconv.ParseInt(file.ReadWord("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"), 10, 64)
 	if err != nil || free < r.n {
 		d.warn("hugepages", "Reserve huge pages with the kernel parameters hugepagesz=2M hugepages=N", "%d are free", free)
 		return
@@ -185,9 +188,9 @@ func (d *doctor) hasHugepages(r Requirement) {
 	d.ok("hugepages", "%d are free", free)
 }
 
-func (d *doctor) hasDevice(r Requirement) {
-	_, err := Host().Device(r.value)
-	if errors.Is(err, errNotDevice) {
+func (d *examination) hasDevice(r Requirement) {
+	_, err := rootfs.Host().Device(r.value)
+	if errors.Is(err, fs.ErrInvalid) {
 		err = errors.New("it is no device")
 	}
 	if err != nil {
@@ -197,16 +200,16 @@ func (d *doctor) hasDevice(r Requirement) {
 	d.ok("device", "%s", r.value)
 }
 
-func (d *doctor) hasFile(r Requirement) {
-	if _, err := Host().Stat(r.value); err != nil {
+func (d *examination) hasFile(r Requirement) {
+	if _, err := rootfs.Host().Stat(r.value); err != nil {
 		d.warn("file", "Put the file into the ramdisk", "%s", reason(err))
 		return
 	}
 	d.ok("file", "%s", r.value)
 }
 
-func (d *doctor) hasModule(r Requirement) {
-	if present(r.value, d.opts.Prepare.ModulesDir) {
+func (d *examination) hasModule(r Requirement) {
+	if rootfs.ModulePresent(r.value, d.opts.Prepare.ModulesDir) {
 		d.ok("module", "%s", r.value)
 		return
 	}
@@ -217,25 +220,9 @@ func (d *doctor) hasModule(r Requirement) {
 	d.warn("module", "Put the module and modules.dep into the ramdisk, or use a kernel that has it built in", "there is none for the running kernel")
 }
 
-// present reports whether a module is loaded or built in.
-func present(name, dir string) bool {
-	if _, err := Host().Stat("/sys/module/" + moduleName(name)); err == nil {
-		return true
-	}
-	base, err := releaseDir(dir)
-	return err == nil && builtIn(base, name)
-}
-
 // loadable reports whether r is a module that has a file.
-func (d *doctor) loadable(r Requirement) bool {
-	if !r.kind.module {
-		return false
-	}
-	base, err := releaseDir(d.opts.Prepare.ModulesDir)
-	if err == nil {
-		_, err = moduleFiles(base, r.value)
-	}
-	return err == nil
+func (d *examination) loadable(r Requirement) bool {
+	return r.kind.module && rootfs.ModuleLoadable(r.value, d.opts.Prepare.ModulesDir) == nil
 }
 
 // reason is an error's text without the path that it is about.
@@ -258,7 +245,7 @@ type RequireOptions struct {
 	Label string
 	// Load has kernel modules that are required, and that are not loaded, be loaded.
 	Load bool
-	// ModulesDir is as in [PrepareOptions].
+	// ModulesDir is as in [rootfs.PrepareOptions].
 	ModulesDir string
 }
 
@@ -276,7 +263,7 @@ func Require(ctx context.Context, opts RequireOptions) (loaded []string, err err
 			Reason: fmt.Sprintf("its label %s cannot be followed: %v", RequiresLabel, err),
 			Remedy: "Correct the label, take a careen that knows it, or replace it with --label " + RequiresLabel + "=..."}
 	}
-	d := &doctor{opts: DoctorOptions{Prepare: PrepareOptions{ModulesDir: opts.ModulesDir}}}
+	d := &examination{opts: Options{Prepare: rootfs.PrepareOptions{ModulesDir: opts.ModulesDir}}}
 	missing := d.unmet(list)
 	if opts.Load && len(missing) > 0 && d.mayCome(missing) {
 		if loaded, err = d.load(missing); err != nil {
@@ -306,7 +293,7 @@ type unmetRequirement struct {
 type unmetList []unmetRequirement
 
 // unmet asks for each requirement anew.
-func (d *doctor) unmet(list []Requirement) (missing unmetList) {
+func (d *examination) unmet(list []Requirement) (missing unmetList) {
 	for _, r := range list {
 		d.checks = d.checks[:0]
 		r.kind.check(d, r)
@@ -318,20 +305,20 @@ func (d *doctor) unmet(list []Requirement) (missing unmetList) {
 }
 
 // mayCome reports whether all that is missing can come by loading modules.
-func (d *doctor) mayCome(missing unmetList) bool {
+func (d *examination) mayCome(missing unmetList) bool {
 	return !slices.ContainsFunc(missing, func(u unmetRequirement) bool {
 		return !u.kind.comes || u.kind.module && !d.loadable(u.Requirement)
 	})
 }
 
 // load loads the modules that are missing.
-func (d *doctor) load(missing unmetList) (loaded []string, err error) {
+func (d *examination) load(missing unmetList) (loaded []string, err error) {
 	for _, u := range missing {
 		if !d.loadable(u.Requirement) {
 			continue
 		}
-		var done []Action
-		if err := LoadModule(u.value, d.opts.Prepare.ModulesDir, &done); err != nil {
+		var done []rootfs.Action
+		if err := rootfs.LoadModule(u.value, d.opts.Prepare.ModulesDir, &done); err != nil {
 			return loaded, err
 		}
 		for _, action := range done {

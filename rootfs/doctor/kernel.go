@@ -1,4 +1,4 @@
-package rootfs
+package doctor
 
 import (
 	"errors"
@@ -9,11 +9,15 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/file"
+	"github.com/careen-project/careen/rootfs/osthread"
 )
 
 // privileges looks for the capabilities without which no container is made.
-func (d *doctor) privileges() {
-	bound, err := boundingSet()
+func (d *examination) privileges() {
+	bound, err := rootfs.Capabilities()
 	if err != nil {
 		d.warn("privileges", "Run careen doctor as root", "cannot read the capabilities: %s", oneLine(err))
 		return
@@ -34,7 +38,7 @@ func (d *doctor) privileges() {
 	}
 }
 
-func (d *doctor) namespaces() {
+func (d *examination) namespaces() {
 	var missing, lesser []string
 	for name, option := range map[string]string{
 		"mnt": "", "pid": "CONFIG_PID_NS", "net": "CONFIG_NET_NS", "ipc": "CONFIG_IPC_NS", "uts": "CONFIG_UTS_NS",
@@ -69,23 +73,23 @@ func hasNamespace(kind string) bool {
 		"uts": unix.CLONE_NEWUTS, "cgroup": unix.CLONE_NEWCGROUP,
 	}
 	if flag, ok := flags[kind]; ok {
-		err := onThread(func() error { return unix.Unshare(flag) })
+		err := osthread.Run(func() error { return unix.Unshare(flag) })
 		return !errors.Is(err, unix.EINVAL)
 	}
 	// A thread cannot have a user namespace of its own, so there is only the file to
 	// look at; without /proc there is nothing, and nothing that depends on it.
-	return !hasType(unix.PROC_SUPER_MAGIC)("/proc") || unix.Access("/proc/self/ns/"+kind, unix.F_OK) == nil
+	return !rootfs.ProcMounted() || unix.Access("/proc/self/ns/"+kind, unix.F_OK) == nil
 }
 
-func (d *doctor) seccomp() {
-	if !hasSeccomp() {
+func (d *examination) seccomp() {
+	if !rootfs.HasSeccomp() {
 		d.warn("seccomp", "Use a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters: containers run without")
 		return
 	}
 	d.ok("seccomp", "filters work")
 }
 
-func (d *doctor) keyring() {
+func (d *examination) keyring() {
 	_, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
 	if errors.Is(err, unix.ENOSYS) {
 		d.warn("keyring", "Use a kernel with CONFIG_KEYS", "the kernel has no keyrings: a container shares the agent's")
@@ -96,11 +100,11 @@ func (d *doctor) keyring() {
 
 // cgroupDevices finds out whether access to devices can be limited, which every
 // container but a privileged one asks for.
-func (d *doctor) cgroupDevices() {
+func (d *examination) cgroupDevices() {
 	const name = "cgroup_devices"
-	switch mode := DetectCgroups(); mode {
-	case CgroupV1, CgroupHybrid:
-		if !slices.Contains(controllers(mode), "devices") {
+	switch mode := rootfs.DetectCgroups(); mode {
+	case rootfs.CgroupV1, rootfs.CgroupHybrid:
+		if !slices.Contains(rootfs.AvailableControllers(mode), "devices") {
 			d.fail(name, "Mount the devices controller at /sys/fs/cgroup/devices", "the devices controller of cgroup v1 is not mounted")
 			return
 		}
@@ -138,43 +142,23 @@ func loadDeviceProgram() error {
 
 // pivot tries pivot_root, and where the root cannot be left, the way that Enter
 // takes, on a thread that nobody else sees.
-func (d *doctor) pivot() {
-	err := TryPivot()
+func (d *examination) pivot() {
+	err := rootfs.TryPivot()
 	if err == nil {
 		d.ok("pivot_root", "works as it is")
 		return
 	}
-	enterErr := onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-			return err
-		}
-		if err := bindRoot(); err != nil {
-			return err
-		}
-		return tryPivot()
-	})
+	enterErr := rootfs.TryEnter()
 	if enterErr != nil {
 		d.fail("pivot_root", "Run careen as root, not inside a chroot", "a container cannot leave this root: %s; nor one bound over it: %s",
 			oneLine(err), oneLine(enterErr))
 		return
 	}
-	d.ok("pivot_root", "works in careen's own mount namespace (the root is %s)", rootKind())
+	d.ok("pivot_root", "works in careen's own mount namespace (the root is %s)", rootfs.RootType())
 }
 
-func rootKind() string {
-	if mounts, err := readMounts(); err == nil {
-		for _, m := range mounts {
-			if m.Mountpoint == "/" {
-				return m.FSType
-			}
-		}
-		return "a plain directory"
-	}
-	return fsName(statfsType("/"))
-}
-
-func (d *doctor) modulesDir() {
-	base, err := releaseDir(d.opts.Prepare.ModulesDir)
+func (d *examination) modulesDir() {
+	base, err := rootfs.ModulesDir(d.opts.Prepare.ModulesDir)
 	if err != nil {
 		d.warn("modules", "Put the kernel's modules into the ramdisk if a vendor's tool loads its own driver",
 			"no kernel modules: %s", oneLine(err))
@@ -184,15 +168,15 @@ func (d *doctor) modulesDir() {
 }
 
 // noDevices notes that /dev has still to be mounted, with whatever is in it then.
-func (d *doctor) noDevices(check string) bool {
-	if hasDevices("/dev") {
+func (d *examination) noDevices(check string) bool {
+	if rootfs.HasDevices("/dev") {
 		return false
 	}
 	d.ok(check, "not known before careen agent has mounted /dev")
 	return true
 }
 
-func (d *doctor) devMem() {
+func (d *examination) devMem() {
 	if d.noDevices("dev_mem") {
 		return
 	}
@@ -203,7 +187,7 @@ func (d *doctor) devMem() {
 	d.ok("dev_mem", "/dev/mem")
 }
 
-func (d *doctor) ipmi() {
+func (d *examination) ipmi() {
 	if d.noDevices("ipmi") {
 		return
 	}
@@ -216,8 +200,8 @@ func (d *doctor) ipmi() {
 	d.warn("ipmi", "Load ipmi_si and ipmi_devintf if a vendor's tool speaks to the BMC in-band", "no IPMI device")
 }
 
-func (d *doctor) lockdown() {
-	state := readWord("/sys/kernel/security/lockdown")
+func (d *examination) lockdown() {
+	state := file.ReadWord("/sys/kernel/security/lockdown")
 	for _, mode := range []string{"integrity", "confidentiality"} {
 		if strings.Contains(state, "["+mode+"]") {
 			d.warn("lockdown", "Switch Secure Boot off for tools that write to /dev/mem, to MSRs or to PCI configuration space",

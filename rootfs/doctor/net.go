@@ -1,4 +1,4 @@
-package rootfs
+package doctor
 
 import (
 	"context"
@@ -23,11 +23,14 @@ import (
 	"github.com/careen-project/careen/rootfs/file"
 )
 
+// maxResolvConf limits the size of resolv.conf in bytes.
+const maxResolvConf = 1 << 20
+
 // dns reads the name servers. One on the loopback is asked, since the daemon that
 // resolv.conf expects there may not be in the ramdisk; others are not.
-func (d *doctor) dns() {
+func (d *examination) dns() {
 	const remedy = "Wait for DHCP, or write a nameserver line; registries given by address work without"
-	data, err := file.ReadLimited(d.opts.ResolvConf, maxConfigFile)
+	data, err := file.ReadLimited(d.opts.ResolvConf, maxResolvConf)
 	if err != nil {
 		d.warn("dns", remedy, "no name server: %s", oneLine(err))
 		return
@@ -87,7 +90,7 @@ var caFiles = []string{
 
 // authorities looks for the system's bundle, and at what the node is told to trust
 // beside it.
-func (d *doctor) authorities() {
+func (d *examination) authorities() {
 	if faulty := d.told.Faulty(); len(faulty) > 0 {
 		d.warn("ca", "Correct what names "+faulty[0].Name()+", or the file", "%s", d.told)
 		return
@@ -132,7 +135,7 @@ func countCertificates(data []byte) int {
 
 // proxies checks the variables that careen and the containers take over. A value
 // that cannot be read is ignored by most programs, which then fail elsewhere.
-func (d *doctor) proxies() {
+func (d *examination) proxies() {
 	var found, wrong []string
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		value := d.opts.Getenv(name)
@@ -205,7 +208,7 @@ func checkNoProxy(entry string) error {
 
 // registry reaches a registry as a pull would: name, connection, certificate and
 // the answer of the API's root.
-func (d *doctor) registry(ctx context.Context, name string) api.Check {
+func (d *examination) registry(ctx context.Context, name string) api.Check {
 	c := api.Check{Name: "registry " + name, Status: StatusError}
 	scheme, host, ok := strings.Cut(name, "://")
 	if !ok {
@@ -253,7 +256,7 @@ func (d *doctor) registry(ctx context.Context, name string) api.Check {
 }
 
 // client returns a client that trusts what a pull from u trusts.
-func (d *doctor) client(u *url.URL) (client *http.Client, proxy string, err error) {
+func (d *examination) client(u *url.URL) (client *http.Client, proxy string, err error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
@@ -287,7 +290,7 @@ func (d *doctor) client(u *url.URL) (client *http.Client, proxy string, err erro
 
 // certificates adds the authorities of certs.d for a host to pool, and returns the
 // certificates that are to be shown to it: NAME.cert with NAME.key.
-func (d *doctor) certificates(host string, pool *x509.CertPool) (own []tls.Certificate, err error) {
+func (d *examination) certificates(host string, pool *x509.CertPool) (own []tls.Certificate, err error) {
 	for _, dir := range d.opts.CertDirs {
 		entries, err := os.ReadDir(filepath.Join(dir, host))
 		if err != nil {

@@ -1,4 +1,4 @@
-package rootfs
+package doctor
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/authorities"
 )
 
@@ -18,10 +19,10 @@ const (
 	StatusError   = "error"
 )
 
-// DoctorOptions are the options of [Doctor].
-type DoctorOptions struct {
+// Options are the options of [Doctor].
+type Options struct {
 	// Prepare are the options that the agent prepares the node with.
-	Prepare PrepareOptions
+	Prepare rootfs.PrepareOptions
 	// Registries to reach, as host, host:port, or with http:// or https:// before
 	// it. Nothing is contacted when there are none.
 	Registries []string
@@ -44,21 +45,21 @@ type DoctorOptions struct {
 }
 
 // doctor collects the findings.
-type doctor struct {
-	opts   DoctorOptions
+type examination struct {
+	opts   Options
 	checks []api.Check
 	told   *authorities.Bundle // what Authorities hold
 }
 
-func (d *doctor) ok(name, format string, args ...any) {
+func (d *examination) ok(name, format string, args ...any) {
 	d.checks = append(d.checks, api.Check{Name: name, Status: StatusOK, Detail: fmt.Sprintf(format, args...)})
 }
 
-func (d *doctor) warn(name, remedy, format string, args ...any) {
+func (d *examination) warn(name, remedy, format string, args ...any) {
 	d.checks = append(d.checks, api.Check{Name: name, Status: StatusWarning, Detail: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
-func (d *doctor) fail(name, remedy, format string, args ...any) {
+func (d *examination) fail(name, remedy, format string, args ...any) {
 	d.checks = append(d.checks, api.Check{Name: name, Status: StatusError, Detail: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
@@ -67,9 +68,9 @@ func (d *doctor) fail(name, remedy, format string, args ...any) {
 // finding. It tries things out where it can (an overlay, a pivot_root, a request
 // to a registry) and leaves nothing behind. Checks come in a fixed order; their
 // names are stable. It takes a second, or Timeout where a registry hangs.
-func Doctor(ctx context.Context, opts DoctorOptions) []api.Check {
-	opts.Prepare.setDefaults()
-	d := &doctor{opts: opts.withDefaults()}
+func Run(ctx context.Context, opts Options) []api.Check {
+	opts.Prepare = opts.Prepare.WithDefaults()
+	d := &examination{opts: opts.withDefaults()}
 	d.told = authorities.New(func() []authorities.Source { return opts.Authorities }, nil).Bundle()
 	for _, check := range []func(){
 		d.kernel, d.privileges, d.namespaces, d.seccomp, d.keyring,
@@ -87,7 +88,7 @@ func Doctor(ctx context.Context, opts DoctorOptions) []api.Check {
 }
 
 // registries are asked all at once, since one that hangs is what is looked for.
-func (d *doctor) registries(ctx context.Context) {
+func (d *examination) registries(ctx context.Context) {
 	results := make([]api.Check, len(d.opts.Registries))
 	var wg sync.WaitGroup
 	for i, name := range d.opts.Registries {
@@ -102,8 +103,8 @@ func (d *doctor) registries(ctx context.Context) {
 }
 
 // kernel warns of kernels that nobody tests careen with.
-func (d *doctor) kernel() {
-	release := KernelRelease()
+func (d *examination) kernel() {
+	release := rootfs.KernelRelease()
 	var major, minor int
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
 		d.warn("kernel", "", "Linux %s: cannot tell how old it is", release)

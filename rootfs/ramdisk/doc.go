@@ -1,4 +1,4 @@
-// Package initramfs writes cpio archives as the Linux kernel unpacks them, and
+// Package ramdisk writes cpio archives as the Linux kernel unpacks them, and
 // appends careen to the image of a ramdisk.
 //
 // The kernel takes a ramdisk's image to be any number of archives one after the
@@ -10,4 +10,4 @@
 // from 1. The format is "newc", described in the kernel's documentation
 // (Documentation/driver-api/early-userspace/buffer-format.rst). The package
 // reads no archives and needs no privileges.
-package initramfs
+package ramdisk

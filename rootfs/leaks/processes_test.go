@@ -1,4 +1,4 @@
-package rootfs_test
+package leaks
 
 import (
 	"fmt"
@@ -11,11 +11,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
-
-	"github.com/careen-project/careen/rootfs"
 )
 
-func TestStraysAreNewAndOfAnotherNamespace(t *testing.T) {
+func TestProcessesAreNewAndOfAnotherNamespace(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it makes a mount namespace")
 	}
@@ -37,7 +35,7 @@ func TestStraysAreNewAndOfAnotherNamespace(t *testing.T) {
 	}
 	before := now()
 	own, stray := start(0), start(unix.CLONE_NEWNS)
-	assert.Contains(t, rootfs.Strays(before), line(stray))
-	assert.NotContains(t, rootfs.Strays(before), line(own))
-	assert.NotContains(t, rootfs.Strays(now()+time.Minute), line(stray), "it was there before")
+	assert.Contains(t, processes(before), line(stray))
+	assert.NotContains(t, processes(before), line(own))
+	assert.NotContains(t, processes(now()+time.Minute), line(stray), "it was there before")
 }

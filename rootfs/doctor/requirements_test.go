@@ -1,4 +1,4 @@
-package rootfs_test
+package doctor_test
 
 import (
 	"os"
@@ -10,12 +10,13 @@ import (
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 )
 
 func TestParseRequirements(t *testing.T) {
 	for _, label := range []string{"", "  ", "dev-mem", " dev-mem , ipmi,modules ", "module=ipmi_devintf", "device=/dev/cpu/0/msr",
 		"lockdown=none", "hugepages=64", "memory=2g", "kernel>=5.10", "kernel>=6.1.20", "file=/lib/firmware/a.bin"} {
-		list, err := rootfs.ParseRequirements(label)
+		list, err := doctor.ParseRequirements(label)
 		require.NoError(t, err, "%q", label)
 		want := 0
 		if strings.TrimSpace(label) != "" {
@@ -40,7 +41,7 @@ func TestParseRequirements(t *testing.T) {
 		"ipmi>=2": "like ipmi", "memory>=2g": "like memory=SIZE", "hugepages>=1": "like hugepages=N",
 		strings.Repeat("ipmi,", 64) + "ipmi": "more than 64", "file=/" + strings.Repeat("x", 5000): "longer than",
 	} {
-		_, err := rootfs.ParseRequirements(label)
+		_, err := doctor.ParseRequirements(label)
 		require.ErrorContains(t, err, why, "%q", label)
 	}
 }
@@ -50,7 +51,7 @@ func FuzzParseRequirements(f *testing.F) {
 	f.Add("kernel>=999.9999.9999")
 	f.Add("memory=1e99g")
 	f.Fuzz(func(t *testing.T, label string) {
-		list, err := rootfs.ParseRequirements(label)
+		list, err := doctor.ParseRequirements(label)
 		if err != nil {
 			require.Nil(t, list)
 			return
@@ -60,7 +61,7 @@ func FuzzParseRequirements(f *testing.F) {
 			texts[i] = r.Text
 			require.NotContains(t, r.Meaning(), "\n")
 		}
-		again, err := rootfs.ParseRequirements(strings.Join(texts, ","))
+		again, err := doctor.ParseRequirements(strings.Join(texts, ","))
 		require.NoError(t, err)
 		require.Len(t, again, len(list))
 	})
@@ -76,7 +77,7 @@ func TestRequire(t *testing.T) {
 	firmware := filepath.Join(dir, "fw.bin")
 	write(firmware, "")
 	ask := func(label string, load bool) ([]string, error) {
-		return rootfs.Require(t.Context(), rootfs.RequireOptions{
+		return doctor.Require(t.Context(), doctor.RequireOptions{
 			Image: "registry.example/fw:1", Label: label, Load: load, ModulesDir: filepath.Join(dir, "modules"),
 		})
 	}

@@ -1,4 +1,4 @@
-package rootfs_test
+package doctor_test
 
 import (
 	"crypto/tls"
@@ -14,8 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/authorities"
+	"github.com/careen-project/careen/rootfs/doctor"
 )
 
 // TestDoctorTrustsWhatItIsTold: an authority that careen.toml names counts for a
@@ -29,21 +29,21 @@ func TestDoctorTrustsWhatItIsTold(t *testing.T) {
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "https://")
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	opts := rootfs.DoctorOptions{
+	opts := doctor.Options{
 		Registries: []string{host}, Getenv: func(string) string { return "" }, BuildTime: time.Now().AddDate(1, 0, 0),
 		Authorities: []authorities.Source{{Path: file, From: "careen.toml:4"}}, ClockRepair: true,
 	}
-	checks := rootfs.Doctor(t.Context(), opts)
+	checks := doctor.Run(t.Context(), opts)
 	require.Contains(t, check(t, checks, "registry "+host).Detail, "does not know")
 	ca := check(t, checks, "ca")
-	require.Equal(t, rootfs.StatusWarning, ca.Status)
+	require.Equal(t, doctor.StatusWarning, ca.Status)
 	require.Contains(t, ca.Detail, file+" (careen.toml:4): no such file or directory")
 	require.Contains(t, check(t, checks, "clock").Remedy, "careen sets it by the registry's")
 
 	require.NoError(t, os.WriteFile(file, text, 0o600))
 	opts.ClockRepair = false
-	checks = rootfs.Doctor(t.Context(), opts)
-	require.Equal(t, rootfs.StatusOK, check(t, checks, "registry "+host).Status)
+	checks = doctor.Run(t.Context(), opts)
+	require.Equal(t, doctor.StatusOK, check(t, checks, "registry "+host).Status)
 	require.Contains(t, check(t, checks, "ca").Detail, "1 certificate in "+file+" (careen.toml:4)")
 	require.Contains(t, check(t, checks, "clock").Remedy, "[clock] repair = true")
 }

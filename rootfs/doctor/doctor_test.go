@@ -1,4 +1,4 @@
-package rootfs_test
+package doctor_test
 
 import (
 	"context"
@@ -24,6 +24,7 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/doctor"
 )
 
 // check returns the one finding of that name.
@@ -40,22 +41,22 @@ func check(t *testing.T, checks []api.Check, name string) api.Check {
 
 func TestDoctorNode(t *testing.T) {
 	store := t.TempDir()
-	checks := rootfs.Doctor(t.Context(), rootfs.DoctorOptions{Prepare: rootfs.PrepareOptions{StoreDir: store}})
+	checks := doctor.Run(t.Context(), doctor.Options{Prepare: rootfs.PrepareOptions{StoreDir: store}})
 	seen := map[string]bool{}
 	for _, c := range checks {
 		require.False(t, seen[c.Name], "%s twice", c.Name)
 		seen[c.Name] = true
-		require.Contains(t, []string{rootfs.StatusOK, rootfs.StatusWarning, rootfs.StatusError}, c.Status)
+		require.Contains(t, []string{doctor.StatusOK, doctor.StatusWarning, doctor.StatusError}, c.Status)
 		require.NotEmpty(t, c.Detail, c.Name)
 		require.NotContains(t, c.Detail, "\n")
-		require.Equal(t, c.Status == rootfs.StatusOK, c.Remedy == "", "%+v", c)
+		require.Equal(t, c.Status == doctor.StatusOK, c.Remedy == "", "%+v", c)
 	}
 	left, err := os.ReadDir(store)
 	require.NoError(t, err)
 	require.Empty(t, left, "a trial has to leave nothing")
 	if os.Getuid() == 0 {
 		for _, name := range []string{"privileges", "namespaces", "pivot_root", "overlay", "store"} {
-			require.Equal(t, rootfs.StatusOK, check(t, checks, name).Status, "%+v", check(t, checks, name))
+			require.Equal(t, doctor.StatusOK, check(t, checks, name).Status, "%+v", check(t, checks, name))
 		}
 	}
 }
@@ -79,26 +80,26 @@ func TestDoctorConfiguration(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name, check, status, detail string
-		opts                        rootfs.DoctorOptions
+		opts                        doctor.Options
 	}{
-		{"year before the build", "clock", rootfs.StatusWarning, "built on", rootfs.DoctorOptions{BuildTime: time.Now().AddDate(1, 0, 0)}},
-		{"long after the build", "clock", rootfs.StatusWarning, "expired", rootfs.DoctorOptions{BuildTime: time.Now().AddDate(-20, 0, 0)}},
-		{"no resolv.conf", "dns", rootfs.StatusWarning, "no such file", rootfs.DoctorOptions{ResolvConf: filepath.Join(dir, "absent")}},
-		{"empty resolv.conf", "dns", rootfs.StatusWarning, "no nameserver line", rootfs.DoctorOptions{ResolvConf: file("empty", "search example\n")}},
-		{"nobody on the loopback", "dns", rootfs.StatusWarning, "nobody answers", rootfs.DoctorOptions{ResolvConf: file("lo", "nameserver 127.99.99.99\n")}},
-		{"a name server", "dns", rootfs.StatusOK, "192.0.2.53", rootfs.DoctorOptions{ResolvConf: file("one", "nameserver 192.0.2.53\n")}},
-		{"no bundle", "ca", rootfs.StatusWarning, "no bundle", rootfs.DoctorOptions{Getenv: env("SSL_CERT_FILE", filepath.Join(dir, "absent"))}},
-		{"empty bundle", "ca", rootfs.StatusWarning, "no certificates", rootfs.DoctorOptions{Getenv: env("SSL_CERT_FILE", file("ca", "nothing"))}},
-		{"no proxy", "proxy", rootfs.StatusOK, "none", rootfs.DoctorOptions{Getenv: env()}},
-		{"a proxy", "proxy", rootfs.StatusOK, "HTTPS_PROXY=http://me:xxxxx@proxy.example:1", rootfs.DoctorOptions{Getenv: env("HTTPS_PROXY", "http://me:pw@proxy.example:1")}},
-		{"bad proxy", "proxy", rootfs.StatusWarning, "scheme", rootfs.DoctorOptions{Getenv: env("HTTP_PROXY", "gopher://x")}},
-		{"bad no_proxy", "proxy", rootfs.StatusWarning, "not a network", rootfs.DoctorOptions{Getenv: env("NO_PROXY", "a, 1.2.3.4/77")}},
-		{"no modules", "modules", rootfs.StatusWarning, "no kernel modules", rootfs.DoctorOptions{Prepare: rootfs.PrepareOptions{ModulesDir: dir}}},
-		{"store too large", "store", rootfs.StatusError, "bytes of memory in all", rootfs.DoctorOptions{Prepare: rootfs.PrepareOptions{
+		{"year before the build", "clock", doctor.StatusWarning, "built on", doctor.Options{BuildTime: time.Now().AddDate(1, 0, 0)}},
+		{"long after the build", "clock", doctor.StatusWarning, "expired", doctor.Options{BuildTime: time.Now().AddDate(-20, 0, 0)}},
+		{"no resolv.conf", "dns", doctor.StatusWarning, "no such file", doctor.Options{ResolvConf: filepath.Join(dir, "absent")}},
+		{"empty resolv.conf", "dns", doctor.StatusWarning, "no nameserver line", doctor.Options{ResolvConf: file("empty", "search example\n")}},
+		{"nobody on the loopback", "dns", doctor.StatusWarning, "nobody answers", doctor.Options{ResolvConf: file("lo", "nameserver 127.99.99.99\n")}},
+		{"a name server", "dns", doctor.StatusOK, "192.0.2.53", doctor.Options{ResolvConf: file("one", "nameserver 192.0.2.53\n")}},
+		{"no bundle", "ca", doctor.StatusWarning, "no bundle", doctor.Options{Getenv: env("SSL_CERT_FILE", filepath.Join(dir, "absent"))}},
+		{"empty bundle", "ca", doctor.StatusWarning, "no certificates", doctor.Options{Getenv: env("SSL_CERT_FILE", file("ca", "nothing"))}},
+		{"no proxy", "proxy", doctor.StatusOK, "none", doctor.Options{Getenv: env()}},
+		{"a proxy", "proxy", doctor.StatusOK, "HTTPS_PROXY=http://me:xxxxx@proxy.example:1", doctor.Options{Getenv: env("HTTPS_PROXY", "http://me:pw@proxy.example:1")}},
+		{"bad proxy", "proxy", doctor.StatusWarning, "scheme", doctor.Options{Getenv: env("HTTP_PROXY", "gopher://x")}},
+		{"bad no_proxy", "proxy", doctor.StatusWarning, "not a network", doctor.Options{Getenv: env("NO_PROXY", "a, 1.2.3.4/77")}},
+		{"no modules", "modules", doctor.StatusWarning, "no kernel modules", doctor.Options{Prepare: rootfs.PrepareOptions{ModulesDir: dir}}},
+		{"store too large", "store", doctor.StatusError, "bytes of memory in all", doctor.Options{Prepare: rootfs.PrepareOptions{
 			StoreDir: filepath.Join(dir, "store"), Store: rootfs.StoreTmpfs, StoreSize: 1 << 60}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := check(t, rootfs.Doctor(t.Context(), tt.opts), tt.check)
+			got := check(t, doctor.Run(t.Context(), tt.opts), tt.check)
 			require.Equal(t, tt.status, got.Status, "%+v", got)
 			require.Contains(t, got.Detail, tt.detail)
 			require.NotContains(t, got.Detail, "pw")
@@ -149,25 +150,25 @@ func TestDoctorRegistries(t *testing.T) {
 	now := time.Now()
 
 	for _, tt := range []struct{ name, registry, status, detail string }{
-		{"open", plain(200), rootfs.StatusOK, "answers in"},
-		{"with credentials", plain(401), rootfs.StatusOK, "asks for credentials"},
-		{"broken", plain(503), rootfs.StatusWarning, "503"},
-		{"something else", plain(404), rootfs.StatusError, "not a registry"},
-		{"TLS", secure(now.Add(-time.Hour), now.AddDate(1, 0, 0), true), rootfs.StatusOK, "answers in"},
-		{"TLS that soon ends", secure(now.Add(-time.Hour), now.AddDate(0, 0, 2), true), rootfs.StatusOK, "certificate ends on"},
-		{"expired", secure(now.AddDate(-1, 0, 0), now.AddDate(0, 0, -1), true), rootfs.StatusError, "valid from"},
-		{"not yet valid", secure(now.AddDate(1, 0, 0), now.AddDate(2, 0, 0), true), rootfs.StatusError, "valid from"},
-		{"unknown authority", secure(now.Add(-time.Hour), now.AddDate(1, 0, 0), false), rootfs.StatusError, "does not know"},
-		{"plain HTTP asked for TLS", strings.TrimPrefix(plain(200), "http://"), rootfs.StatusError, "plain HTTP"},
-		{"hanging", hang.URL, rootfs.StatusError, "no answer in time"},
-		{"nobody there", "127.0.0.1:1", rootfs.StatusError, "refused"},
-		{"no registry at all", "http://me:pw@host/x", rootfs.StatusError, "not the name"},
-		{"no host", "https://", rootfs.StatusError, "not the name"},
+		{"open", plain(200), doctor.StatusOK, "answers in"},
+		{"with credentials", plain(401), doctor.StatusOK, "asks for credentials"},
+		{"broken", plain(503), doctor.StatusWarning, "503"},
+		{"something else", plain(404), doctor.StatusError, "not a registry"},
+		{"TLS", secure(now.Add(-time.Hour), now.AddDate(1, 0, 0), true), doctor.StatusOK, "answers in"},
+		{"TLS that soon ends", secure(now.Add(-time.Hour), now.AddDate(0, 0, 2), true), doctor.StatusOK, "certificate ends on"},
+		{"expired", secure(now.AddDate(-1, 0, 0), now.AddDate(0, 0, -1), true), doctor.StatusError, "valid from"},
+		{"not yet valid", secure(now.AddDate(1, 0, 0), now.AddDate(2, 0, 0), true), doctor.StatusError, "valid from"},
+		{"unknown authority", secure(now.Add(-time.Hour), now.AddDate(1, 0, 0), false), doctor.StatusError, "does not know"},
+		{"plain HTTP asked for TLS", strings.TrimPrefix(plain(200), "http://"), doctor.StatusError, "plain HTTP"},
+		{"hanging", hang.URL, doctor.StatusError, "no answer in time"},
+		{"nobody there", "127.0.0.1:1", doctor.StatusError, "refused"},
+		{"no registry at all", "http://me:pw@host/x", doctor.StatusError, "not the name"},
+		{"no host", "https://", doctor.StatusError, "not the name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			got := check(t, rootfs.Doctor(ctx, rootfs.DoctorOptions{
+			got := check(t, doctor.Run(ctx, doctor.Options{
 				Registries: []string{tt.registry}, Timeout: 2 * time.Second, CertDirs: []string{certs}, Getenv: func(string) string { return "" },
 			}), "registry "+tt.registry)
 			require.Equal(t, tt.status, got.Status, "%+v", got)
@@ -191,7 +192,7 @@ func TestDoctorShowsItsCertificate(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(certs, host, name), data, 0o600))
 	}
 	ask := func() api.Check {
-		return check(t, rootfs.Doctor(t.Context(), rootfs.DoctorOptions{
+		return check(t, doctor.Run(t.Context(), doctor.Options{
 			Registries: []string{host}, CertDirs: []string{certs}, Getenv: func(string) string { return "" },
 		}), "registry "+host)
 	}
@@ -215,7 +216,7 @@ func TestDoctorGoesThroughTheProxy(t *testing.T) {
 	}))
 	t.Cleanup(proxy.Close)
 	getenv := func(name string) string { return map[string]string{"http_proxy": proxy.URL}[name] }
-	got := check(t, rootfs.Doctor(t.Context(), rootfs.DoctorOptions{Registries: []string{"http://registry.example"}, Getenv: getenv}),
+	got := check(t, doctor.Run(t.Context(), doctor.Options{Registries: []string{"http://registry.example"}, Getenv: getenv}),
 		"registry http://registry.example")
 	require.Contains(t, got.Detail, "the proxy asks for credentials")
 }

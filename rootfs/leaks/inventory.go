@@ -1,4 +1,4 @@
-package rootfs
+package leaks
 
 import (
 	"os"
@@ -9,15 +9,13 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// Inventory is what is set up on the node that a step may leave behind, one line
-// each: mounts, loop devices, device-mapper targets, md arrays, network links.
-type Inventory map[string]bool
+// inventory is the set of things on the node that a step may leave behind, one line
+// each.
+type inventory map[string]bool
 
-// TakeInventory looks at the node as this process sees it. Mounts below own, the
-// directories of careen's, are left out: they come and go with containers.
-// What cannot be read is taken for absent.
-func TakeInventory(own ...string) Inventory {
-	inv := Inventory{}
+// takeInventory reads the node as this process sees it, without mounts below own.
+func takeInventory(own []string) inventory {
+	inv := inventory{}
 	mounts, err := mountinfo.GetMounts(nil)
 	if err == nil {
 		for _, m := range mounts {
@@ -30,7 +28,7 @@ func TakeInventory(own ...string) Inventory {
 		return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(path))) + " (" + content + ")"
 	})
 	inv.add("device-mapper target", "/sys/block/dm-*/dm/name", func(_, content string) string { return content })
-	// Its state is none of its name: an array that was there becomes active by a write.
+	// The name leaves out the state: a write makes an array active that was there before.
 	inv.add("md array", "/sys/block/md*/md/array_state", func(path, _ string) string {
 		return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(path)))
 	})
@@ -40,7 +38,7 @@ func TakeInventory(own ...string) Inventory {
 	return inv
 }
 
-func (inv Inventory) add(kind, pattern string, name func(path, content string) string) {
+func (inv inventory) add(kind, pattern string, name func(path, content string) string) {
 	paths, err := filepath.Glob(pattern)
 	if err != nil {
 		return
@@ -52,8 +50,8 @@ func (inv Inventory) add(kind, pattern string, name func(path, content string) s
 	}
 }
 
-// Since returns what is there now and was not before, sorted.
-func (inv Inventory) Since(before Inventory) []string {
+// since returns what is in inv and not in before, sorted.
+func (inv inventory) since(before inventory) []string {
 	var news []string
 	for item := range inv {
 		if !before[item] {

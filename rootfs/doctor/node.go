@@ -1,4 +1,4 @@
-package rootfs
+package doctor
 
 import (
 	"fmt"
@@ -9,27 +9,26 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/rootfs/file"
+	"github.com/careen-project/careen/rootfs/procfs"
 )
 
 // mounts names what the agent will have to mount. That it can is not in doubt:
 // only a kernel without such a file system stands in its way.
-func (d *doctor) mounts() {
+func (d *examination) mounts() {
 	var missing, impossible []string
-	proc := hasType(unix.PROC_SUPER_MAGIC)("/proc")
-	for _, f := range nodeFilesystems() {
-		if f.present(f.dir) {
-			continue
-		}
-		if proc && !hasFilesystem(f.fstype) {
-			impossible = append(impossible, fmt.Sprintf("%s (%s)", f.dir, f.fstype))
-			if f.required {
-				d.fail("mounts", "Use a kernel that has it", "%s cannot be mounted: no %s in the kernel", f.dir, f.fstype)
+	proc := rootfs.ProcMounted()
+	for _, m := range rootfs.MissingMounts() {
+		if proc && !procfs.HasFilesystem(m.Type) {
+			impossible = append(impossible, fmt.Sprintf("%s (%s)", m.Dir, m.Type))
+			if m.Required {
+				d.fail("mounts", "Use a kernel that has it", "%s cannot be mounted: no %s in the kernel", m.Dir, m.Type)
 				return
 			}
 			continue
 		}
-		missing = append(missing, f.dir)
+		missing = append(missing, m.Dir)
 	}
 	switch {
 	case len(impossible) > 0:
@@ -41,15 +40,13 @@ func (d *doctor) mounts() {
 	}
 }
 
-func (d *doctor) cgroups() {
-	mode := DetectCgroups()
+func (d *examination) cgroups() {
+	mode := rootfs.DetectCgroups()
 	var have []string
 	switch {
-	case mode == CgroupV2:
-		have = strings.Fields(readWord(cgroupRoot + "/cgroup.controllers"))
-	case mode != CgroupNone:
-		have = controllers(mode)
-	case hasFilesystem("cgroup2"):
+	case mode != rootfs.CgroupNone:
+		have = rootfs.AvailableControllers(mode)
+	case procfs.HasFilesystem("cgroup2"):
 		d.ok("cgroups", "careen agent will mount cgroup2")
 		return
 	default:
@@ -70,14 +67,10 @@ func (d *doctor) cgroups() {
 	d.ok("cgroups", "%s with %s", mode, strings.Join(have, " "))
 }
 
-func (d *doctor) overlay() {
+func (d *examination) overlay() {
 	const name = "overlay"
-	if !hasFilesystem("overlay") {
-		base, err := releaseDir(d.opts.Prepare.ModulesDir)
-		if err == nil {
-			_, err = moduleFiles(base, "overlay")
-		}
-		if err != nil {
+	if !procfs.HasFilesystem("overlay") {
+		if err := rootfs.ModuleLoadable("overlay", d.opts.Prepare.ModulesDir); err != nil {
 			d.warn(name, "Add overlay.ko and modules.dep to the ramdisk, or use a kernel with CONFIG_OVERLAY_FS=y",
 				"not in the kernel, and no module (%s): every layer is stored with a full copy of those below", oneLine(err))
 			return
@@ -95,33 +88,33 @@ func (d *doctor) overlay() {
 }
 
 // tryStore tries an overlay where the store will lie.
-func (d *doctor) tryStore() (where string, err error) {
-	l := Layout{StoreDir: d.opts.Prepare.StoreDir}
-	if err := l.lookAtStore(); err != nil {
+func (d *examination) tryStore() (where string, err error) {
+	l, err := rootfs.InspectStore(d.opts.Prepare.StoreDir)
+	if err != nil {
 		return d.opts.Prepare.StoreDir, err
 	}
-	if l.Overlay || d.opts.Prepare.Store == StoreDirectory {
+	if l.Overlay || d.opts.Prepare.Store == rootfs.StoreDirectory {
 		if !l.Overlay {
 			err = fmt.Errorf("%s", l.OverlayError)
 		}
 		return l.StoreFS, err
 	}
-	return "the store's tmpfs", onThread(tryOverlayOnTmpfs)
+	return "the store's tmpfs", rootfs.TryOverlayOnTmpfs()
 }
 
 // store weighs the store against the memory that it takes.
-func (d *doctor) store() {
+func (d *examination) store() {
 	const name = "store"
-	l := Layout{StoreDir: d.opts.Prepare.StoreDir}
-	if err := l.lookAtStore(); err != nil {
+	l, err := rootfs.InspectStore(d.opts.Prepare.StoreDir)
+	if err != nil {
 		d.fail(name, "Give a directory that careen can write to with --root", "%s", oneLine(err))
 		return
 	}
 	free, what := l.StoreFree, fmt.Sprintf("%s on %s", l.StoreDir, l.StoreFS)
-	available := nodeMemory().Available
-	mounted := isMounted(l.StoreDir)
-	if !mounted && d.opts.Prepare.Store != StoreDirectory && (d.opts.Prepare.Store == StoreTmpfs || l.StoreFS == "tmpfs" || l.StoreFS == "ramfs" || !l.Overlay) {
-		size, err := storeSize(d.opts.Prepare)
+	available := availableMemory()
+	mounted := rootfs.IsMounted(l.StoreDir)
+	if !mounted && d.opts.Prepare.Store != rootfs.StoreDirectory && (d.opts.Prepare.Store == rootfs.StoreTmpfs || l.StoreFS == "tmpfs" || l.StoreFS == "ramfs" || !l.Overlay) {
+		size, err := d.opts.Prepare.TmpfsSize()
 		if err != nil {
 			d.fail(name, "Give the node more memory, or the store a disk with --root", "%s", oneLine(err))
 			return
@@ -145,10 +138,19 @@ func (d *doctor) store() {
 	}
 }
 
-func (d *doctor) memory() {
-	m := nodeMemory()
+// availableMemory is in bytes; 0 if unknown.
+func availableMemory() int64 {
+	m, err := procfs.MemInfo()
+	if err != nil {
+		return 0
+	}
+	return m.Available
+}
+
+func (d *examination) memory() {
+	m, err := procfs.MemInfo()
 	total, available := m.Total, m.Available
-	if total == 0 {
+	if err != nil {
 		d.warn("memory", "Mount /proc", "cannot read /proc/meminfo")
 		return
 	}
@@ -160,7 +162,7 @@ func (d *doctor) memory() {
 }
 
 // withDefaults fills in what the zero value stands for.
-func (o DoctorOptions) withDefaults() DoctorOptions {
+func (o Options) withDefaults() Options {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
 	}
@@ -174,14 +176,14 @@ func (o DoctorOptions) withDefaults() DoctorOptions {
 		o.CertDirs = []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
 	}
 	if o.BuildTime.IsZero() {
-		o.BuildTime = BuildTime()
+		o.BuildTime = rootfs.BuildTime()
 	}
 	return o
 }
 
 // clock looks for the clock of a node whose battery is empty, with which every
 // certificate is not valid yet.
-func (d *doctor) clock() {
+func (d *examination) clock() {
 	const remedy = "Set the clock before pulling, for example with chronyd -q or from the BMC"
 	behind := remedy + ", or let careen do it by the registry's: [clock] repair = true in careen.toml"
 	if d.opts.ClockRepair {
@@ -197,7 +199,7 @@ func (d *doctor) clock() {
 		d.warn("clock", remedy, "it is %s, ten years after careen was built: certificates will have expired", now.UTC().Format(time.RFC3339))
 		return
 	}
-	if epoch, err := strconv.ParseInt(readWord("/sys/class/rtc/rtc0/since_epoch"), 10, 64); err == nil {
+	if epoch, err := strconv.ParseInt(file.ReadWord("/sys/class/rtc/rtc0/since_epoch"), 10, 64); err == nil {
 		if off := time.Duration(math.Abs(float64(now.Sub(time.Unix(epoch, 0))))); off > 24*time.Hour {
 			d.warn("clock", "Write the right time to the hardware clock, or steps that boot again will have the wrong one",
 				"it is %s, but %s by the hardware clock", now.UTC().Format(time.RFC3339), time.Unix(epoch, 0).UTC().Format(time.RFC3339))

@@ -1,4 +1,4 @@
-package rootfs
+package leaks
 
 import (
 	"fmt"
@@ -21,13 +21,11 @@ var containerGroup = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`[0-9a-f]{64}`)
 })
 
-// Strays lists the processes that a container may have left on the node by moving
-// them out of its control group, one line each: those that were started after the
-// reading since of the boot clock, have a mount namespace that is neither this
-// process's nor that of the node's init, and are not accounted for by a container
-// that lives, by a unit of systemd or as careen's own. What it cannot read it
-// leaves out.
-func Strays(since time.Duration) []string {
+// processes lists the processes that a container may have left on the node by moving
+// them out of its control group, one line each. Such a process started after the time
+// since on the boot clock. Its mount namespace is neither this process's nor that of the
+// node's init. And it belongs to no running container, no systemd unit and not to careen.
+func processes(since time.Duration) []string {
 	self, _ := os.Readlink("/proc/self/exe")
 	own, _ := os.ReadFile("/proc/self/cgroup")
 	known := map[string]bool{namespaceOf("self"): true, namespaceOf("1"): true}
@@ -35,10 +33,10 @@ func Strays(since time.Duration) []string {
 	if err != nil {
 		return nil
 	}
-	var strays []string
+	var leaked []string
 	for _, dir := range dirs {
 		pid := filepath.Base(dir)
-		// Kernel threads have the init's; of a process that is gone there is none.
+		// Kernel threads have init's namespace; a process that has ended has none.
 		if ns := namespaceOf(pid); ns == "" || known[ns] {
 			continue
 		}
@@ -51,10 +49,10 @@ func Strays(since time.Duration) []string {
 		}
 		name, started, err := startOf(dir + "/stat")
 		if err == nil && started >= since {
-			strays = append(strays, fmt.Sprintf("process %s (pid %s)", name, pid))
+			leaked = append(leaked, fmt.Sprintf("process %s (pid %s)", name, pid))
 		}
 	}
-	return strays
+	return leaked
 }
 
 func namespaceOf(pid string) string {

@@ -1,4 +1,4 @@
-package rootfs
+package osthread
 
 import (
 	"runtime"
@@ -6,17 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onThread runs f on an operating-system thread of its own, which ends with f,
+// Run runs f on an operating-system thread of its own, which ends with f,
 // so that f may change the thread's namespaces and root without anything else
 // in the process seeing it. The thread is never the process's first one: that
 // one cannot end, and /proc/self would show its namespaces as the process's.
-func onThread(f func() error) error {
+func Run(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
 			// Hold the first thread here, so that the next try lands elsewhere.
-			err := onThread(f)
+			err := Run(f)
 			runtime.UnlockOSThread()
 			done <- err
 			return
