@@ -17,6 +17,7 @@ import (
 
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/oci/conformance"
+	"github.com/careen-project/careen/oci/gendoc"
 	"github.com/careen-project/careen/rootfs"
 )
 
@@ -42,7 +43,7 @@ func TestSpecAnswersAsPodman(t *testing.T) {
 	cases, err := conformance.Load(corpus, "/fixtures", "/scratch")
 	require.NoError(t, err)
 	different := map[string]bool{}
-	for _, d := range oci.Differences() {
+	for _, d := range gendoc.Differences() {
 		different[d.Case] = true
 	}
 	n := newMadeUpNode(t, binary)
@@ -237,7 +238,7 @@ func (n madeUpNode) giveCapabilities(caps *specs.LinuxCapabilities) {
 			full = full && slices.Contains(*set, name)
 		}
 		if full {
-			*set = oci.AllCapabilities()
+			*set = conformance.AllCapabilities()
 		}
 	}
 }

@@ -4,24 +4,22 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"testing"
 
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/oci/conformance"
-	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/careen-project/careen/oci/gendoc"
 	"github.com/stretchr/testify/require"
 )
 
 const (
-	caseDir      = "testdata/conformance"
-	fixtures     = "/fixtures"
-	scratch      = "/scratch"
-	containerID  = "0123456789ab" + "cdef0123456789abcdef" + "0123456789abcdef0123456789abcdef"
-	nodeHostname = "metal-7"
-	bridgeNS     = "/run/netns/bridge"
-	runDir       = "/run/careen/runs/x"
-	volumeDir    = "/store/volumes"
+	caseDir     = "testdata/conformance"
+	fixtures    = "/fixtures"
+	scratch     = "/scratch"
+	containerID = "0123456789ab" + "cdef0123456789abcdef" + "0123456789abcdef0123456789abcdef"
+	bridgeNS    = "/run/netns/bridge"
+	runDir      = "/run/careen/runs/x"
+	volumeDir   = "/store/volumes"
 )
 
 // laterStages are cases that are refused elsewhere: an image is looked for by the
@@ -45,10 +43,10 @@ func loadCases(t *testing.T) []podmanCase {
 type podmanCase struct{ conformance.Case }
 
 // TestConformance runs every option set of the corpus on cgroup v1 and v2 and
-// compares the result with podman's, except for what oci.Differences lists.
+// compares the result with podman's, except for what gendoc.Differences lists.
 func TestConformance(t *testing.T) {
 	listed := make(map[string]string)
-	for _, difference := range oci.Differences() {
+	for _, difference := range gendoc.Differences() {
 		if difference.Case != "" {
 			listed[difference.Case] = difference.Reason
 		}
@@ -117,7 +115,7 @@ func (c podmanCase) compare(version, network string, expect map[string]any) []st
 	}
 	conformance.Adjust(expect, network, run)
 	result := conformance.Result{
-		Spec: plan.Spec, Plan: plan, Run: run, ID: containerID, Hostname: nodeHostname,
+		Spec: plan.Spec, Plan: plan, Run: run, ID: containerID, Hostname: conformance.Hostname,
 		RunDir: runDir, VolumeDir: volumeDir, BridgeNS: bridgeNS,
 	}
 	return conformance.Diff("", expect, result.Normalise(expect))
@@ -136,7 +134,7 @@ func (c podmanCase) build(words []string, version string) (*oci.Plan, *oci.Run, 
 	}
 	plan, err := run.Build(oci.BuildInput{
 		ID: containerID, Host: host, Environ: environ, Dir: runDir, VolumeDir: volumeDir,
-		InitPath: "/usr/bin/careen", RootFS: "/rootfs", Node: testNode(version == "v2"),
+		InitPath: "/usr/bin/careen", RootFS: "/rootfs", Node: conformance.Node(version == "v2"),
 		Image: oci.Image{Reference: c.Image, Files: imageFiles(c.Config), Config: c.Config.Image()},
 	})
 	return plan, run, err
@@ -144,91 +142,65 @@ func (c podmanCase) build(words []string, version string) (*oci.Plan, *oci.Run, 
 
 // files are the image's own files.
 func imageFiles(i conformance.CaseImage) oci.Files {
-	root := newFakeHost()
-	root.dir("/bin")
-	root.dir("/tmp")
+	root := conformance.NewHost()
+	root.Dir("/bin")
+	root.Dir("/tmp")
 	if i.WorkDir != "" {
-		root.dir(i.WorkDir)
+		root.Dir(i.WorkDir)
 	}
 	for _, dir := range i.Dirs {
-		root.dir(dir)
+		root.Dir(dir)
 	}
 	for name, target := range i.Symlinks {
-		root.link(name, target)
+		root.Link(name, target)
 	}
 	for name, content := range i.Files {
-		root.file(name, content)
+		root.File(name, content)
 	}
-	return fakeFiles{root}
+	return conformance.Files{Host: root}
 }
 
 // host is the machine on which the corpus was taken, as far as the cases see it.
-func (c podmanCase) host() *fakeHost {
-	h := newFakeHost()
+func (c podmanCase) host() *conformance.Host {
+	h := conformance.NewHost()
 	for _, dir := range []string{
 		"/dev", "/sys/fs/cgroup/systemd", "/run/lock", "/tmp", "/var/log", "/lib/modules", "/etc/ssl/certs",
 		scratch + "/chown", scratch + "/flagged", "/proc/self/ns",
 	} {
-		h.dir(dir)
+		h.Dir(dir)
 	}
 	for _, file := range []string{"/proc/self/ns/net", bridgeNS, "/usr/share/zoneinfo/UTC", "/usr/share/zoneinfo/America/New_York", "/etc/localtime"} {
-		h.file(file, "content of "+file)
+		h.File(file, "content of "+file)
 	}
 	_ = filepath.WalkDir(filepath.Join(caseDir, "fixtures"), func(name string, entry os.DirEntry, err error) error {
 		inside, _ := filepath.Rel(filepath.Join(caseDir, "fixtures"), name)
 		target := filepath.Join(fixtures, inside)
 		switch {
 		case entry.IsDir():
-			h.dir(target)
+			h.Dir(target)
 		case inside == "devlink":
-			h.link(target, "/dev/null")
+			h.Link(target, "/dev/null")
 		case inside == "dirlink":
-			h.link(target, "dir")
+			h.Link(target, "dir")
 		default:
 			content, _ := os.ReadFile(name)
-			h.file(target, string(content))
+			h.File(target, string(content))
 		}
 		return err
 	})
-	h.node("/dev/console", "c", 5, 1)
-	h.node("/dev/kmsg", "c", 1, 11)
-	h.node("/dev/null", "c", 1, 3)
+	h.Node("/dev/console", "c", 5, 1)
+	h.Node("/dev/kmsg", "c", 1, 11)
+	h.Node("/dev/null", "c", 1, 3)
 	for name, what := range c.Devices {
 		var kind string
 		var major, minor int64
 		if n, _ := fmt.Sscanf(what, "%1s %d:%d", &kind, &major, &minor); n == 3 {
-			h.node(name, kind, major, minor)
+			h.Node(name, kind, major, minor)
 		}
 	}
 	for name, flags := range c.Mounts {
-		h.flags[name] = flags
+		h.Flags[name] = flags
 	}
-	h.users["root"] = "root:x:0:0:root:/root:/bin/bash"
+	h.Users["root"] = "root:x:0:0:root:/root:/bin/bash"
 	return h
-}
-
-// testNode is a node like the one of the corpus.
-func testNode(cgroupV2 bool) oci.Node {
-	node := oci.Node{
-		Hostname: nodeHostname, CgroupV2: cgroupV2, Capabilities: oci.AllCapabilities(), CPUs: 4, MemNodes: 1,
-		PidMax: 32768, SeccompArch: "amd64", Seccomp: true, ResolvConf: []byte("nameserver 10.9.9.9\n"),
-		Hosts: []byte("127.0.0.1 localhost\n::1 localhost ip6-localhost\n"),
-	}
-	add := func(name, kind string, major, minor int64) {
-		node.Devices = append(node.Devices, specs.LinuxDevice{Path: name, Type: kind, Major: major, Minor: minor})
-	}
-	for name, minor := range map[string]int64{
-		"/dev/null": 3, "/dev/kmsg": 11, "/dev/kvm": 232, "/dev/loop-control": 237, "/dev/fuse": 229, "/dev/console": 1,
-		"/dev/pts/0": 0, "/dev/tty": 5,
-	} {
-		add(name, "c", 10, minor)
-	}
-	for i := range int64(8) {
-		add(fmt.Sprintf("/dev/loop%d", i), "b", 7, i)
-	}
-	for i := range int64(64) {
-		add(fmt.Sprintf("/dev/tty%d", i), "c", 4, i)
-	}
-	sort.Slice(node.Devices, func(i, j int) bool { return node.Devices[i].Path < node.Devices[j].Path })
-	return node
 }

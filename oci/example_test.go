@@ -4,19 +4,8 @@ import (
 	"fmt"
 
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/oci/conformance"
 )
-
-// Options come from Ironic as a string or as a list whose elements hold several
-// words; both mean the same.
-func ExampleWords() {
-	fromString, _ := oci.Words("--rm --network=host")
-	fromList, _ := oci.Words([]any{"--rm --network=host"})
-	fmt.Println(fromString)
-	fmt.Println(fromList)
-	// Output:
-	// [--rm --network=host]
-	// [--rm --network=host]
-}
 
 // All that is wrong is reported together.
 func ExampleParseRun() {
@@ -55,7 +44,7 @@ func ExampleRun_Build() {
 		fmt.Println(err)
 		return
 	}
-	in := oci.BuildInput{ID: containerID, Node: testNode(true), Dir: "/run/careen/runs/x", RootFS: "rootfs"}
+	in := oci.BuildInput{ID: containerID, Node: conformance.Node(true), Dir: "/run/careen/runs/x", RootFS: "rootfs"}
 	in.Image.Config.Config.Entrypoint = []string{"/bin/tool"}
 	plan, err := run.Build(in)
 	if err != nil {
@@ -65,27 +54,4 @@ func ExampleRun_Build() {
 	fmt.Println(plan.Spec.Process.Args, plan.Spec.Root.Readonly, plan.Spec.Process.Capabilities.Bounding)
 	// Output:
 	// [/bin/tool --update] true []
-}
-
-// Explain shows what options change before they run.
-func ExampleExplain() {
-	run, _ := oci.ParseRun([]string{"--memory=512m", "--pid=host", "--rm", "tool"}, oci.Caller{})
-	in := oci.BuildInput{ID: containerID, Node: testNode(true), Dir: "/run/careen/runs/x"}
-	in.Image.Config.Config.Cmd = []string{"/bin/tool"}
-	plan, _ := run.Build(in)
-	base, _ := run.Baseline().Build(in)
-	fmt.Print(oci.Explain(run, plan, base))
-	// Output:
-	// Warnings:
-	//   --pid=host: the container sees all processes of the node and may signal them
-	//
-	// What each option does:
-	//   --pid=host: the container has the node's processes
-	//   --memory=512m: memory limit; sets memory and swap together to twice that
-	//   --rm has no effect: always so: a step leaves nothing behind
-	//
-	// Changed against careen's default for this image (+ added, - gone, ~ changed):
-	//   - namespace pid: the container's own
-	//   + resource memory limit: 512MiB
-	//   + resource memory swap: 1GiB
 }

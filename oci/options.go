@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -214,4 +215,14 @@ type RunOptions struct {
 	Published bool
 
 	pull Pull
+}
+
+// Baseline returns the same image and command without any option.
+func (r *Run) Baseline() *Run {
+	base, err := ParseRunOptions(nil, r.Image.Original, r.Command, Caller{Environ: map[string]string{}})
+	if err != nil {
+		// The image has been parsed already, so this is a defect of careen's.
+		panic(fmt.Sprintf("parsing %q again: %v", r.Image.Original, err))
+	}
+	return base
 }

@@ -19,10 +19,6 @@ var allCapabilities = []string{
 	"CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 }
 
-// AllCapabilities returns every capability that careen knows, as CAP_X in the
-// kernel's order.
-func AllCapabilities() []string { return append([]string(nil), allCapabilities...) }
-
 // defaultCapabilities are those of Debian's containers.conf and of podman from 4.4 on.
 var defaultCapabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP",

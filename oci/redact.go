@@ -32,6 +32,28 @@ func (p *Pull) Redacted() []string {
 	return words
 }
 
+// Given is one use of an option.
+type Given struct {
+	Option OptionInfo
+	// Value is the value as it was written, "true" for a bare boolean. What looks like a
+	// secret is "***".
+	Value string
+}
+
+// Given returns the options of the command in the order of docs/options.md.
+func (r *Run) Given() []Given {
+	var uses []Given
+	for _, option := range optionTable {
+		if option.On&OnRun == 0 {
+			continue
+		}
+		for _, use := range r.scanned.uses[option.Name] {
+			uses = append(uses, Given{Option: option, Value: redactValue(option, use.value)})
+		}
+	}
+	return uses
+}
+
 // words returns every option as one word: --name=value.
 func (s *scanned) words() []string {
 	return s.each(func(_ OptionInfo, value string) string { return value })
@@ -97,11 +119,12 @@ func redactPair(text string) string {
 	if !ok {
 		return text
 	}
-	return name + "=" + unlessSecret(name, value)
+	return name + "=" + MaskVariable(name, value)
 }
 
-// unlessSecret returns the value of a variable or label, masked if it looks like a secret.
-func unlessSecret(name, value string) string {
+// MaskVariable returns the value of a variable or label, or "***" if it looks like a
+// secret by its name or contains a password.
+func MaskVariable(name, value string) string {
 	if value != "" && secretVariable(name, value) {
 		return masked
 	}

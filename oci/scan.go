@@ -38,8 +38,8 @@ type scanned struct {
 // error, so that all of them can be reported.
 func scan(command Command, words []string) *scanned {
 	s := &scanned{command: command, uses: make(map[string][]given), elements: make(map[string]int)}
-	if _, err := limitWords(words); err != nil {
-		s.fail(asFault(err, "", ""))
+	if err := checkSize(words); err != nil {
+		s.fail(err)
 		return s
 	}
 	for len(words) > 0 {
@@ -63,6 +63,35 @@ func scan(command Command, words []string) *scanned {
 		}
 	}
 	return s
+}
+
+// Limits of one set of options. The kernel's limit on arguments is podman's; no runbook
+// comes near either.
+const (
+	maxWords     = 4096
+	maxWordBytes = 1 << 20
+)
+
+func checkSize(words []string) *fault.Error {
+	e := &fault.Error{Code: fault.BadRequest, Op: "read options", Remedy: "Put the values into an --env-file"}
+	total := 0
+	for _, word := range words {
+		total += len(word)
+		// An argument of a process cannot contain a NUL, so podman never sees one.
+		if strings.ContainsRune(word, 0) {
+			e.Reason, e.Remedy = "a word contains a NUL byte", "Remove it"
+			return e
+		}
+	}
+	switch {
+	case len(words) > maxWords:
+		e.Reason = fmt.Sprintf("there are %d words, and the limit is %d", len(words), maxWords)
+	case total > maxWordBytes:
+		e.Reason = fmt.Sprintf("they have %d bytes, and the limit is %d", total, maxWordBytes)
+	default:
+		return nil
+	}
+	return e
 }
 
 // long reads one --name, and returns the words after it and its value.

@@ -295,7 +295,7 @@ func drawRule(t *rapid.T, r rule) []string {
 	return rapid.SampledFrom(forms).Draw(t, "form")
 }
 
-// unmutated are options whose wrong values differ on purpose (see oci.Differences),
+// unmutated are options whose wrong values differ on purpose (see gendoc.Differences),
 // or make podman ask a registry.
 var unmutated = map[string]bool{
 	"personality": true, "oom-score-adj": true, "platform": true, "pull": true, "arch": true, "os": true,

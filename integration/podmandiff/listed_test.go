@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/oci/conformance"
 )
 
 var (
@@ -70,8 +70,7 @@ func readListed(t *testing.T, places *strings.Replacer) []optionSet {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		words, err := oci.ExactWords(places.Replace(line))
-		require.NoError(t, err, line)
+		words := conformance.Words(places.Replace(line))
 		set := optionSet{image: imageNamed("tool"), words: words}
 		for i, word := range words {
 			if name, ok := strings.CutPrefix(word, "localhost/"); ok {

@@ -93,7 +93,7 @@ func text1(v any) string {
 }
 
 // dropPodman takes out of podman's spec what careen leaves out on purpose; see
-// oci.Differences.
+// gendoc.Differences.
 func (s side) dropPodman(run *oci.Run) {
 	process := s.spec["process"].(object)
 	var env []any

@@ -16,7 +16,7 @@ func newMask(file string) bool {
 }
 
 // Adjust applies to podman's result the differences that concern every case;
-// oci.Differences has the reasons. network is what was put before the options.
+// gendoc.Differences has the reasons. network is what was put before the options.
 func Adjust(expect map[string]any, network string, run *oci.Run) {
 	process := expect["process"].(map[string]any)
 	var env []any
@@ -144,7 +144,7 @@ func normalProcess(process *specs.Process, expect map[string]any, run *oci.Run) 
 }
 
 func normalCaps(caps []string) []string {
-	if len(caps) == len(oci.AllCapabilities()) {
+	if len(caps) == len(AllCapabilities()) {
 		return []string{"ALL"}
 	}
 	sorted := append([]string{}, caps...)
@@ -269,7 +269,7 @@ var defaultAllowed = func() map[string]bool {
 	if err != nil {
 		panic(err)
 	}
-	input := oci.BuildInput{ID: strings.Repeat("0", 64), Node: oci.Node{Capabilities: oci.AllCapabilities(), SeccompArch: "amd64", Seccomp: true}}
+	input := oci.BuildInput{ID: strings.Repeat("0", 64), Node: oci.Node{Capabilities: AllCapabilities(), SeccompArch: "amd64", Seccomp: true}}
 	input.Image.Config.Config.Cmd = []string{"x"}
 	plan, err := run.Build(input)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/oci/explain"
 )
 
 // helpWidth is how wide help may be, in columns.
@@ -80,7 +81,7 @@ func helpText(cmd *cobra.Command) string {
 	section("Commands", commandList(cmd, ""))
 	if podman {
 		section("Before the command", cmd.InheritedFlags().FlagUsagesWrapped(helpWidth))
-		b.WriteString("\n" + oci.HelpText(command))
+		b.WriteString("\n" + explain.Help(command))
 		return b.String()
 	}
 	section("Flags", cmd.LocalFlags().FlagUsagesWrapped(helpWidth))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/oci/explain"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/runtime"
@@ -58,12 +59,12 @@ image without --rootfs, is taken to be there; the end of the text says what.`,
 		Example:            "  careen explain --privileged --pid=host -v /:/host registry.example/fw:1",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			review := oci.NewReview(rootfs.Host())
+			review := explain.NewAssumedHost(rootfs.Host())
 			run, plan, base, err := a.plans("explain", args, review)
 			if err != nil || run == nil {
 				return err
 			}
-			explained := oci.Explain(run, plan, base)
+			explained := explain.Compare(run, plan, base)
 			explained.Assumed, explained.Requires = review.Notes(), requiredBy(plan.Labels)
 			_, err = fmt.Fprint(a.console.out, clean(explained.String()))
 			return err
@@ -86,7 +87,7 @@ func requiredBy(labels map[string]string) (lines []string) {
 // plans reads the words of the command and makes the plan they mean and that of the
 // bare image. review, if it is not nil, stands for the node. run is nil when help was
 // asked for and shown.
-func (a *app) plans(name string, words []string, review *oci.Review) (run *oci.Run, plan, base *oci.Plan, err error) {
+func (a *app) plans(name string, words []string, review *explain.AssumedHost) (run *oci.Run, plan, base *oci.Plan, err error) {
 	flags, words, err := cutSpecFlags(words)
 	caller := localCaller()
 	if review != nil {

@@ -1,4 +1,4 @@
-package oci
+package explain
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/careen-project/careen/oci"
 )
 
 // What a process may do with a capability.
@@ -17,7 +19,7 @@ const (
 )
 
 // changes returns how plan differs from base, sorted by what is changed.
-func changes(base, plan *Plan) []Change {
+func changes(base, plan *oci.Plan) []Change {
 	from, to := facts(base), facts(plan)
 	names := make(map[string]bool)
 	for name := range from {
@@ -102,7 +104,7 @@ func joinAlike(list []Change) []Change {
 }
 
 // facts lists what a plan says by name, each as one short text.
-func facts(plan *Plan) map[string]string {
+func facts(plan *oci.Plan) map[string]string {
 	f := make(map[string]string)
 	spec := plan.Spec
 	put := func(name string, v any) {
@@ -129,13 +131,13 @@ func facts(plan *Plan) map[string]string {
 	}
 	for _, entry := range spec.Process.Env {
 		name, value, _ := strings.Cut(entry, "=")
-		f["variable "+name] = quote(unlessSecret(name, value))
+		f["variable "+name] = quote(oci.MaskVariable(name, value))
 	}
 	for name, value := range spec.Annotations {
-		put("annotation "+name, quote(unlessSecret(name, value)))
+		put("annotation "+name, quote(oci.MaskVariable(name, value)))
 	}
 	for name, value := range plan.Labels {
-		put("label "+name, quote(unlessSecret(name, value)))
+		put("label "+name, quote(oci.MaskVariable(name, value)))
 	}
 	for _, m := range spec.Mounts {
 		f["mount "+m.Destination] = mountText(m, plan)
@@ -154,7 +156,7 @@ func asFlag(value string) string {
 }
 
 // mountText says what is mounted and how.
-func mountText(m specs.Mount, plan *Plan) string {
+func mountText(m specs.Mount, plan *oci.Plan) string {
 	what := m.Type
 	if m.Type == "bind" {
 		what = m.Source
@@ -300,4 +302,13 @@ func factText(v any) string {
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// quote quotes a value, of a long one the beginning.
+func quote(s string) string {
+	const limit = 240
+	if len(s) > limit {
+		s = s[:limit] + "..."
+	}
+	return fmt.Sprintf("%q", s)
 }

@@ -1,21 +1,24 @@
-package oci
+package explain
 
 import (
+	"encoding/csv"
 	"fmt"
 	"strings"
+
+	"github.com/careen-project/careen/oci"
 )
 
 // meaning says what one use of an option does, with its value where that decides.
-func meaning(use given) string {
-	if use.option.Kind == Bool && use.value != "true" {
-		return "off: " + use.option.Help
+func meaning(use oci.Given) string {
+	if use.Option.Kind == oci.Bool && use.Value != "true" {
+		return "off: " + use.Option.Help
 	}
-	name, _, hasValue := strings.Cut(use.value, "=")
-	switch use.option.Name {
+	name, value, hasValue := strings.Cut(use.Value, "=")
+	switch use.Option.Name {
 	case "network", "pid", "ipc", "uts", "cgroupns":
 		return namespaceMeaning(use)
 	case "security-opt":
-		return securityMeaning(use.value)
+		return securityMeaning(use.Value)
 	case "env":
 		switch {
 		case hasValue:
@@ -25,25 +28,24 @@ func meaning(use given) string {
 		}
 		return "copies the variable " + name + " from the caller"
 	case "volume":
-		return volumeMeaning(use.value)
+		return volumeMeaning(use.Value)
 	case "mount":
-		return mountMeaning(use.value)
+		return mountMeaning(use.Value)
 	case "tmpfs":
-		path, options, _ := strings.Cut(use.value, ":")
+		path, options, _ := strings.Cut(use.Value, ":")
 		return fmt.Sprintf("a file system in memory is at %s%s", path, inBrackets(options))
 	case "cap-add":
-		return "adds " + use.value + " to the capabilities, and opens the system calls that need it"
+		return "adds " + use.Value + " to the capabilities, and opens the system calls that need it"
 	case "cap-drop":
-		return "takes " + use.value + " out of the capabilities; without effect beside --privileged"
+		return "takes " + use.Value + " out of the capabilities; without effect beside --privileged"
 	case "sysctl", "ulimit", "annotation":
 		if hasValue {
-			name, value, _ := strings.Cut(redactValue(use.option, use.value), "=")
 			return fmt.Sprintf("sets %s to %s", name, value)
 		}
 	case "device":
-		return deviceMeaning(use.value)
+		return deviceMeaning(use.Value)
 	}
-	return use.option.Help
+	return use.Option.Help
 }
 
 func inBrackets(text string) string {
@@ -58,15 +60,15 @@ var spaces = map[string]string{
 	"network": "network", "pid": "processes", "ipc": "shared memory and message queues", "uts": "host name", "cgroupns": "view of cgroups",
 }
 
-func namespaceMeaning(use given) string {
-	what := spaces[use.option.Name]
-	path, isPath := strings.CutPrefix(use.value, "ns:")
+func namespaceMeaning(use oci.Given) string {
+	what := spaces[use.Option.Name]
+	path, isPath := strings.CutPrefix(use.Value, "ns:")
 	switch {
-	case use.value == "host":
+	case use.Value == "host":
 		return fmt.Sprintf("the container has the node's %s", what)
-	case use.value == "none" && use.option.Name == "network":
+	case use.Value == "none" && use.Option.Name == "network":
 		return "the container has no network but its own loopback"
-	case use.value == "none":
+	case use.Value == "none":
 		return "the container has " + what + " of its own, but no /dev/shm"
 	case isPath:
 		return fmt.Sprintf("the container has the %s of the namespace at %s", what, path)
@@ -133,15 +135,17 @@ func volumeMeaning(text string) string {
 }
 
 func mountMeaning(text string) string {
-	kind, fields, err := splitMount(text)
+	fields, err := csv.NewReader(strings.NewReader(text)).Read()
 	if err != nil {
 		return "a mount"
 	}
-	var source, destination string
+	var kind, source, destination string
 	var notes []string
 	for _, field := range fields {
 		name, value, _ := strings.Cut(field, "=")
 		switch name {
+		case "type":
+			kind = value
 		case "src", "source":
 			source = value
 		case "dst", "destination", "target":
@@ -171,7 +175,7 @@ func deviceMeaning(text string) string {
 	}
 	out := "the container may use " + parts[0]
 	for _, part := range parts[1:] {
-		if validAccess(part) {
+		if strings.Trim(part, "rwm") == "" {
 			out += " (" + part + ")"
 		} else {
 			out += " as " + part

@@ -1,101 +1,16 @@
 package oci_test
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/oci/conformance"
 	"github.com/stretchr/testify/require"
 )
-
-func TestWordsOfAllShapes(t *testing.T) {
-	want := []string{"--rm", "-v", "/a:/b", "--memory=1g"}
-	for name, shape := range map[string]any{
-		"string":       " --rm  -v\t/a:/b\n--memory=1g ",
-		"list":         []string{"--rm", "-v", "/a:/b", "--memory=1g"},
-		"list of some": []any{"--rm -v", "/a:/b --memory=1g"},
-		"any blanks":   []any{"--rm\u00a0-v", "/a:/b\x1f--memory=1g"},
-	} {
-		words, err := oci.Words(shape)
-		require.NoError(t, err, name)
-		require.Equal(t, want, words, name)
-	}
-	words, err := oci.Words(nil)
-	require.NoError(t, err)
-	require.Empty(t, words)
-	// Ironic writes elements that are no strings as Python does.
-	words, err = oci.Words([]any{"--timeout", float64(30), json.Number("7"), 5, int64(6), true, false})
-	require.NoError(t, err)
-	require.Equal(t, []string{"--timeout", "30", "7", "5", "6", "True", "False"}, words)
-}
-
-func TestWordsRefusesOtherShapes(t *testing.T) {
-	for name, shape := range map[string]any{
-		"map": map[string]any{"a": 1}, "number": 5, "list of lists": []any{[]any{"x"}}, "null inside": []any{nil},
-		"NUL": "a\x00b", "too many": strings.Repeat("a ", 5000), "too long": strings.Repeat("a", 2<<20),
-	} {
-		_, err := oci.Words(shape)
-		require.Error(t, err, name)
-		require.Equal(t, fault.BadRequest, fault.CodeOf(err), name)
-		require.NotEmpty(t, fault.RemedyOf(err), name)
-	}
-}
-
-func TestExactWords(t *testing.T) {
-	words, err := oci.ExactWords([]any{"--device-cgroup-rule=c 1:3 rwm", ""})
-	require.NoError(t, err)
-	require.Equal(t, []string{"--device-cgroup-rule=c 1:3 rwm", ""}, words)
-	words, err = oci.ExactWords(`-e 'A=b  c' -e "D=\"x\" $y \z" F\ G '' "a"'b'`)
-	require.NoError(t, err)
-	require.Equal(t, []string{"-e", "A=b  c", "-e", `D="x" $y \z`, "F G", "", "ab"}, words)
-	_, err = oci.ExactWords(`-e 'open`)
-	require.Error(t, err)
-}
-
-// TestCorpusSplits holds the splitter against shlex, by which the corpus was split.
-func TestCorpusSplits(t *testing.T) {
-	for _, c := range loadCases(t) {
-		words, err := oci.ExactWords(c.RunOptions)
-		require.NoError(t, err, c.Name)
-		require.Equal(t, append([]string{}, c.Flags...), append([]string{}, words...), c.Name)
-	}
-}
-
-// TestCorpusShapes gives every option set of the corpus that has no blanks in its values
-// as Ironic may hold it: as a string, as a list, and as a list whose elements hold
-// several words. All three have to mean the same.
-func TestCorpusShapes(t *testing.T) {
-	shown := 0
-	for _, c := range loadCases(t) {
-		line := strings.Join(c.Flags, " ")
-		if len(c.Flags) < 2 || strings.Join(strings.Fields(line), " ") != line || len(strings.Fields(line)) != len(c.Flags) {
-			continue
-		}
-		half := len(c.Flags) / 2
-		var list, some []any
-		for _, word := range c.Flags {
-			list = append(list, word)
-		}
-		some = append(some, strings.Join(c.Flags[:half], " "), strings.Join(c.Flags[half:], "  "))
-		var results []string
-		for _, shape := range []any{line, list, some} {
-			words, err := oci.Words(shape)
-			require.NoError(t, err, c.Name)
-			plan, _, err := c.build(append(append([]string{"--network=none"}, words...), "image"), "v2")
-			content, _ := json.Marshal(plan)
-			results = append(results, fmt.Sprint(string(content), err))
-		}
-		require.Equal(t, results[0], results[1], c.Name)
-		require.Equal(t, results[0], results[2], c.Name)
-		shown++
-	}
-	require.Greater(t, shown, 80)
-}
 
 func TestSpellings(t *testing.T) {
 	same := [][]string{
@@ -167,9 +82,9 @@ func TestSecretsStayOutOfErrorsAndLogs(t *testing.T) {
 }
 
 func TestPullOptions(t *testing.T) {
-	host := newFakeHost()
-	host.file("/fix/auth.json", "{}")
-	host.dir("/fix/certs")
+	host := conformance.NewHost()
+	host.File("/fix/auth.json", "{}")
+	host.Dir("/fix/certs")
 	caller := oci.Caller{Host: host, WorkDir: "/fix"}
 	pull, err := oci.ParsePull(strings.Fields("--tls-verify=false --authfile auth.json --cert-dir=certs --creds u:p:q --retry 7"+
 		" --retry-delay=5s --platform linux/arm64/v8 -q --policy=newer docker://r:5000/x:1"), caller)
@@ -207,9 +122,9 @@ func TestPullOptions(t *testing.T) {
 // TestPullOptionsAroundTheImage: options of pull may stand on both sides of the image,
 // as with podman, and what holds nothing to pull with is refused.
 func TestPullOptionsAroundTheImage(t *testing.T) {
-	host := newFakeHost()
-	host.file("/fix/bad", "text")
-	host.file("/fix/empty", "")
+	host := conformance.NewHost()
+	host.File("/fix/bad", "text")
+	host.File("/fix/empty", "")
 	caller := oci.Caller{Host: host, WorkDir: "/fix"}
 	pull, err := oci.ParsePull(strings.Fields("-q r:5000/x:1 --platform=/arm64 --tls-verify=false"), caller)
 	require.NoError(t, err)

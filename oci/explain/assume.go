@@ -1,4 +1,4 @@
-package oci
+package explain
 
 import (
 	"errors"
@@ -11,23 +11,27 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/careen-project/careen/oci"
 )
 
-// Review stands for a node and an image that are not at hand: what options name and
+// AssumedHost stands for a node and an image that are not at hand: what options name and
 // is not there is taken to be there, and noted. With it a runbook can be explained on
-// a machine that is not the node. It is a [Host], and not for running anything.
-type Review struct {
-	host  Host
+// a machine that is not the node. It is a [oci.Host], and not for running anything.
+type AssumedHost struct {
+	host  oci.Host
 	notes map[string]bool
 }
 
-// NewReview returns a Review that looks at host first.
-func NewReview(host Host) *Review { return &Review{host: host, notes: make(map[string]bool)} }
+// NewAssumedHost returns a AssumedHost that looks at host first.
+func NewAssumedHost(host oci.Host) *AssumedHost {
+	return &AssumedHost{host: host, notes: make(map[string]bool)}
+}
 
 // Notes says what was taken to be there, one line each, sorted.
-func (r *Review) Notes() []string {
-	notes := make([]string, 0, len(r.notes))
-	for note := range r.notes {
+func (h *AssumedHost) Notes() []string {
+	notes := make([]string, 0, len(h.notes))
+	for note := range h.notes {
 		notes = append(notes, note)
 	}
 	sort.Strings(notes)
@@ -37,7 +41,7 @@ func (r *Review) Notes() []string {
 // notePresent is the note on a path.
 const notePresent = "%s is not on this machine: it is taken to be on the node"
 
-func (r *Review) notef(format string, args ...any) { r.notes[fmt.Sprintf(format, args...)] = true }
+func (h *AssumedHost) notef(format string, args ...any) { h.notes[fmt.Sprintf(format, args...)] = true }
 
 // absent reports whether err says that a path is not there that may be on a node. What
 // careen looks for by itself below /sys and /etc/netns is not of that kind.
@@ -46,12 +50,12 @@ func absent(name string, err error) bool {
 }
 
 // ReadFile returns a file without content for an absent one.
-func (r *Review) ReadFile(name string, limit int64) ([]byte, error) {
-	content, err := r.host.ReadFile(name, limit)
+func (h *AssumedHost) ReadFile(name string, limit int64) ([]byte, error) {
+	content, err := h.host.ReadFile(name, limit)
 	if !absent(name, err) {
 		return content, err
 	}
-	r.notef("%s is not on this machine: its content is not known", name)
+	h.notef("%s is not on this machine: its content is not known", name)
 	if strings.HasSuffix(name, ".json") {
 		return []byte("{}"), nil
 	}
@@ -60,12 +64,12 @@ func (r *Review) ReadFile(name string, limit int64) ([]byte, error) {
 
 // Stat takes an absent path below /dev for a device node, a time zone for a file and
 // all else for a directory.
-func (r *Review) Stat(name string) (fs.FileInfo, error) {
-	info, err := r.host.Stat(name)
+func (h *AssumedHost) Stat(name string) (fs.FileInfo, error) {
+	info, err := h.host.Stat(name)
 	if !absent(name, err) {
 		return info, err
 	}
-	r.notef(notePresent, name)
+	h.notef(notePresent, name)
 	switch {
 	case below(name, "/dev"):
 		return assumed{name, fs.ModeDevice | fs.ModeCharDevice}, nil
@@ -76,14 +80,14 @@ func (r *Review) Stat(name string) (fs.FileInfo, error) {
 }
 
 // Lstat is the host's: only files that must not exist are looked for with it.
-func (r *Review) Lstat(name string) (fs.FileInfo, error) { return r.host.Lstat(name) }
+func (h *AssumedHost) Lstat(name string) (fs.FileInfo, error) { return h.host.Lstat(name) }
 
 // ReadDir is the host's.
-func (r *Review) ReadDir(name string) ([]fs.DirEntry, error) { return r.host.ReadDir(name) }
+func (h *AssumedHost) ReadDir(name string) ([]fs.DirEntry, error) { return h.host.ReadDir(name) }
 
 // EvalSymlinks takes an absent path for one without links.
-func (r *Review) EvalSymlinks(name string) (string, error) {
-	resolved, err := r.host.EvalSymlinks(name)
+func (h *AssumedHost) EvalSymlinks(name string) (string, error) {
+	resolved, err := h.host.EvalSymlinks(name)
 	if absent(name, err) {
 		return filepath.Clean(name), nil
 	}
@@ -91,51 +95,51 @@ func (r *Review) EvalSymlinks(name string) (string, error) {
 }
 
 // Device returns a character device 0:0 for an absent one.
-func (r *Review) Device(name string) (specs.LinuxDevice, error) {
-	device, err := r.host.Device(name)
+func (h *AssumedHost) Device(name string) (specs.LinuxDevice, error) {
+	device, err := h.host.Device(name)
 	if !absent(name, err) {
 		return device, err
 	}
-	delete(r.notes, fmt.Sprintf(notePresent, name)) // this says as much
-	r.notef("%s is not on this machine: its type and numbers are not known", name)
+	delete(h.notes, fmt.Sprintf(notePresent, name)) // this says as much
+	h.notef("%s is not on this machine: its type and numbers are not known", name)
 	return specs.LinuxDevice{Path: name, Type: "c"}, nil
 }
 
 // MountFlags returns those of the nearest directory above an absent path.
-func (r *Review) MountFlags(name string) ([]string, error) {
-	flags, err := r.host.MountFlags(name)
+func (h *AssumedHost) MountFlags(name string) ([]string, error) {
+	flags, err := h.host.MountFlags(name)
 	for absent(name, err) && name != "/" {
 		name = path.Dir(name)
-		flags, err = r.host.MountFlags(name)
+		flags, err = h.host.MountFlags(name)
 	}
 	return flags, err
 }
 
 // LookupUser is the host's, or an account without a name of its own.
-func (r *Review) LookupUser(name string) (string, error) {
-	line, err := r.host.LookupUser(name)
+func (h *AssumedHost) LookupUser(name string) (string, error) {
+	line, err := h.host.LookupUser(name)
 	if err == nil {
 		return line, nil
 	}
-	r.notef("there is no account %s on this machine: its numbers are not known", name)
+	h.notef("there is no account %s on this machine: its numbers are not known", name)
 	return name + ":x:1000:1000::/:/bin/sh", nil
 }
 
 // Files returns the files of an image that is not at hand: it has the users and groups
 // that run and the image's own USER name, and every directory.
-func (r *Review) Files(run *Run, imageUser string) Files {
+func (h *AssumedHost) Files(run *oci.Run, imageUser string) oci.Files {
 	spec := run.Options.User
 	if spec == "" {
 		spec = imageUser
 	}
 	user, group, _ := strings.Cut(spec, ":")
-	files := reviewFiles{"/etc/passwd": "root:x:0:0::/root:/bin/sh\n", "/etc/group": "root:x:0:\n"}
-	if r.named("user", user) {
+	files := assumedFiles{"/etc/passwd": "root:x:0:0::/root:/bin/sh\n", "/etc/group": "root:x:0:\n"}
+	if h.named("user", user) {
 		files["/etc/passwd"] += user + ":x:1000:1000::/:/bin/sh\n"
 	}
 	next := 1000
 	for _, name := range append([]string{group}, run.Options.GroupAdd...) {
-		if r.named("group", name) && !strings.Contains(files["/etc/group"], "\n"+name+":") {
+		if h.named("group", name) && !strings.Contains(files["/etc/group"], "\n"+name+":") {
 			files["/etc/group"] += fmt.Sprintf("%s:x:%d:\n", name, next)
 			next++
 		}
@@ -144,18 +148,18 @@ func (r *Review) Files(run *Run, imageUser string) Files {
 }
 
 // named reports whether name is one that only the image's files can tell the number of.
-func (r *Review) named(what, name string) bool {
+func (h *AssumedHost) named(what, name string) bool {
 	if name == "" || name == "root" || strings.Trim(name, "0123456789") == "" {
 		return false
 	}
-	r.notef("the image's files are not given (--rootfs): the number of the %s %s is made up", what, name)
+	h.notef("the image's files are not given (--rootfs): the number of the %s %s is made up", what, name)
 	return true
 }
 
-// reviewFiles are the files of an image by path.
-type reviewFiles map[string]string
+// assumedFiles are the files of an image by path.
+type assumedFiles map[string]string
 
-func (f reviewFiles) ReadFile(name string, _ int64) ([]byte, error) {
+func (f assumedFiles) ReadFile(name string, _ int64) ([]byte, error) {
 	content, ok := f[name]
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
@@ -163,9 +167,9 @@ func (f reviewFiles) ReadFile(name string, _ int64) ([]byte, error) {
 	return []byte(content), nil
 }
 
-func (f reviewFiles) Resolve(name string) (string, error) { return path.Clean(name), nil }
+func (f assumedFiles) Resolve(name string) (string, error) { return path.Clean(name), nil }
 
-func (f reviewFiles) Stat(name string) (fs.FileInfo, error) { return assumed{name, fs.ModeDir}, nil }
+func (f assumedFiles) Stat(name string) (fs.FileInfo, error) { return assumed{name, fs.ModeDir}, nil }
 
 // assumed describes a file that is taken to be there.
 type assumed struct {
@@ -179,3 +183,6 @@ func (a assumed) Mode() fs.FileMode  { return a.mode | 0o755 }
 func (a assumed) ModTime() time.Time { return time.Time{} }
 func (a assumed) IsDir() bool        { return a.mode.IsDir() }
 func (a assumed) Sys() any           { return nil }
+
+// below reports whether a clean path is dir or under it.
+func below(file, dir string) bool { return file == dir || strings.HasPrefix(file, dir+"/") }

@@ -1,8 +1,10 @@
-package oci
+package explain
 
 import (
 	"fmt"
 	"strings"
+
+	"github.com/careen-project/careen/oci"
 )
 
 // Explanation says what a set of options does, for an operator who reviews a
@@ -81,40 +83,27 @@ func (e *Explanation) String() string {
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 
-// Baseline returns the same image and command without any option.
-func (r *Run) Baseline() *Run {
-	base, err := ParseRunOptions(nil, r.Image.Original, r.Command, Caller{Environ: map[string]string{}})
-	if err != nil {
-		// The image has been parsed already, so this is a defect of careen's.
-		panic(fmt.Sprintf("parsing %q again: %v", r.Image.Original, err))
-	}
-	return base
-}
-
-// Explain compares the plan of run with base, the plan of [Run.Baseline] for the
-// same image, node and id. Values that look like secrets are masked.
-func Explain(run *Run, plan, base *Plan) *Explanation {
+// Compare explains the options of run. plan is what they make, base what
+// [oci.Run.Baseline] makes for the same image, node and id. Values that look like secrets
+// are masked. The caller fills Requires and Assumed.
+func Compare(run *oci.Run, plan, base *oci.Plan) *Explanation {
 	e := &Explanation{Warnings: plan.Warnings}
-	for _, option := range optionTable {
-		for _, use := range run.scanned.uses[option.Name] {
-			if option.On&OnRun != 0 {
-				e.Options = append(e.Options, explainUse(use))
-			}
-		}
+	for _, use := range run.Given() {
+		e.Options = append(e.Options, explainUse(use))
 	}
 	e.Changes = changes(base, plan)
 	return e
 }
 
-func explainUse(use given) string {
-	written := "--" + use.option.Name
-	if use.option.Kind != Bool || use.value != "true" {
-		written += "=" + redactValue(use.option, use.value)
+func explainUse(use oci.Given) string {
+	written := "--" + use.Option.Name
+	if use.Option.Kind != oci.Bool || use.Value != "true" {
+		written += "=" + use.Value
 	}
-	switch use.option.Verdict {
-	case Accept:
-		return fmt.Sprintf("%s has no effect: %s", written, use.option.Help)
-	case Reject:
+	switch use.Option.Verdict {
+	case oci.Accept:
+		return fmt.Sprintf("%s has no effect: %s", written, use.Option.Help)
+	case oci.Reject:
 		return fmt.Sprintf("%s has no effect: it is the default", written)
 	}
 	return fmt.Sprintf("%s: %s", written, meaning(use))

@@ -1,4 +1,4 @@
-package oci
+package gendoc
 
 // Difference is something that careen does otherwise than podman 4.3.1 on purpose.
 type Difference struct {

@@ -1,11 +1,11 @@
-package oci
+package gendoc
 
 import (
 	"fmt"
 	"strings"
-)
 
-//go:generate go run ./gendoc ../docs/options.md
+	"github.com/careen-project/careen/oci"
+)
 
 // Markdown returns docs/options.md, which is made from the option table and the
 // list of differences.
@@ -13,11 +13,11 @@ func Markdown() string {
 	var b strings.Builder
 	b.WriteString(strings.NewReplacer("All of GNU's", "All of GNU's", "careen's", "careen's", "'", "`").Replace(markdownHead))
 	for _, command := range []struct {
-		on    Command
+		on    oci.Command
 		title string
-	}{{OnRun, "careen run"}, {OnPull, "careen pull"}} {
+	}{{oci.OnRun, "careen run"}, {oci.OnPull, "careen pull"}} {
 		fmt.Fprintf(&b, "\n## %s\n", command.title)
-		for _, group := range HelpGroups(command.on) {
+		for _, group := range oci.HelpGroups(command.on) {
 			fmt.Fprintf(&b, "\n### %s\n\n", group.Group)
 			b.WriteString(tableHead(group.Group))
 			for _, option := range group.Options {
@@ -33,7 +33,7 @@ func Markdown() string {
 // markdownHead has ' where the document has a backquote.
 const markdownHead = `# Options of run and pull
 
-<!-- Made from the tables in package oci by "go generate ./oci"; a test fails when it is stale. -->
+<!-- Made from the tables in package oci by "go generate ./oci/gendoc"; a test fails when it is stale. -->
 
 Options mean what they mean to podman 4.3.1 as Debian 12 configures it. All of GNU's spellings work:
 '--name=value', '--name value', '-n value', '-nvalue', '-n=value' and clusters such as '-it'; a boolean takes
@@ -49,15 +49,15 @@ What the agent of Ironic hands on was split at blanks and knows no quotes, so a 
 as '--device-cgroup-rule=c 1:3 rwm', cannot come through it; careen's own command line keeps words whole.
 `
 
-func tableHead(group Group) string {
-	if group == GroupReject {
+func tableHead(group oci.Group) string {
+	if group == oci.GroupReject {
 		return "| option | why it is refused | instead | since |\n|---|---|---|---|\n"
 	}
 	return "| option | effect | default | difference from podman 4.3.1 | since |\n|---|---|---|---|---|\n"
 }
 
-func tableRow(option OptionInfo) string {
-	if option.Group == GroupReject {
+func tableRow(option oci.OptionInfo) string {
+	if option.Group == oci.GroupReject {
 		instead := option.Instead
 		if len(option.Harmless) > 0 {
 			instead += fmt.Sprintf(" (%s passes)", harmlessText(option.Harmless))
@@ -89,7 +89,7 @@ func harmlessText(values []string) string {
 }
 
 // optionCell shows names, value and how often the option may be given.
-func optionCell(option OptionInfo) string {
+func optionCell(option oci.OptionInfo) string {
 	cell := "`--" + option.Name
 	if option.Arg != "" {
 		cell += "=" + option.Arg
@@ -102,9 +102,9 @@ func optionCell(option OptionInfo) string {
 		cell += ", `--" + alias + "`"
 	}
 	switch option.Kind {
-	case List:
+	case oci.List:
 		cell += " *list*"
-	case Array:
+	case oci.Array:
 		cell += " *repeatable*"
 	}
 	return cell
@@ -127,7 +127,7 @@ const dockerMeanings = "\nWhere docker and podman give one option two meanings, 
 func dockerSection() string {
 	var b strings.Builder
 	b.WriteString("\n## Options of docker that podman does not have\n\n| option | careen | why | instead |\n|---|---|---|---|\n")
-	for _, option := range optionTable {
+	for _, option := range oci.Options() {
 		if option.Podman == "docker" {
 			b.WriteString(row(optionCell(option), string(option.Verdict), option.Help, option.Instead))
 		}

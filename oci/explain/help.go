@@ -1,6 +1,10 @@
-package oci
+package explain
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/careen-project/careen/oci"
+)
 
 // helpWidth and helpIndent lay out help for a terminal of 80 columns.
 const (
@@ -8,14 +12,14 @@ const (
 	helpIndent = 26
 )
 
-// HelpText returns the options of one command by group, as `careen run --help`
+// Help returns the options of one command by group, as `careen run --help`
 // shows them: name and value on the left, what it does and its default on the
 // right, no line longer than 80 columns. Refused options are named in one
 // paragraph at the end, since docs/options.md says why.
-func HelpText(command Command) string {
+func Help(command oci.Command) string {
 	var b strings.Builder
-	for _, group := range HelpGroups(command) {
-		if group.Group == GroupReject {
+	for _, group := range oci.HelpGroups(command) {
+		if group.Group == oci.GroupReject {
 			b.WriteString("Refused by name (docs/options.md says why):\n")
 			var names []string
 			for _, option := range group.Options {
@@ -34,7 +38,7 @@ func HelpText(command Command) string {
 }
 
 // writeOption writes one option, its text on the next line if the names are long.
-func writeOption(b *strings.Builder, option OptionInfo) {
+func writeOption(b *strings.Builder, option oci.OptionInfo) {
 	left := "      --" + option.Name
 	if option.Short != "" {
 		left = "  -" + option.Short + ", --" + option.Name
