@@ -4,9 +4,9 @@ import (
 	"context"
 	"io"
 	"syscall"
-	"time"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/policy"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/runtime/container"
 )
@@ -75,56 +75,24 @@ const (
 	ContainerStopped = container.StateStopped
 )
 
-// Resolver turns requests into what may run. [NewResolver] makes one of packages
-// steps and oci; the interface is what this package needs of it. It applies the
-// policy: nothing runs that it did not return.
+// Resolver decides which requests may run; policy.Policy implements it. Nothing runs that
+// it did not return.
 type Resolver interface {
 	// Resolve decides on all containers of a request, or refuses it. local says that
-	// root on this node asks.
+	// root on this node sent it.
 	Resolve(req *api.RunRequest, local bool) (*Resolved, error)
-	// ResolvePull decides on a pull.
+	// ResolvePull decides on the pull of an image that does not run now.
 	ResolvePull(req *api.PullRequest, local bool) (*oci.Pull, error)
-	// Steps lists what a phase offers. Reserved names are taken by the caller.
+	// Steps lists the steps of a phase. The caller has methods of the names in reserved.
 	Steps(phase string, reserved []string) ([]api.Step, error)
-	// Config shows the settings in force.
+	// Config returns the settings in force.
 	Config() api.Config
-	// SetConductor takes over what the conductor sent at lookup.
+	// SetConductor replaces the options that the conductor sent before.
 	SetConductor(options map[string]any) (api.Config, error)
 }
 
-// CAFiler is a [Resolver] that knows the file with the authorities that IPA itself is
-// told to trust: its path and where that is said, "" for none, as they were last read.
-type CAFiler interface {
-	IPACAFile() (path, from string)
-}
-
-// Resolved is a request that may run.
-type Resolved struct {
-	// Trusted, Abortable and RebootRequested are the step's.
-	Trusted, Abortable, RebootRequested bool
-	// Parts are the containers, one after another; there is at least one.
-	Parts []Part
-	// Warnings are one line each.
-	Warnings []string
-}
-
-// Part is one container of a run.
-type Part struct {
-	// Image is the reference as requested, Name the container's name, "" for none.
-	Image, Name string
-	Pull        *oci.Pull
-	Run         *oci.Run
-	// RunOptions and PullOptions are the options with secret values hidden.
-	RunOptions, PullOptions []string
-	// Trusted and Entry are the policy's decision: the entry that allowed it.
-	Trusted bool
-	Entry   string
-	// Timeout and SilenceTimeout are limits of this part; 0 is none.
-	Timeout, SilenceTimeout time.Duration
-	// RebootExitCodes are exit codes that mean: done, and reboot the node.
-	RebootExitCodes []int
-	// Critical makes the whole run of the container a critical section.
-	Critical bool
-	// Inputs are steps whose last results in this boot the container is told.
-	Inputs []string
-}
+// What a [Resolver] returns.
+type (
+	Resolved = policy.Resolved
+	Part     = policy.Part
+)

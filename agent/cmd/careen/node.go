@@ -23,6 +23,7 @@ import (
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
+	"github.com/careen-project/careen/agent/policy"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/doctor"
@@ -200,16 +201,17 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 	if err != nil {
 		return nil, err
 	}
-	resolver := agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(n.opts.runDir, "conductor.json"))
-	n.trust.follow(resolver)
+	decides := policy.New(policy.Config{
+		Steps: cfg, Warnings: warnings, Host: rootfs.Host(), Node: rootfs.GatherNode, Images: imagePolicy(verify.File),
+		ConductorFile: filepath.Join(n.opts.runDir, "conductor.json"), Extra: n.trust.settings,
+	})
+	n.trust.ipa.Store(decides)
 	pusher := n.pusher
 	if !n.opts.stays {
 		pusher = nil // a command that ends with its run would have to wait for it
 	}
 	return agent.New(agent.Config{
-		Runner: n.engine, Resolver: checkedResolver{
-			Resolver: resolver, policy: verify.File, trust: n.trust,
-		},
+		Runner: n.engine, Resolver: decides,
 		RunDir: n.opts.runDir, StateDir: n.stateDir(), Persistent: n.opts.state != "",
 		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
 		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges, NodeState: nodeState,

@@ -7,9 +7,9 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/policy"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/authorities"
@@ -24,7 +24,7 @@ type nodeTrust struct {
 	node  steps.NodeSettings
 	fixed []authorities.Source
 	// ipa is asked for the file that IPA trusts, which may come after the agent's start.
-	ipa   atomic.Pointer[agent.CAFiler]
+	ipa   atomic.Pointer[policy.Policy]
 	store *authorities.Store
 }
 
@@ -60,22 +60,15 @@ func (t *nodeTrust) sources() []authorities.Source {
 	if ipa == nil {
 		return t.fixed
 	}
-	return withIPA(t.fixed, *ipa)
+	return withIPA(t.fixed, ipa)
 }
 
-func withIPA(fixed []authorities.Source, ipa agent.CAFiler) []authorities.Source {
+func withIPA(fixed []authorities.Source, ipa interface{ IPACAFile() (path, from string) }) []authorities.Source {
 	file, from := ipa.IPACAFile()
 	if file == "" {
 		return fixed
 	}
 	return append(fixed[:len(fixed):len(fixed)], authorities.Source{Path: file, From: from})
-}
-
-// follow has IPA's file come from r, if r knows it.
-func (t *nodeTrust) follow(r agent.Resolver) {
-	if ipa, ok := r.(agent.CAFiler); ok {
-		t.ipa.Store(&ipa)
-	}
 }
 
 // configure tells a puller.
@@ -111,15 +104,15 @@ func names(findings []authorities.Finding) string {
 	return strings.Join(words, ", ")
 }
 
-// show adds to the settings what the sources of authorities hold.
-func (t *nodeTrust) show(cfg api.Config) api.Config {
+// settings shows what the sources of authorities hold, for careen config.
+func (t *nodeTrust) settings() (settings []api.Setting, warnings []string) {
 	for _, f := range t.store.Bundle().Findings {
-		cfg.Settings = append(cfg.Settings, api.Setting{Key: "ca", Value: f.Held(), From: f.From})
+		settings = append(settings, api.Setting{Key: "ca", Value: f.Held(), From: f.From})
 		if f.Err != nil {
-			cfg.Warnings = append(cfg.Warnings, f.String())
+			warnings = append(warnings, f.String())
 		}
 	}
-	return cfg
+	return settings, warnings
 }
 
 // nodeSettings reads what doctor needs of the configuration. A check is what is wrong

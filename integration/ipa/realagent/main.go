@@ -23,6 +23,7 @@ import (
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/httpd"
+	"github.com/careen-project/careen/agent/policy"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/steps"
 )
@@ -51,7 +52,9 @@ func serve(socket, dir string) error {
 	runner := agenttest.NewRunner()
 	runner.Script = func(image string) (agenttest.Script, error) { return script(dir, image) }
 	a, err := agent.New(agent.Config{
-		Runner: runner, Resolver: agent.NewResolver(cfg, warnings, rootfs.Host(), filepath.Join(dir, "conductor.json")),
+		Runner: runner, Resolver: policy.New(policy.Config{
+			Steps: cfg, Warnings: warnings, Host: rootfs.Host(), ConductorFile: filepath.Join(dir, "conductor.json"),
+		}),
 		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Persistent: true,
 		Version: api.Version{Version: "test", APIVersion: "v1"},
 	})

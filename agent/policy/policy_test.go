@@ -1,4 +1,4 @@
-package agent_test
+package policy_test
 
 import (
 	"os"
@@ -7,22 +7,25 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
+	"github.com/careen-project/careen/agent/policy"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/rootfs"
+	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/careen-project/careen/steps"
 )
 
-// newResolver returns the real resolver over an IPA configuration and a steps file.
-func newResolver(t *testing.T, conf, stepsFile string) agent.Resolver {
+// newPolicy returns a policy with an IPA configuration and a steps file.
+func newPolicy(t *testing.T, conf, stepsFile string) *policy.Policy {
 	t.Helper()
-	return keptResolver(t, t.TempDir(), conf, stepsFile)
+	return savedPolicy(t, t.TempDir(), conf, stepsFile)
 }
 
-// keptResolver is one whose settings last: a second one in dir has those of the first.
-func keptResolver(t *testing.T, dir, conf, stepsFile string) agent.Resolver {
+// savedPolicy returns a policy that saves the conductor settings in dir, where a second
+// one finds them.
+func savedPolicy(t *testing.T, dir, conf, stepsFile string) *policy.Policy {
 	t.Helper()
 	yaml, ipa, toml := filepath.Join(dir, "steps.yaml"), filepath.Join(dir, "ipa.conf"), filepath.Join(dir, "careen.toml")
 	require.NoError(t, os.WriteFile(yaml, []byte(stepsFile), 0o600))
@@ -30,7 +33,7 @@ func keptResolver(t *testing.T, dir, conf, stepsFile string) agent.Resolver {
 	require.NoError(t, os.WriteFile(toml, nil, 0o600))
 	cfg, warnings, err := steps.Load(steps.LoadOptions{IPA: []string{ipa}, File: toml})
 	require.NoError(t, err)
-	return agent.NewResolver(cfg, warnings, nil, filepath.Join(dir, "conductor.json"))
+	return policy.New(policy.Config{Steps: cfg, Warnings: warnings, ConductorFile: filepath.Join(dir, "conductor.json")})
 }
 
 const firmware = `
@@ -46,7 +49,7 @@ steps:
 `
 
 func TestAStepIsResolvedAsIPADoes(t *testing.T) {
-	r := newResolver(t, "", firmware)
+	r := newPolicy(t, "", firmware)
 	res, err := r.Resolve(&api.RunRequest{Step: "update_firmware", Phase: "clean"}, true)
 	require.NoError(t, err)
 	require.True(t, res.Trusted)
@@ -66,7 +69,7 @@ func TestAStepIsResolvedAsIPADoes(t *testing.T) {
 }
 
 func TestThePolicyIsAppliedToStepsRunsAndPulls(t *testing.T) {
-	r := newResolver(t, "allowed_containers = registry.example/good:1\n", "")
+	r := newPolicy(t, "allowed_containers = registry.example/good:1\n", "")
 	for _, c := range []struct {
 		image string
 		local bool
@@ -89,7 +92,7 @@ func TestThePolicyIsAppliedToStepsRunsAndPulls(t *testing.T) {
 }
 
 func TestOptionsAreCheckedBeforeAnythingIsPulled(t *testing.T) {
-	r := newResolver(t, "", "")
+	r := newPolicy(t, "", "")
 	for _, options := range []any{"--no-such-option", "--memory=lots", []any{"--pull=maybe"}, []any{map[string]any{}}} {
 		_, err := r.Resolve(&api.RunRequest{Image: "x", RunOptions: options}, true)
 		require.Error(t, err, "%v", options)
@@ -105,7 +108,7 @@ func TestOptionsAreCheckedBeforeAnythingIsPulled(t *testing.T) {
 }
 
 func TestTheConductorOverrides(t *testing.T) {
-	r := newResolver(t, "allow_arbitrary_containers = true\n", "")
+	r := newPolicy(t, "allow_arbitrary_containers = true\n", "")
 	_, err := r.Resolve(&api.RunRequest{Image: "x"}, false)
 	require.NoError(t, err)
 	cfg, err := r.SetConductor(map[string]any{"allow_arbitrary_containers": false, "colour": "red"})
@@ -121,7 +124,7 @@ func TestTheConductorOverrides(t *testing.T) {
 }
 
 func TestABrokenStepsFileStopsStepsOnly(t *testing.T) {
-	r := newResolver(t, "", "steps: [")
+	r := newPolicy(t, "", "steps: [")
 	_, err := r.Steps("clean", nil)
 	require.Equal(t, fault.BadSteps, fault.CodeOf(err))
 	_, err = r.Resolve(&api.RunRequest{Step: "generic_container_step", Args: map[string]any{"container_url": "x"}}, true)
@@ -133,12 +136,12 @@ func TestABrokenStepsFileStopsStepsOnly(t *testing.T) {
 func TestTheConductorsSettingsOutliveTheAgent(t *testing.T) {
 	dir := t.TempDir()
 	baked := "allow_arbitrary_containers = true\n"
-	_, err := keptResolver(t, dir, baked, "").SetConductor(map[string]any{
+	_, err := savedPolicy(t, dir, baked, "").SetConductor(map[string]any{
 		"allow_arbitrary_containers": false, "allowed_containers": []any{"good"}, "colour": "red",
 	})
 	require.NoError(t, err)
 
-	r := keptResolver(t, dir, baked, "")
+	r := savedPolicy(t, dir, baked, "")
 	_, err = r.Resolve(generic("evil"), true)
 	require.Equal(t, fault.Policy, fault.CodeOf(err), "what was baked is laxer: %v", err)
 	_, err = r.Resolve(generic("good"), true)
@@ -148,7 +151,7 @@ func TestTheConductorsSettingsOutliveTheAgent(t *testing.T) {
 	// Sent again, they take the place of those before; nothing sent is the ramdisk's own.
 	_, err = r.SetConductor(map[string]any{})
 	require.NoError(t, err)
-	_, err = keptResolver(t, dir, baked, "").Resolve(generic("evil"), true)
+	_, err = savedPolicy(t, dir, baked, "").Resolve(generic("evil"), true)
 	require.NoError(t, err)
 }
 
@@ -156,7 +159,7 @@ func TestSettingsOfAnotherBootDoNotHold(t *testing.T) {
 	dir := t.TempDir()
 	before := `{"boot_id": "another", "options": {"allow_arbitrary_containers": true}}`
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "conductor.json"), []byte(before), 0o600))
-	_, err := keptResolver(t, dir, "", "").Resolve(generic("evil"), true)
+	_, err := savedPolicy(t, dir, "", "").Resolve(generic("evil"), true)
 	require.Equal(t, fault.Policy, fault.CodeOf(err))
 }
 
@@ -170,7 +173,7 @@ func TestSettingsThatCannotBeReadCloseTheDoor(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "conductor.json")
 			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-			r := keptResolver(t, dir, "allow_arbitrary_containers = true\n", firmware)
+			r := savedPolicy(t, dir, "allow_arbitrary_containers = true\n", firmware)
 			for _, req := range []*api.RunRequest{generic("x"), {Step: "update_firmware"}} {
 				_, err := r.Resolve(req, true)
 				require.Equal(t, fault.BadConfig, fault.CodeOf(err), "%v", err)
@@ -186,34 +189,44 @@ func TestSettingsThatCannotBeReadCloseTheDoor(t *testing.T) {
 
 			_, err = r.SetConductor(map[string]any{"allowed_containers": "x"})
 			require.NoError(t, err)
-			_, err = keptResolver(t, dir, "", firmware).Resolve(generic("x"), true)
+			_, err = savedPolicy(t, dir, "", firmware).Resolve(generic("x"), true)
 			require.NoError(t, err)
 		})
 	}
 }
 
-func TestSettingsThatCannotBeKeptAreRefused(t *testing.T) {
-	dir := t.TempDir()
-	r := keptResolver(t, dir, "", "")
-	require.NoError(t, os.Mkdir(filepath.Join(dir, "conductor.json.new"), 0o700))
-	_, err := r.SetConductor(map[string]any{"allow_arbitrary_containers": true})
+func TestSettingsThatCannotBeSavedAreRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "careen.toml")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	cfg, _, err := steps.Load(steps.LoadOptions{IPA: []string{}, File: file})
+	require.NoError(t, err)
+	p := policy.New(policy.Config{Steps: cfg, ConductorFile: filepath.Join(t.TempDir(), "none", "conductor.json")})
+	_, err = p.SetConductor(map[string]any{"allow_arbitrary_containers": true})
 	require.Equal(t, fault.Node, fault.CodeOf(err))
-	_, err = r.Resolve(generic("x"), true)
-	require.Equal(t, fault.Policy, fault.CodeOf(err), "the caller was told that nothing has changed")
+	_, err = p.Resolve(generic("x"), true)
+	require.Equal(t, fault.Policy, fault.CodeOf(err), "the reply was that nothing has changed")
 }
 
-func TestReservedNamesOutliveTheAgent(t *testing.T) {
+// TestListingStepsChangesNothing: a reader of GET /v1/steps must not decide what runs
+// later.
+func TestListingStepsChangesNothing(t *testing.T) {
 	dir := t.TempDir()
-	_, err := keptResolver(t, dir, "", firmware).Steps("clean", []string{"update_firmware"})
+	p := savedPolicy(t, dir, "", firmware)
+	_, err := p.Steps("clean", []string{"update_firmware"})
 	require.Equal(t, fault.BadSteps, fault.CodeOf(err))
-	_, err = keptResolver(t, dir, "", firmware).Resolve(&api.RunRequest{Step: "update_firmware"}, true)
-	require.Equal(t, fault.BadSteps, fault.CodeOf(err))
+	for _, p := range []*policy.Policy{p, savedPolicy(t, dir, "", firmware)} {
+		_, err = p.Resolve(&api.RunRequest{Step: "update_firmware"}, true)
+		require.NoError(t, err)
+		list, err := p.Steps("clean", nil)
+		require.NoError(t, err)
+		require.Equal(t, "update_firmware", list[len(list)-1].Step)
+	}
 }
 
 // TestNoStepsFileAtAll has the conductor send null for its place, with which IPA
 // cannot read one either.
 func TestNoStepsFileAtAll(t *testing.T) {
-	r := newResolver(t, "", firmware)
+	r := newPolicy(t, "", firmware)
 	_, err := r.SetConductor(map[string]any{"container_steps_file": nil, "allow_arbitrary_containers": true})
 	require.NoError(t, err)
 	_, err = r.Steps("clean", nil)
@@ -225,7 +238,7 @@ func TestNoStepsFileAtAll(t *testing.T) {
 // IPA makes text of a number as Python writes it, which is not always as the runbook
 // has it.
 func TestNumbersAsOptionsAreRefused(t *testing.T) {
-	r := newResolver(t, "allow_arbitrary_containers = true\n", "")
+	r := newPolicy(t, "allow_arbitrary_containers = true\n", "")
 	req := &api.RunRequest{}
 	require.NoError(t, httpd.Decode([]byte(`{"step": "generic_container_step", "args": {"container_url": "x",
 		"run_options": ["--memory", 9007199254740993]}}`), req))
@@ -256,7 +269,7 @@ func TestFilesOfVirtualMediaCountOnceTheyAreThere(t *testing.T) {
 	require.NoError(t, os.WriteFile(toml, []byte("[steps]\ntime = '1s'\n"), 0o600))
 	cfg, warnings, err := steps.Load(steps.LoadOptions{IPA: []string{conf}, File: toml})
 	require.NoError(t, err)
-	r := agent.NewResolver(cfg, warnings, nil, "")
+	r := policy.New(policy.Config{Steps: cfg, Warnings: warnings})
 	run := func(image string) fault.Code {
 		_, err := r.Resolve(&api.RunRequest{Step: "generic_container_step", Args: map[string]any{"container_url": image}}, true)
 		return fault.CodeOf(err)
@@ -287,4 +300,54 @@ func TestFilesOfVirtualMediaCountOnceTheyAreThere(t *testing.T) {
 	require.Contains(t, r.Config().Warnings[len(r.Config().Warnings)-1], "b.conf:2")
 	_, err = r.Resolve(&api.RunRequest{Image: "x"}, true)
 	require.NoError(t, err, "not held to the policy")
+}
+
+// TestPolicyJSONHoldsBeforeThePull: an image that it rejects by name is refused when it
+// is requested, to be run or only pulled.
+func TestPolicyJSONHoldsBeforeThePull(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "policy.json")
+	cfg, _, err := steps.Load(steps.LoadOptions{
+		Getenv: func(string) (string, bool) { return "", false }, CanonicalRun: oci.CanonicalRun, CanonicalPull: oci.CanonicalPull,
+	})
+	require.NoError(t, err)
+	p := policy.New(policy.Config{
+		Steps: cfg, Host: rootfs.Host(), Node: rootfs.GatherNode,
+		Images: verify.Policy{Path: file, ReadFile: rootfs.Host().ReadFile},
+	})
+	ask := func(image string) error {
+		_, runErr := p.Resolve(&api.RunRequest{Image: image}, true)
+		_, pullErr := p.ResolvePull(&api.PullRequest{Image: image}, true)
+		require.Equal(t, fault.CodeOf(runErr), fault.CodeOf(pullErr), image)
+		return runErr
+	}
+	require.NoError(t, ask("registry.example/fw:1"), "without a file every image is allowed")
+
+	require.NoError(t, os.Symlink("/", filepath.Join(dir, "link")))
+	require.NoError(t, os.WriteFile(file, []byte(`{"default": [{"type": "reject"}], "transports": {
+		"docker": {"good.example": [{"type": "insecureAcceptAnything"}], "signed.example": [{"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}]},
+		"oci": {"`+dir+`": [{"type": "insecureAcceptAnything"}]}}}`), 0o600))
+	require.NoError(t, ask("docker://good.example/fw:1"))
+	require.NoError(t, ask("oci:"+dir+"/layout"))
+	require.NoError(t, ask("fw:1"), "the full name of a short name is known at the pull")
+	for _, image := range []string{
+		"registry.example/fw:1", "signed.example/fw:1", "docker://fw:1", "oci:/layout", "oci:" + dir + "/link", "docker-archive:/fw.tar",
+	} {
+		require.Equal(t, fault.Policy, fault.CodeOf(ask(image)), image)
+	}
+
+	require.NoError(t, os.WriteFile(file, []byte("{"), 0o600))
+	require.Equal(t, fault.BadConfig, fault.CodeOf(ask("docker://good.example/fw:1")))
+}
+
+// TestLimitsOfTheNode: an option that the node cannot honour is refused before the pull.
+func TestLimitsOfTheNode(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "careen.toml")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	cfg, _, err := steps.Load(steps.LoadOptions{IPA: []string{}, File: file})
+	require.NoError(t, err)
+	p := policy.New(policy.Config{Steps: cfg, Node: func() (oci.Node, error) { return oci.Node{}, nil }})
+	_, err = p.Resolve(&api.RunRequest{Image: "x", RunOptions: "--cgroup-conf=memory.high=1g"}, true)
+	require.Equal(t, fault.BadOption, fault.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "--cgroup-conf")
 }
