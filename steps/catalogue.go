@@ -15,10 +15,10 @@ import (
 const (
 	// GenericStep runs the image that its arguments name.
 	GenericStep = "generic_container_step"
-	// DeprecatedStep is the same under IPA's old name.
+	// DeprecatedStep is IPA's old name of GenericStep.
 	DeprecatedStep = "container_clean_step"
-	// SequenceStep runs several images one after another. It is careen's own and
-	// exists only where the steps file switches it on.
+	// SequenceStep runs several images one after another. IPA does not have it; the
+	// steps file must switch it on.
 	SequenceStep = "container_sequence_step"
 )
 
@@ -29,7 +29,7 @@ const maxStepsFile = 1 << 20
 type Catalogue struct {
 	// Path is the steps file, "" for the built-in steps alone.
 	Path string
-	// Warnings are about steps that will not work as their author may think.
+	// Warnings are about steps that likely do not work as intended.
 	Warnings []Warning
 
 	steps    []yamlStep
@@ -49,17 +49,16 @@ type yamlStep struct {
 	line              int
 }
 
-// Builtin returns the catalogue with no steps file: what is left when the file
-// cannot be used.
+// Builtin returns the catalogue without a steps file, for when the file cannot be used.
 func Builtin() *Catalogue { return &Catalogue{} }
 
-// LoadSteps reads the YAML file of container steps. An absent or empty file means
-// no steps beside the built-in ones. A file that cannot be read or is not valid is
-// a *[fault.Error] with code bad_steps that names file, line, step and key; then
-// no step may be advertised, as in IPA.
+// LoadSteps reads the YAML file of container steps. An absent or empty file has no
+// steps; the built-in ones remain. For a file that cannot be read or is not valid it
+// returns a *[fault.Error] with code bad_steps that names file, line, step and key.
+// Then no step may be advertised, as in IPA.
 //
-// Names in reserved collide with methods of hardware managers that are loaded in
-// IPA, beside those that every IPA has, and are refused.
+// Steps must not have a name in reserved, nor one that every IPA reserves: they would
+// hide a method of a hardware manager.
 func LoadSteps(path string, reserved []string) (*Catalogue, error) {
 	data, err := file.ReadLimited(path, maxStepsFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,8 +73,9 @@ func LoadSteps(path string, reserved []string) (*Catalogue, error) {
 	return parseSteps(path, data, reserved)
 }
 
-// LoadSteps reads the steps file that is in force, see [LoadSteps]. Where the option
-// has no value that can be used the error has code bad_config.
+// LoadSteps reads the steps file that is in force with the function [LoadSteps]. The
+// error has code bad_steps, or bad_config if the option that names the file has no
+// usable value.
 func (c *Config) LoadSteps(reserved []string) (*Catalogue, error) {
 	if err := c.brokenOption("container_steps_file"); err != nil {
 		return nil, &fault.Error{Code: fault.BadConfig, Op: "read container steps", Err: err}
@@ -95,9 +95,9 @@ func stepsError(path string, line int, format string, args ...any) error {
 	}
 }
 
-// List returns what IPA advertises in the phase: the built-in steps, then those of
-// the file in its order. A priority of the file holds in phase clean only: in any
-// other it would run a container meant for cleaning on every deployment.
+// List returns the steps that IPA advertises in the phase: the built-in steps, then
+// those of the file in its order. A priority of the file counts in phase clean only.
+// In another phase it would run a container meant for cleaning on every deployment.
 func (c *Catalogue) List(phase string) []api.Step {
 	out := []api.Step{builtinStep(GenericStep), builtinStep(DeprecatedStep)}
 	for _, s := range c.steps {
@@ -122,7 +122,8 @@ func (c *Catalogue) List(phase string) []api.Step {
 	return out
 }
 
-// builtinStep is what IPA advertises for a step that takes its image as argument.
+// builtinStep is the form in which IPA advertises a step that takes its image as an
+// argument.
 func builtinStep(name string) api.Step {
 	return api.Step{
 		Step: name, Priority: 0, Interface: "deploy", RebootRequested: false, Abortable: true,

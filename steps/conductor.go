@@ -8,17 +8,17 @@ import (
 	"github.com/careen-project/careen/steps/ipa"
 )
 
-// fromConductor is the origin of what was sent at lookup.
+// fromConductor is the origin of the options that were sent at lookup.
 const fromConductor = "conductor"
 
-// errNull is what IPA runs into when the conductor sends null for an option
-// whose value it then needs.
+// errNull is the reason why an option cannot be used if the conductor sent null for it.
 var errNull = errors.New("the conductor sent null")
 
-// WithConductor returns a copy of c in which the agent_containers of the
-// conductor's lookup answer hold: they win over files and environment, for as
-// long as no later answer changes them. Like IPA, it passes over unknown options
-// and bad values with a warning, for neither is worth losing the node over.
+// WithConductor returns a copy of c with the agent_containers of the conductor's
+// answer to a lookup. They win over files and environment. Like IPA, it ignores
+// unknown options and wrong values with a warning, so that the node stays usable. An
+// option whose value IPA would use and careen cannot (null, items that are not text)
+// has no value: requests that need it are refused.
 func (c *Config) WithConductor(options map[string]any) (*Config, []Warning) {
 	next := *c
 	next.broken = maps.Clone(c.broken)
@@ -50,8 +50,8 @@ func (c *Config) WithConductor(options map[string]any) (*Config, []Warning) {
 	return &next, warnings
 }
 
-// setNull gives an option the value None, as IPA's configuration would hold it:
-// no restriction is lifted by it, and what cannot work without a value is broken.
+// setNull gives an option the value null, as in IPA. It lifts no restriction. An option
+// that IPA cannot use without a value is broken.
 func (c *Config) setNull(key string) {
 	c.sources[key] = fromConductor
 	delete(c.broken, key)

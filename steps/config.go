@@ -26,25 +26,25 @@ func DefaultIPAConfig() []string {
 	return []string{"/etc/ironic-python-agent.conf", "/etc/ironic-python-agent", "/etc/ironic-python-agent.d"}
 }
 
-// Config is everything that decides what may run. The exported fields are IPA's
-// [container] options as they are in force; a Config is not changed after it was
-// made, so it can be shared without a lock.
+// Config is the configuration that decides what may run. A Config does not change
+// after it was made, so it can be shared without a lock.
 type Config struct {
-	// AllowArbitrary switches the allowlist off.
+	// AllowArbitrary, Allowed, StepsFile, Runner, PullOptions and RunOptions are IPA's
+	// [container] options. AllowArbitrary permits every image.
 	AllowArbitrary bool
 	// Allowed are the images that step arguments may name.
 	Allowed []string
 	// StepsFile is the path of the YAML steps.
 	StepsFile string
-	// Runner is podman or docker. careen runs containers itself and only shows it.
+	// Runner is podman or docker. careen only shows it: it runs containers itself.
 	Runner string
-	// PullOptions and RunOptions are what a step without its own options gets,
-	// as list items, not yet split into words.
+	// PullOptions and RunOptions are for steps without options. The items are not yet
+	// split into words.
 	PullOptions, RunOptions []string
 
-	// LocalPolicy says what a direct image request on the socket is subject to.
+	// LocalPolicy says whether the policy applies to direct requests of local root.
 	LocalPolicy LocalPolicy
-	// Rules are careen's own allow entries, none by default.
+	// Rules are the allow entries of careen.toml.
 	Rules []Rule
 	// Defaults are limits for steps that name none of their own.
 	Defaults Limits
@@ -53,14 +53,14 @@ type Config struct {
 
 	// cafile is IPA's own, see [Config.IPACAFile].
 	cafile string
-	// broken are options whose value cannot be used; a decision that needs one
-	// is refused.
+	// broken are options whose value cannot be used. A request that needs one is
+	// refused.
 	broken  map[string]error
 	sources map[string]string
 	toml    *tomlFile
 	canon   [2]Canonicalizer
 
-	// What IPA's options are read from, and what careen.toml had to be warned of.
+	// The sources of IPA's options, and the warnings about careen.toml.
 	ipaPaths     []string
 	getenv       func(string) (string, bool)
 	tomlWarnings []Warning
@@ -68,31 +68,31 @@ type Config struct {
 	shown []Source
 }
 
-// LocalPolicy is what a direct image request of local root is subject to.
+// LocalPolicy says whether the policy applies to direct requests of local root.
 type LocalPolicy string
 
 const (
-	// LocalRoot lets it through: root on the node can do anything anyway.
+	// LocalRoot permits them: root on the node can start containers anyway.
 	LocalRoot LocalPolicy = "root"
-	// LocalEnforce holds it to the policy of untrusted steps.
+	// LocalEnforce applies the policy of untrusted steps.
 	LocalEnforce LocalPolicy = "enforce"
 )
 
-// Limits are the additions of careen's own to a step: all optional, 0 is none.
+// Limits are careen's additions to a step. All are optional; 0 is none.
 type Limits struct {
 	// Timeout bounds the whole run, pull included.
 	Timeout time.Duration
-	// SilenceTimeout ends a container that writes no output for so long.
+	// SilenceTimeout is the longest time that a container may write no output.
 	SilenceTimeout time.Duration
-	// RebootExitCodes are exit codes that mean: done, and reboot the node.
+	// RebootExitCodes are exit codes that mean success with a wish to reboot.
 	RebootExitCodes []int
-	// Critical holds off abort, timeouts and reboot for as long as the container runs.
+	// Critical delays abort, timeouts and reboot until the container ends.
 	Critical bool
-	// Inputs are steps of the same file whose last results the container is given.
+	// Inputs are steps of the same file whose last results the container receives.
 	Inputs []string
 }
 
-// Source is one setting in force and where it comes from.
+// Source is one setting in force and its origin.
 type Source struct {
 	// Key is "container.NAME" for IPA's options, else the key of careen.toml.
 	Key string `json:"key"`
@@ -122,10 +122,10 @@ func (w Warning) String() string {
 
 // Canonicalizer turns option words of "podman run" or "podman pull" into one
 // canonical "--long=value" string per option, so that "-v /dev:/dev" and
-// "--volume=/dev:/dev" compare equal. It must fail on what it does not know.
+// "--volume=/dev:/dev" compare equal. It returns an error for an unknown option.
 type Canonicalizer func(words []string) ([]string, error)
 
-// LoadOptions says where the configuration comes from.
+// LoadOptions are the sources of the configuration.
 type LoadOptions struct {
 	// IPA replaces [DefaultIPAConfig] and the key ipa_config of careen.toml. An
 	// empty list reads none of IPA's files.
@@ -136,8 +136,8 @@ type LoadOptions struct {
 	// Getenv reads oslo.config's variables OS_CONTAINER__NAME, which win over
 	// files. Nil reads none.
 	Getenv func(string) (string, bool)
-	// CanonicalRun and CanonicalPull serve the option rules of Rules. Without
-	// them a configuration with such rules is refused.
+	// CanonicalRun and CanonicalPull serve rules about options. Without them a
+	// configuration with such rules is an error.
 	CanonicalRun, CanonicalPull Canonicalizer
 }
 
@@ -148,8 +148,8 @@ var optionNames = []string{
 }
 
 // Load reads IPA's files, careen.toml and the environment. An absent file is no
-// error; one that cannot be read or is not valid is a *[fault.Error] with code
-// bad_config, and nothing may run on its ground: IPA does not start then either.
+// error. For a file that cannot be read or is not valid it returns a *[fault.Error]
+// with code bad_config; then nothing may run. IPA does not start then either.
 func Load(opts LoadOptions) (*Config, []Warning, error) {
 	c := &Config{
 		LocalPolicy: LocalRoot,
@@ -176,10 +176,10 @@ func Load(opts LoadOptions) (*Config, []Warning, error) {
 	return c, warnings, nil
 }
 
-// Reload returns a copy of c with IPA's options as the files and the environment
-// have them now, and all warnings as [Load] returns them; what the conductor sent is
-// not in it, careen.toml is as it was. IPA copies files from virtual media into its
-// directories when it starts, which is after careen.
+// Reload returns a copy of c with IPA's options read anew from the files and the
+// environment, and all warnings, as [Load] does. It does not read careen.toml again,
+// and drops the conductor's options. IPA copies files from virtual media into its
+// directories when it starts, which is after careen. The error has code bad_config.
 func (c *Config) Reload() (*Config, []Warning, error) {
 	next := *c
 	next.sources = maps.Clone(c.sources)
@@ -190,7 +190,7 @@ func (c *Config) Reload() (*Config, []Warning, error) {
 	return &next, warnings, nil
 }
 
-// loadIPA sets IPA's options to their defaults and to what is found.
+// loadIPA sets IPA's options to their defaults, then to the values found.
 func (c *Config) loadIPA() ([]Warning, error) {
 	c.AllowArbitrary, c.Allowed = false, []string{}
 	c.StepsFile, c.Runner = DefaultStepsFile, "podman"
@@ -212,7 +212,7 @@ func (c *Config) loadIPA() ([]Warning, error) {
 	return slices.Concat(c.tomlWarnings, warnings, c.advice()), nil
 }
 
-// advice returns warnings on settings that are valid and hardly meant.
+// advice returns warnings about settings that are valid and likely a mistake.
 func (c *Config) advice() []Warning {
 	var warnings []Warning
 	for _, key := range []string{"run_options", "pull_options"} {
@@ -261,9 +261,9 @@ func (c *Config) InForce() []Source {
 	return append(out, c.shown...)
 }
 
-// Show adds settings of another package to what [Config.InForce] lists, and warnings to
-// those of [Config.Reload]. It is for the time before c is shared. A setting with an
-// empty From is a default.
+// Show adds settings of another package to those of [Config.InForce], and warnings to
+// those of [Config.Reload]. Call it before c is shared. A setting with an empty From is
+// a default.
 func (c *Config) Show(settings []Source, warnings []Warning) {
 	for _, s := range settings {
 		if s.From == "" {

@@ -158,6 +158,15 @@ func TestUnknownKeysWarn(t *testing.T) {
 	require.Len(t, unclaimed, 1)
 	assert.Equal(t, "colour", unclaimed[0].Key)
 
+	// Settings that careen had once say what serves in their place.
+	cfg, _, err = load(t, "", "[peers]\nfrom = [\"http://10.0.0.5:5100\"]\nkeep = \"30m\"\n[agent]\nqueue = 3\n")
+	require.NoError(t, err)
+	unclaimed = cfg.Unclaimed()
+	require.Len(t, unclaimed, 2)
+	assert.Contains(t, unclaimed[1].String(), `careen.toml:1: the key "peers" is ignored: careen no longer exchanges layers between nodes: name a registry mirror in hosts.toml instead`)
+
+	cfg, _, err = load(t, "", "\n\n\n[agent]\nqueue = 3\n")
+	require.NoError(t, err)
 	var bad struct{ Queue string }
 	_, err = cfg.Section("agent", &bad)
 	requireFault(t, err, fault.BadConfig, "careen.toml:5")

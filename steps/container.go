@@ -49,8 +49,8 @@ func (c *Config) applyIPA(found map[string]ipa.Option) ([]Warning, error) {
 	return warnings, nil
 }
 
-// errNotText says that an option has items that are not text. IPA takes them over as
-// Python writes them, so the option has no value that careen could use.
+// errNotText says that an option has values that are not text. IPA uses them as Python
+// writes them; careen cannot use the option then.
 var errNotText = errors.New("is not text")
 
 // set applies a value of the type that the option takes, or its text.

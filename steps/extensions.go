@@ -85,8 +85,8 @@ func yamlInputs(v ipa.Value) ([]string, error) {
 	return names, nil
 }
 
-// checkInputs refuses inputs that are no steps of the file: a step without an image of
-// its own says whatever the image says that a request names.
+// checkInputs refuses inputs that are not steps of the file. A built-in step runs the
+// image that a request names, so its result cannot be trusted.
 func (p *stepsParser) checkInputs() error {
 	for _, step := range p.cat.steps {
 		for _, name := range step.limits.Inputs {

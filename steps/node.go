@@ -15,18 +15,17 @@ import (
 // switch port with spanning tree takes to forward (30 s).
 const DefaultNetworkWait = time.Minute
 
-// NodeSettings are what careen.toml says of the node that pulls: its tables [network],
-// [clock] and [tls].
+// NodeSettings are the tables [network], [clock] and [tls] of careen.toml.
 type NodeSettings struct {
-	// NetworkWait is how long a pull waits for a node that has no network yet; 0 does
-	// not wait.
+	// NetworkWait is the longest time that a pull waits until the node has a network;
+	// 0 does not wait.
 	NetworkWait time.Duration
-	// ClockRepair lets a registry's answer set a clock that is behind.
+	// ClockRepair permits that a registry's answer sets a clock that is behind.
 	ClockRepair bool
-	// CAFiles are files with certificates of authorities, or directories of such files,
-	// beside those that the system has. The paths are absolute.
+	// CAFiles are absolute paths of files with CA certificates, or of directories of
+	// such files. They add to the system's certificates.
 	CAFiles []string
-	// CAFrom is where CAFiles stand, as in [Source].
+	// CAFrom is the origin of CAFiles, as in [Source].
 	CAFrom string
 }
 
@@ -79,13 +78,14 @@ func (c *Config) loadNode() ([]Warning, error) {
 	return warnings, nil
 }
 
-// IPACAFile is the file of authorities that IPA itself is told to trust, and where it
-// is told so; "" for none.
+// IPACAFile returns the path of IPA's own option cafile and the option's origin; "" if
+// it is not set.
 func (c *Config) IPACAFile() (file, from string) {
 	return c.cafile, c.sources[cafileOption]
 }
 
-// applyCAFile takes over IPA's cafile. It is IPA's affair if it is wrong.
+// applyCAFile takes over IPA's cafile. A wrong value is a warning only, because the
+// option is for IPA.
 func (c *Config) applyCAFile(o ipa.Option) []Warning {
 	file, err := ipa.Unescape(o.Value)
 	if err == nil && file != "" && !path.IsAbs(file) {

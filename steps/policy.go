@@ -10,29 +10,27 @@ import (
 	"github.com/careen-project/careen/steps/ipa"
 )
 
-// Request is what somebody wants to run. Either Step or Image is set.
+// Request is what a caller wants to run. Either Step or Image is set.
 type Request struct {
 	// Step is a step's name, Args its arguments as the conductor sends them.
 	Step string
 	Args map[string]any
-	// Phase is clean, deploy, service, or "" when nobody said.
+	// Phase is clean, deploy or service; "" if the caller gave none.
 	Phase string
 
-	// Image is a direct request, with Command in place of the image's own.
+	// Image is the image of a direct request. Command replaces the image's own.
 	Image   string
 	Command []string
 	// RunOptions and PullOptions go with Image: a string or a list of strings.
 	RunOptions, PullOptions any
-	// ExactOptions says that they are words already.
+	// ExactOptions says that the options are lists of words, which are not split.
 	ExactOptions bool
-	// Local says that a process of root on this node asks, over the socket. Such a
-	// request is held to the policy if local_policy says so. One that is not Local
-	// always is.
+	// Local says that the caller is a process of root on this node. The policy applies
+	// to a local direct request only if local_policy is "enforce".
 	Local bool
 }
 
-// Decision is one container that may run, with all that was decided about it. It
-// only comes from [Config.Resolve].
+// Decision is one container that may run, and how. Only [Config.Resolve] makes one.
 type Decision struct {
 	// Step and Phase are as requested.
 	Step, Phase string
@@ -42,14 +40,14 @@ type Decision struct {
 	RunOptions, PullOptions []string
 	// Command replaces the image's, nil for the image's own.
 	Command []string
-	// Trusted says that the image comes from the steps file.
+	// Trusted says that the steps file names the image.
 	Trusted bool
-	// Abortable is false where Ironic may not abort the step.
+	// Abortable is false if Ironic must wait for the end of the step before an abort.
 	Abortable bool
 	// RebootRequested says that the step's definition asks for a reboot after it.
 	RebootRequested bool
-	// Limits are careen's additions: timeouts, exit codes that ask for a reboot,
-	// whether the whole step is a critical section.
+	// Limits are timeouts, exit codes that ask for a reboot, and whether the whole
+	// step is a critical section.
 	Limits
 	// Entry says what allowed it, for the audit record: "steps file FILE:LINE",
 	// "allow_arbitrary_containers", "allowed_containers IMAGE", "allow FILE:LINE
@@ -57,14 +55,15 @@ type Decision struct {
 	Entry string
 	// Part counts from 1 in a sequence of Parts containers; both are 1 otherwise.
 	Part, Parts int
-	// Warnings are what was ignored, one line each.
+	// Warnings say what was ignored, in one line each.
 	Warnings []string
 
 	seal [sha256.Size]byte
 }
 
-// Verify returns an error with code internal unless d comes from [Config.Resolve]
-// and has not been changed since. Whoever executes a container calls it first.
+// Verify returns an error with code internal if d does not come from
+// [Config.Resolve] or was changed since. The executor calls it before it starts a
+// container.
 func (d *Decision) Verify() error {
 	if d == nil || d.seal == ([sha256.Size]byte{}) || d.seal != d.digest() {
 		return &fault.Error{
@@ -82,16 +81,16 @@ func (d *Decision) digest() [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "careen decision %#v", fields))
 }
 
-// Held reports whether a request is held to the policy. One that is not is a direct
-// one of root on this node, where local_policy lets those through.
+// Held reports whether the policy applies to a request. It does not apply to a direct
+// request of local root, unless local_policy is "enforce".
 func (c *Config) Held(req Request) bool {
 	return req.Step != "" || !req.Local || c.LocalPolicy != LocalRoot
 }
 
-// Resolve decides what a request runs: one Decision, or several for a sequence. It
-// decides on all parts before it returns any, so that nothing of a sequence runs
-// when a part of it is refused. The error is a *[fault.Error] with code policy,
-// bad_request, not_found or bad_config.
+// Resolve decides what a request runs: one Decision, or several for a sequence. If the
+// policy refuses one part of a sequence, Resolve returns no Decision at all, so that
+// no part runs. The error is a *[fault.Error] with code policy, bad_request, not_found
+// or bad_config.
 func (c *Config) Resolve(cat *Catalogue, req Request) ([]*Decision, error) {
 	if req.Phase != "" && !contains(phases, req.Phase) {
 		return nil, badRequest(req, "phase must be clean, deploy or service, got %q", req.Phase)
@@ -139,14 +138,14 @@ func (c *Config) resolve(cat *Catalogue, req Request) ([]*Decision, error) {
 		return []*Decision{d}, err
 	}
 	return nil, &fault.Error{
-		Code: fault.NotFound, Op: "run step", Subject: req.Step, Reason: "there is no such step",
-		Remedy: "Ask for the list of steps, and check the steps file",
+		Code: fault.NotFound, Op: "run step", Subject: req.Step, Reason: "the step does not exist",
+		Remedy: "List the steps of the node, and check the steps file",
 	}
 }
 
-// fromFile decides on a step of the steps file. It is trusted: its image needs no
-// permission and its options hold, else the configured ones. Its arguments must be
-// empty, for they could replace the image of a trusted step.
+// fromFile decides on a step of the steps file. The step is trusted: its image needs
+// no permission, and its options replace the configured ones. It takes no arguments,
+// because in IPA they would replace the image of a trusted step.
 func (c *Config) fromFile(cat *Catalogue, step *yamlStep, req Request) (*Decision, error) {
 	if len(req.Args) > 0 {
 		return nil, badRequest(req, "a step of the steps file takes no arguments, got %s",
@@ -160,8 +159,8 @@ func (c *Config) fromFile(cat *Catalogue, step *yamlStep, req Request) (*Decisio
 	return d, c.ownOptions(d, req, step.pullOpts, step.runOpts)
 }
 
-// ownOptions gives d the options of whoever may choose them, and the configured
-// ones where none are given.
+// ownOptions gives d the options of a caller that may choose them, and the configured
+// ones if there are none.
 func (c *Config) ownOptions(d *Decision, req Request, pull, run any) error {
 	var err error
 	if d.PullOptions, err = c.options(req, pullKind, pull); err != nil {
@@ -171,7 +170,7 @@ func (c *Config) ownOptions(d *Decision, req Request, pull, run any) error {
 	return err
 }
 
-// options is IPA's "value or configured", as words.
+// options returns the words of value, or the configured ones if value is empty.
 func (c *Config) options(req Request, k kind, value any) ([]string, error) {
 	if ipa.Empty(value) {
 		return c.configured(req, k)
@@ -206,12 +205,12 @@ func (c *Config) brokenOption(key string) error {
 	return nil
 }
 
-// direct decides on an image that was asked for without a step.
+// direct decides on a request that names an image and no step.
 func (c *Config) direct(req Request) (*Decision, error) {
 	d := &Decision{Image: req.Image, Command: slices.Clone(req.Command), Abortable: true}
 	if !c.Held(req) {
 		d.Entry = "local root"
-		// podman's own default is no option at all: IPA's configured ones are for steps.
+		// podman runs without options by default. IPA's configured options are for steps.
 		bare := *c
 		bare.RunOptions, bare.PullOptions, bare.broken = nil, nil, nil
 		return d, bare.ownOptions(d, req, req.PullOptions, req.RunOptions)

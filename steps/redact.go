@@ -8,22 +8,21 @@ import (
 	"github.com/careen-project/careen/steps/ipa"
 )
 
-// secretOptions are the options whose value may be a secret, and whether it is one
-// of the form NAME=SECRET, of which the name can be shown.
+// secretOptions are the options whose value may be a secret. True stands for values of
+// the form NAME=SECRET, whose name can be shown.
 var secretOptions = map[string]bool{
 	"--creds": false, "--decryption-key": false, "--env": true, "-e": true, "--password": false, "-p": false,
 }
 
-// reShortEnv is -eNAME=SECRET, also behind switches without a value, as in -ite.
+// reShortEnv matches -eNAME=SECRET, also after switches without a value, as in -ite.
 var reShortEnv = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?s)\A(-[dPqit]*e)(.*)\z`)
 })
 
 const hidden = "***"
 
-// redact returns option items with the values that may be secrets hidden, for
-// what is shown to people. An item may hold several words, as in configurations,
-// and an option's value may be the word or the item after it.
+// redact returns option items for display, with possible secrets replaced. An item may
+// hold several words, and an option's value may be the next word or the next item.
 func redact(items []string) []string {
 	out := make([]string, len(items))
 	next := ""
@@ -37,8 +36,8 @@ func redact(items []string) []string {
 	return out
 }
 
-// redactWord hides what is secret in word, the value of option after if that is
-// not "", and returns the option that the next word is the value of.
+// redactWord replaces the secret in word. If after is not "", word is the value of that
+// option. It returns the option whose value the next word is, or "".
 func redactWord(word, after string) (shown, next string) {
 	if after != "" {
 		return hideValue(word, secretOptions[after]), ""

@@ -6,13 +6,12 @@ import (
 	"sync"
 )
 
-// transports are the prefixes that name an image in a registry and so may be
-// looked through. Any other, such as containers-storage:, is left in place and
-// then matches nothing: it would run something else under an allowed name.
+// transports are the prefixes of an image in a registry, which the comparison ignores.
+// Any other prefix, such as containers-storage:, stays and then matches nothing:
+// another image would run under an allowed name.
 var transports = []string{"docker://", "oci://"}
 
-// normalize removes one transport prefix, and does nothing else: no tag is
-// added, no letter changed, no registry filled in.
+// normalize removes one transport prefix. It does not change tag, case or registry.
 func normalize(image string) string {
 	for _, prefix := range transports {
 		if rest, ok := strings.CutPrefix(image, prefix); ok {
@@ -22,9 +21,8 @@ func normalize(image string) string {
 	return image
 }
 
-// localTransports are what podman takes for the place of an image when it stands
-// before a colon. careen's own rules never match them, though "dir:5000/x" could
-// be read as a host and a port.
+// localTransports are the words before a colon that podman takes for a transport. No
+// rule matches them, although "dir:5000/x" could be a host and a port.
 var localTransports = []string{
 	"atomic", "containers-storage", "dir", "docker", "docker-archive", "docker-daemon",
 	"oci", "oci-archive", "ostree", "sif", "tarball",
@@ -45,16 +43,16 @@ var (
 	})
 )
 
-// reference is a normalised image reference taken apart.
+// reference has the parts of a normalised image reference.
 type reference struct {
 	whole, repository, tag, digest string
 }
 
-// maxReference bounds what is matched against rules, in bytes.
+// maxReference is the longest reference that rules match, in bytes.
 const maxReference = 1024
 
-// splitReference takes a normalised reference apart. Where anything about it is
-// unusual it reports false, and careen's rules do not match.
+// splitReference splits a normalised reference. It reports false for an unusual
+// reference; then no rule matches.
 func splitReference(image string) (reference, bool) {
 	ref := reference{whole: image}
 	if len(image) > maxReference {

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Rule is one [[allow]] entry of careen.toml: an image that untrusted step
-// arguments may name although IPA's allowed_containers does not list it, and the
-// options that may come with it. Every matcher that is set has to match.
+// Rule is one [[allow]] entry of careen.toml. It permits images that IPA's
+// allowed_containers does not list, and options with them. All matchers that are set
+// (Image, Digest, Repository, Glob) must match.
 type Rule struct {
 	// Name is for messages and the audit record; "" is none.
 	Name string
@@ -18,20 +18,20 @@ type Rule struct {
 	From string
 	// Image is compared like an entry of allowed_containers.
 	Image string
-	// Digest is sha256:..., which the reference must end in.
+	// Digest is sha256:..., the digest that the reference must have.
 	Digest string
 	// Repository is compared with the reference without tag and digest.
 	Repository string
-	// Glob is matched with the whole reference; * stays within one path component.
+	// Glob matches the whole reference; * does not match a slash, ** does.
 	Glob string
 	// Phases restricts the rule to some of clean, deploy and service; empty is all.
 	Phases []string
-	// RunOptions and PullOptions are option patterns in words, nil where arguments
-	// may choose no options of that kind.
+	// RunOptions and PullOptions are option patterns, split into words. Nil permits no
+	// options of that kind: those of a request are ignored.
 	RunOptions, PullOptions []string
-	// Command lets a direct request replace the image's command.
+	// Command permits a direct request to replace the image's command.
 	Command bool
-	// Limits are for what this rule lets run.
+	// Limits apply to the containers that this rule permits.
 	Limits Limits
 
 	glob      *regexp.Regexp
@@ -141,23 +141,23 @@ func (c *Config) compileOptions(r *Rule, k kind, list *[]string) ([]string, erro
 // optionPattern is one option that a rule permits.
 type optionPattern struct {
 	expression *regexp.Regexp
-	// open says that there is a * in it.
+	// open says that the pattern has a *.
 	open bool
 }
 
-// matches reports whether the canonical option is one that the pattern means.
+// matches reports whether the pattern permits the canonical option.
 func (p optionPattern) matches(option string) bool {
 	return p.expression.MatchString(option) && !(p.open && climbs(option))
 }
 
-// climbs reports whether some part of a path in option is "." or "..": such a path
-// may be any other than the one that a pattern seems to be about.
+// climbs reports whether a path in option has the part "." or "..". Such a path can
+// lead out of the directory that a pattern names.
 func climbs(option string) bool {
 	parts := strings.FieldsFunc(option, func(r rune) bool { return strings.ContainsRune(`/:,="`, r) })
 	return contains(parts, ".") || contains(parts, "..")
 }
 
-// canonical puts words into the form that patterns are compared in.
+// canonical returns the canonical options of words, which patterns are compared with.
 func (c *Config) canonical(k kind, words []string) ([]string, error) {
 	if len(words) == 0 {
 		return nil, nil
@@ -177,7 +177,7 @@ func (c *Config) canonical(k kind, words []string) ([]string, error) {
 	return options, nil
 }
 
-// matches reports whether the rule is about this image in this phase.
+// matches reports whether the rule applies to this image in this phase.
 func (r *Rule) matches(image, phase string) bool {
 	if len(r.Phases) > 0 && !contains(r.Phases, phase) {
 		return false
@@ -222,10 +222,10 @@ func (r *Rule) String() string {
 	return strings.Join(parts, " ")
 }
 
-// compileGlob turns a pattern into an anchored expression: ** is any text, * any
-// text without the characters in stop. Behind a slash both are at least one such
-// character, for "DIR/" is the directory and not something in it. Everything else is
-// literal.
+// compileGlob turns a pattern into an anchored expression: ** matches any text, * any
+// text without the characters in stop. After a slash both match at least one
+// character that is not in stop, because "DIR/" is the directory and not a file in it.
+// Everything else is literal.
 func compileGlob(pattern, stop string) *regexp.Regexp {
 	var b strings.Builder
 	b.WriteString(`(?s)\A`)
@@ -255,7 +255,7 @@ func compileGlob(pattern, stop string) *regexp.Regexp {
 	return regexp.MustCompile(b.String())
 }
 
-// checkExitCodes refuses codes that cannot mean "done".
+// checkExitCodes refuses 0, which is success anyway, and what is not an exit code.
 func checkExitCodes(codes []int) error {
 	for _, code := range codes {
 		if code < 1 || code > 255 {

@@ -170,7 +170,7 @@ run_options = ['-v /srv/*:/data', '-v /opt/**:/opt', '-v /var/../etc:/etc', '--d
 		if ok {
 			require.NoError(t, err, options)
 		} else {
-			requireFault(t, err, fault.Policy, "is not one that")
+			requireFault(t, err, fault.Policy, "is not permitted by")
 		}
 	}
 }
@@ -179,7 +179,7 @@ func TestRulesAndCommands(t *testing.T) {
 	cfg := mustLoad(t, "", "local_policy = 'enforce'\n[[allow]]\nimage = 'a'\n[[allow]]\nimage = 'b'\ncommand = true\n")
 	req := steps.Request{Image: "a", Command: []string{"sh"}, Local: true}
 	_, err := cfg.Resolve(nil, req)
-	requireFault(t, err, fault.Policy, "does not let the command be replaced")
+	requireFault(t, err, fault.Policy, "does not permit another command")
 	req.Image = "b"
 	assert.Equal(t, []string{"sh"}, one(t, cfg, nil, req).Command)
 }

@@ -1,6 +1,7 @@
 package steps
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +26,7 @@ type tomlFile struct {
 	// lines are the first line of each top-level key; allow those of each entry.
 	lines map[string]int
 	allow []int
-	// claimed are the top-level keys that somebody has read.
+	// claimed are the top-level keys that a package has read.
 	claimed map[string]bool
 }
 
@@ -43,11 +44,11 @@ type tomlSteps struct {
 	SilenceTimeout *Duration `toml:"silence_timeout"`
 }
 
-// Duration is a positive time in Go's notation, such as "90m"; "0" is none. It is no
-// integer, which the decoder would set to a number of nanoseconds.
+// Duration is a time in Go's notation, such as "90m"; "0" is none. It is text, because
+// the decoder would take an integer for nanoseconds.
 type Duration struct{ time.Duration }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
+// UnmarshalText implements encoding.TextUnmarshaler. The error has no fault code.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := parseDuration(string(text))
 	d.Duration = v
@@ -89,12 +90,8 @@ func (c *Config) parseTOML(path string, data []byte) ([]string, []Warning, error
 	}
 	c.toml = file
 	var root tomlRoot
-	// Unknown keys at the top belong to other packages; inside of what is read
-	// here they are looked at below.
-	if err := toml.Unmarshal(data, &root); err != nil {
-		return nil, nil, file.decodeError(err)
-	}
-	warnings, err := file.strict(&root, "steps", "allow")
+	// Unknown keys at the top belong to other packages.
+	warnings, err := file.decode(&root, "steps", "allow")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -140,9 +137,9 @@ func (c *Config) applyTOML(file *tomlFile, root *tomlRoot) ([]string, error) {
 	return paths, nil
 }
 
-// Section decodes the top-level table or key called name of careen.toml into
-// dst, a pointer, for the package that owns it. It leaves dst alone when there is
-// none. Unknown keys come back as warnings, wrong values as bad_config.
+// Section decodes the top-level table or key called name of careen.toml into dst, a
+// pointer, for the package that owns it. Without such a key dst does not change. It
+// returns warnings about unknown keys. A wrong value is an error with code bad_config.
 func (c *Config) Section(name string, dst any) ([]Warning, error) {
 	if c.toml == nil {
 		return nil, nil
@@ -157,10 +154,7 @@ func (c *Config) Section(name string, dst any) ([]Warning, error) {
 	// A struct with dst as its one field keeps the positions of the whole file.
 	root := reflect.New(reflect.StructOf([]reflect.StructField{field}))
 	root.Elem().Field(0).Set(reflect.ValueOf(dst))
-	if err := toml.Unmarshal(c.toml.data, root.Interface()); err != nil {
-		return nil, c.toml.decodeError(err)
-	}
-	return c.toml.strict(root.Interface(), name)
+	return c.toml.decode(root.Interface(), name)
 }
 
 // At returns where a top-level table or key of careen.toml stands, as "FILE:LINE", or
@@ -172,42 +166,48 @@ func (c *Config) At(name string) string {
 	return c.toml.at(name)
 }
 
-// Unclaimed warns of the top-level keys of careen.toml that nobody has read. The
-// agent calls it after all of its sections.
+// removed are top-level keys of earlier versions, with what serves in their place.
+var removed = map[string]string{
+	"peers": "careen no longer exchanges layers between nodes: name a registry mirror in hosts.toml instead (docs/pull.md)",
+}
+
+// Unclaimed warns of the top-level keys of careen.toml that no package has read. The
+// agent calls it after all sections are read.
 func (c *Config) Unclaimed() []Warning {
 	if c.toml == nil {
 		return nil
 	}
 	var warnings []Warning
 	for _, key := range sortedKeys(c.toml.lines) {
-		if !c.toml.claimed[key] {
-			warnings = append(warnings, Warning{
-				Key: key, From: c.toml.at(key), Message: fmt.Sprintf("unknown key %q is ignored", key),
-			})
+		if c.toml.claimed[key] {
+			continue
 		}
+		text := fmt.Sprintf("unknown key %q is ignored", key)
+		if instead := removed[key]; instead != "" {
+			text = fmt.Sprintf("the key %q is ignored: %s", key, instead)
+		}
+		warnings = append(warnings, Warning{Key: key, From: c.toml.at(key), Message: text})
 	}
 	return warnings
 }
 
-// strict decodes once more to find unknown keys below the given top-level ones.
-// In an allow entry such a key is an error: a misspelt restriction must not turn
-// into none.
-func (f *tomlFile) strict(dst any, tops ...string) ([]Warning, error) {
-	fresh := reflect.New(reflect.TypeOf(dst).Elem())
-	if v := reflect.ValueOf(dst).Elem(); v.NumField() == 1 {
-		fresh.Elem().Field(0).Set(reflect.New(v.Field(0).Type().Elem()))
-	}
-	decoder := toml.NewDecoder(strings.NewReader(string(f.data))).DisallowUnknownFields()
-	err := decoder.Decode(fresh.Interface())
+// decode fills dst, a pointer to a struct, and warns of unknown keys below the given
+// top-level ones. In an allow entry such a key is an error: a misspelt restriction must
+// not turn into none.
+func (f *tomlFile) decode(dst any, tops ...string) ([]Warning, error) {
+	err := toml.NewDecoder(bytes.NewReader(f.data)).DisallowUnknownFields().Decode(dst)
 	var missing *toml.StrictMissingError
-	if err == nil || !errors.As(err, &missing) {
-		return nil, nil // other errors were reported by the first decoding
+	if err == nil {
+		return nil, nil
+	}
+	if !errors.As(err, &missing) {
+		return nil, f.decodeError(err)
 	}
 	var warnings []Warning
 	for i := range missing.Errors {
 		e := &missing.Errors[i]
-		key, line := e.Key(), 0
-		line, _ = e.Position()
+		key := e.Key()
+		line, _ := e.Position()
 		if len(key) < 2 || !contains(tops, key[0]) {
 			continue
 		}
@@ -275,7 +275,7 @@ func indexTOML(path string, data []byte) (*tomlFile, error) {
 		line := p.Shape(first.Raw).Start.Line
 		name := string(first.Data)
 		if name != strings.ToLower(name) {
-			// The decoder would take Allow for allow, and no check here would know.
+			// The decoder would take Allow for allow, past all checks here.
 			return nil, configError(path, line, fmt.Errorf("the key %q must be in lower case", name))
 		}
 		if _, seen := f.lines[name]; !seen {

@@ -9,10 +9,10 @@ import (
 	"github.com/careen-project/careen/steps/ipa"
 )
 
-// untrusted applies the policy to an image that an argument names, in IPA's order:
-// all images or only listed ones, and whoever may not choose the image may not
-// choose options either. careen's own rules come on top and only where there are
-// some; they can let an image through that IPA's list does not have.
+// untrusted applies the policy to an image that an argument names. The order is IPA's:
+// any image, or only listed ones. A caller that may not choose the image may not
+// choose options either. The rules of careen.toml, if there are any, come before IPA's
+// list and can permit more images.
 func (c *Config) untrusted(d *Decision, req Request, pull, run any) error {
 	if err := c.brokenOption("allow_arbitrary_containers"); err != nil {
 		return refused(req, fault.BadConfig, err)
@@ -57,9 +57,9 @@ func (c *Config) locked(d *Decision, req Request, k kind, value any) ([]string, 
 	return c.configured(req, k)
 }
 
-// applyRules tries careen's rules in their order and reports whether one decided.
-// A rule that lets options be chosen refuses those it does not list, unless a
-// later rule lists them: running without an option that was asked for could harm.
+// applyRules tries the rules of careen.toml in their order and reports whether one
+// decided. A request with options that no matching rule permits is refused: running
+// the container without an option that was given could do harm.
 func (c *Config) applyRules(d *Decision, req Request, pull, run any) (bool, error) {
 	var refusal error
 	for i := range c.Rules {
@@ -85,7 +85,7 @@ func (c *Config) applyRules(d *Decision, req Request, pull, run any) (bool, erro
 
 func (c *Config) applyRule(d *Decision, rule *Rule, req Request, pull, run any) error {
 	if len(d.Command) > 0 && !rule.Command {
-		return refused(req, fault.Policy, fmt.Errorf("%s does not let the command be replaced", d.Entry))
+		return refused(req, fault.Policy, fmt.Errorf("%s does not permit another command", d.Entry))
 	}
 	var err error
 	if d.PullOptions, err = c.ruled(d, rule, req, pullKind, pull); err != nil {
@@ -108,7 +108,7 @@ func (c *Config) ruled(d *Decision, rule *Rule, req Request, k kind, value any) 
 	if err != nil {
 		return nil, refused(req, fault.Policy, fmt.Errorf("%s: %w", k, err))
 	}
-	// What a step without options would get is no harm in one that names it.
+	// A request may repeat the configured options, which it would get anyway.
 	usual := map[string]bool{}
 	if base, err := c.configured(req, k); err == nil {
 		if options, err := c.canonical(k, base); err == nil {
@@ -120,7 +120,7 @@ func (c *Config) ruled(d *Decision, rule *Rule, req Request, k kind, value any) 
 	for _, option := range wanted {
 		if !usual[option] && !rule.permits(k, option) {
 			return nil, refused(req, fault.Policy,
-				fmt.Errorf("the option %s is not one that %s permits with image %s", redact([]string{option})[0], d.Entry, shown(d.Image)))
+				fmt.Errorf("the option %s is not permitted by %s for image %s", redact([]string{option})[0], d.Entry, shown(d.Image)))
 		}
 	}
 	return words, nil
@@ -136,7 +136,7 @@ func (r *Rule) permits(k kind, option string) bool {
 	return false
 }
 
-// maxShown bounds what a message repeats of a request, in bytes.
+// maxShown is the longest part of a request that a message repeats, in bytes.
 const maxShown = 1024
 
 func shown(s string) string {
