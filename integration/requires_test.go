@@ -45,7 +45,7 @@ func TestRequirements(t *testing.T) {
 
 	refused := run(unknown)
 	assert.Equal(t, "requirement", refused.Outcome.Code)
-	assert.Contains(t, refused.Outcome.Message, `"warp-drive", which this careen does not know`)
+	assert.Contains(t, refused.Outcome.Message, `unknown requirement "warp-drive"`)
 
 	assert.Equal(t, "requirement", run(met, "--label", "io.careen.requires=kernel>=99.0").Outcome.Code, "added")
 	assert.Equal(t, api.Succeeded, run(unmet, "--label", "io.careen.requires=").State, "switched off")

@@ -12,13 +12,13 @@ import (
 	"github.com/careen-project/careen/rootfs/file"
 )
 
-// cgroupRoot is where every init system and every runtime has the control groups.
+// cgroupRoot is the usual mount point of the control groups.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// delegated are the controllers that limits of a container may need.
+// delegated are the controllers that limits of containers need.
 var delegated = []string{"cpu", "cpuset", "io", "memory", "pids", "hugetlb", "misc", "rdma"}
 
-// DetectCgroups returns the layout of the control groups as it is now.
+// DetectCgroups returns the current layout of the control groups.
 func DetectCgroups() CgroupMode {
 	if statfsType(cgroupRoot) == unix.CGROUP2_SUPER_MAGIC {
 		return CgroupV2
@@ -42,7 +42,7 @@ func DetectCgroups() CgroupMode {
 	return mode
 }
 
-// controllers returns what containers can be limited with, sorted.
+// controllers returns the controllers that containers can use, sorted.
 func controllers(mode CgroupMode) []string {
 	var names []string
 	switch mode {
@@ -69,7 +69,7 @@ func controllers(mode CgroupMode) []string {
 }
 
 // AvailableControllers returns the controllers that the node has for a layout. Unlike the
-// layout's CgroupControllers they need not be handed down yet: [Prepare] does that.
+// layout's CgroupControllers they need not be delegated yet: [Prepare] does that.
 func AvailableControllers(mode CgroupMode) []string {
 	if mode == CgroupV2 {
 		return strings.Fields(file.ReadWord(cgroupRoot + "/cgroup.controllers"))
@@ -77,10 +77,10 @@ func AvailableControllers(mode CgroupMode) []string {
 	return controllers(mode)
 }
 
-// prepareCgroups mounts cgroup2 where there are no control groups, and hands the
-// controllers of v2 down to parent. v1 needs neither: every hierarchy has its
-// controllers everywhere. Failures are in the actions: a container can run
-// without limits, and the caller knows whether it wants to.
+// prepareCgroups mounts cgroup2 where there are no control groups, and delegates the
+// controllers of v2 to parent. v1 needs neither: a hierarchy has its controllers in every
+// cgroup. Failures are in the actions: a container can run without limits, and the
+// caller decides about that.
 func prepareCgroups(parent string, done *actions) {
 	mode := DetectCgroups()
 	if mode == CgroupNone {
@@ -108,7 +108,7 @@ func prepareCgroups(parent string, done *actions) {
 			return
 		}
 	}
-	// Every level down to parent has to pass on what the root passes on.
+	// Every level above parent has to delegate the same controllers as the root.
 	for at := cgroupRoot; at != dir; {
 		rest, err := filepath.Rel(at, dir)
 		if err != nil {
@@ -132,8 +132,8 @@ func mountCgroup2() error {
 	return err
 }
 
-// delegate enables in dir's children the controllers that dir has. They are
-// enabled one at a time, so that one that cannot be does not keep the others off.
+// delegate enables the controllers of dir for its children. It enables one at a time, so
+// that one failure does not affect the others.
 func delegate(dir string, done *actions) {
 	control := filepath.Join(dir, "cgroup.subtree_control")
 	on := strings.Fields(file.ReadWord(control))
@@ -146,10 +146,10 @@ func delegate(dir string, done *actions) {
 	if len(missing) == 0 {
 		return
 	}
-	// A cgroup that is not the kernel's root, which alone has no type, may either
-	// have processes or pass controllers on. So it is where careen itself runs in a
-	// container. Without this the thread controllers would be accepted, and leave
-	// children that no process can enter.
+	// Only the kernel's root cgroup has no cgroup.type. Any other cgroup may have
+	// processes or delegate controllers, not both; that is so where careen itself runs in
+	// a container. With processes in it the kernel accepts the threaded controllers, and
+	// then no process can enter the children.
 	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil && file.ReadWord(filepath.Join(dir, "cgroup.procs")) != "" {
 		if evacuate(dir, done) != nil {
 			return

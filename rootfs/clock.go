@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetClock sets the node's clock, CLOCK_REALTIME. The hardware clock is left as it is.
+// SetClock sets the node's clock, CLOCK_REALTIME, and not the hardware clock. The error
+// has no fault code.
 func SetClock(t time.Time) error {
 	ts, err := unix.TimeToTimespec(t)
 	if err == nil {
@@ -24,8 +25,8 @@ func SetClock(t time.Time) error {
 // built is set by the linker (see the Makefile): the commit's time, in seconds since 1970.
 var built string
 
-// BuildTime is the time of the commit that the binary was built from, or the beginning
-// of careen's first year: in any case the clock cannot be earlier.
+// BuildTime returns the time of the commit that the binary was built from. Without one it
+// returns the beginning of 2026, careen's first year. A correct clock is never earlier.
 func BuildTime() time.Time {
 	if seconds, err := strconv.ParseInt(built, 10, 64); err == nil {
 		return time.Unix(seconds, 0).UTC()

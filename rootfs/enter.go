@@ -17,7 +17,7 @@ import (
 	"github.com/careen-project/careen/rootfs/osthread"
 )
 
-// Variables that the process gives itself across the one re-execution.
+// Variables that the process sets for its re-execution.
 const (
 	enteredEnv = "CAREEN_ROOTFS_ENTERED"
 	actionsEnv = "CAREEN_ROOTFS_ACTIONS"
@@ -25,32 +25,31 @@ const (
 
 // EnterOptions are the options of [Enter]. The zero value is what an agent wants.
 type EnterOptions struct {
-	// Force makes the namespace also where pivot_root works without it.
+	// Force makes the namespace even where pivot_root works without it.
 	Force bool
 	// RunDir, ModulesDir and CgroupParent are as in [PrepareOptions].
 	RunDir, ModulesDir, CgroupParent string
 }
 
-// carried is what [Enter] did before the re-execution, for [Prepare] to report.
+// carried is the list of actions of [Enter] before the re-execution; [Prepare] reports it.
 var carried actions
 
-// Enter moves the process into a mount namespace that containers can be started
-// from, by executing itself once more there with the same arguments, process id
-// and working directory. It returns nil when the process is in such a namespace,
-// and never returns in the process that called it otherwise, but for an error.
-// Call it first thing in main, before any goroutine, file or child exists.
+// Enter moves the process into a mount namespace that containers can be started from. It
+// executes the program again in that namespace, with the same arguments, process id and
+// working directory. It returns nil when the process is in such a namespace or needs
+// none; otherwise it returns only on failure. Call it first in main, before any
+// goroutine, file or child exists.
 //
-// In a ramdisk the root is the kernel's rootfs, which pivot_root(2) refuses to
-// leave. Enter therefore binds the whole tree over / in a namespace of its own
-// and makes that bind the root: it has a parent, so a container can leave it,
-// and nobody has to fall back to a chroot. The node's mounts are made shared
-// first and those of the namespace their slaves, so that what the node mounts
-// later is seen by steps, while nothing that careen mounts shows on the node.
+// In a ramdisk the root is the kernel's rootfs, and pivot_root(2) cannot leave it. Enter
+// binds the whole tree over / in a new mount namespace and makes that bind the root. The
+// bind has a parent, so a container can leave it and needs no chroot. Enter first makes
+// the node's mounts shared, and those of the namespace their slaves. So steps see what
+// the node mounts later, and the node does not see what careen mounts.
 //
-// The namespace outlives the process: it is kept at RunDir/ns/mnt of the node,
-// and an agent that starts after another one was killed joins it, where that
-// one's containers and overlays are. What the node lacks at all, /proc included,
-// is mounted before, for everybody on the node to see.
+// The namespace outlives the process: it is bound at RunDir/ns/mnt on the node. An agent
+// that starts after another one was killed joins it and finds that agent's containers
+// and overlays. File systems that the node lacks, such as /proc, are mounted before, in
+// the node's own namespace.
 //
 // Errors have the code [fault.Node].
 func Enter(opts EnterOptions) error {
@@ -77,7 +76,7 @@ func Enter(opts EnterOptions) error {
 	return nil
 }
 
-// arrive is Enter's second half, in the re-executed process.
+// arrive is the second half of Enter, in the re-executed process.
 func arrive() error {
 	text := os.Getenv(actionsEnv)
 	for _, name := range []string{enteredEnv, actionsEnv} {
@@ -85,7 +84,7 @@ func arrive() error {
 			return nodeError("clean the environment", name, err, "")
 		}
 	}
-	// What cannot be read was not written by Enter; the trial below decides.
+	// An unreadable value was not written by Enter; the trial below decides.
 	_ = json.Unmarshal([]byte(text), &carried)
 	if err := TryPivot(); err != nil {
 		return nodeError("leave the ramdisk's root", "with pivot_root", err,
@@ -94,15 +93,15 @@ func arrive() error {
 	return nil
 }
 
-// pin is where the namespace is kept in the node's own namespace.
+// pin is the directory on the node where the namespace is kept.
 type pin struct{ dir string }
 
 func pinAt(runDir string) pin { return pin{filepath.Join(runDir, "ns")} }
 
 func (p pin) file() string { return filepath.Join(p.dir, "mnt") }
 
-// id is a plain file with the namespace's number. Unlike the bind it is visible
-// on both sides, so a process can tell that it is inside.
+// id is a plain file with the namespace's number. Unlike the bind it is visible in both
+// namespaces, so a process can find out that it is inside.
 func (p pin) id() string { return filepath.Join(p.dir, "id") }
 
 func (p pin) inside() bool {
@@ -114,12 +113,12 @@ func (p pin) inside() bool {
 	return err == nil && strings.TrimSpace(string(want)) == have
 }
 
-// enter joins the pinned namespace or makes it, and executes the process there.
+// enter joins or makes the pinned namespace and executes the program there.
 func (p pin) enter(done *actions) error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return err
 	}
-	// The lock goes with the process: the file is closed by exec.
+	// exec closes the file, which releases the lock.
 	unlock, err := lock(p.dir + ".lock")
 	if err != nil {
 		return err
@@ -167,9 +166,9 @@ func (p pin) join() error {
 	return nil
 }
 
-// share makes the node's mounts shared, as systemd does at boot, unless somebody
-// did, and gives the pin a private file system: the kernel refuses to bind a mount
-// namespace where the bind would be propagated into that same namespace.
+// share makes the node's mounts shared, as systemd does at boot, and gives the pin a
+// private file system: the kernel refuses to bind a mount namespace at a place from which
+// the bind would propagate into that same namespace.
 func (p pin) share() error {
 	if shared, err := rootIsShared(); err != nil {
 		return err
@@ -220,7 +219,7 @@ func (p pin) create(done *actions) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			// A namespace that is not finished must not be found by the next start.
+			// The next start must not find an unfinished namespace.
 			err = errors.Join(err, osthread.Run(func() error { return unix.Unmount(p.file(), unix.MNT_DETACH) }))
 		}
 	}()
@@ -240,10 +239,10 @@ func (p pin) create(done *actions) (err error) {
 // unshare gives the calling thread a namespace and pins it. It returns the path
 // of the namespace, for threads that see the node's.
 //
-// A namespace can only be bound in an older one, lest the two keep one another
-// alive. Since 6.18 the kernel tells the older by a number that each processor
-// takes from a batch of its own, so that the new one may look older than the
-// node's. Then another processor is asked.
+// A namespace can only be bound in an older one, because otherwise the two could keep
+// each other alive. Since Linux 6.18 the age is a number that each processor takes from
+// its own batch, so the new namespace can seem older than the node's. Then unshare tries
+// again on another processor.
 func (p pin) unshare() (self string, err error) {
 	var all, one unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
@@ -264,7 +263,7 @@ func (p pin) unshare() (self string, err error) {
 			return "", fmt.Errorf("unshare: %w", err)
 		}
 		self = fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
-		// The bind belongs into the node's namespace, where all other threads are.
+		// Another thread makes the bind: it is in the node's namespace.
 		err = osthread.Run(func() error { return unix.Mount(self, p.file(), "", unix.MS_BIND, "") })
 		if !errors.Is(err, unix.EINVAL) {
 			break
@@ -273,7 +272,7 @@ func (p pin) unshare() (self string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("pin the namespace at %s: %w", p.file(), err)
 	}
-	// The affinity would outlive the execution that follows.
+	// The affinity would survive the exec that follows.
 	if err := unix.SchedSetaffinity(0, &all); err != nil {
 		return "", fmt.Errorf("give the thread its processors back: %w", err)
 	}

@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock waits until this process alone has the lock that a file stands for. Two
-// commands may start at once on a fresh node, and what one of them finds missing
-// the other may be mounting.
+// lock takes an exclusive lock on a file and waits for it. Two commands can start at the
+// same time on a fresh node; without the lock both would mount the same file system.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -20,7 +19,7 @@ func lock(path string) (unlock func(), err error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
 		if err == nil {
-			// Closing is what unlocks; that nothing was written makes it safe to ignore.
+			// Closing unlocks. Nothing was written, so its error can be ignored.
 			return func() { _ = f.Close() }, nil
 		}
 		if !errors.Is(err, unix.EINTR) {

@@ -16,15 +16,15 @@ import (
 	"github.com/careen-project/careen/rootfs/file"
 )
 
-// Host returns the node itself as package oci sees it. It has no state and may be
-// used by any number of goroutines.
+// Host returns the node as package oci sees it. It has no state and may be used
+// concurrently.
 func Host() oci.Host { return host{} }
 
 type host struct{}
 
 var _ oci.Host = host{}
 
-// ReadFile refuses what has no end, such as a pipe, beside what is too large.
+// ReadFile refuses files that are too large and files without an end, such as pipes.
 func (host) ReadFile(path string, limit int64) ([]byte, error) { return file.ReadLimited(path, limit) }
 
 func (host) Stat(path string) (fs.FileInfo, error)         { return os.Stat(path) }
@@ -51,8 +51,8 @@ func (host) MountFlags(path string) ([]string, error) {
 	return flags, nil
 }
 
-// LookupUser reads /etc/passwd only: a ramdisk has no other source of accounts,
-// and a static binary cannot ask one. name may be a number.
+// LookupUser reads only /etc/passwd: a ramdisk has no other source of accounts, and a
+// static binary cannot use NSS. name may be a number.
 func (host) LookupUser(name string) (string, error) {
 	data, err := file.ReadLimited("/etc/passwd", 8<<20)
 	if err != nil {

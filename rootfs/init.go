@@ -16,11 +16,10 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// supervisorEnv tells the process that [Init] starts beside another init what it
-// is there for.
+// supervisorEnv marks the process that [Init] starts beside another init.
 const supervisorEnv = "CAREEN_INIT_SUPERVISOR"
 
-// Limits of what an init waits for.
+// Limits of the times that an init waits.
 const (
 	nodeWait  = 30 * time.Second
 	agentStop = 10 * time.Second
@@ -32,29 +31,30 @@ const (
 
 // InitOptions are the options of [Init].
 type InitOptions struct {
-	// Args are the arguments of the agent that is kept running, as in {"agent"}.
-	// The program is the running one, under the name "careen".
+	// Args are the arguments of the agent, as in {"agent"}. The agent is the running
+	// program under the name "careen".
 	Args []string
 	// Next is the init of the ramdisk that careen was added to; "" is /init.
-	// Where there is no such program, or it is this one, Init is the only init.
+	// Without such a program, or if it is careen itself, Init is the only init.
 	Next string
 	// Log gets one line for each start and end of the agent. It must not be nil.
 	Log io.Writer
 }
 
-// Init is the first process of a ramdisk: it keeps the agent running and reaps
-// what nobody else waits for, so that the agent may die without the kernel
-// panicking, and may use os/exec without anybody taking its children's status.
+// Init is the first process of a ramdisk. It keeps the agent running and reaps orphaned
+// processes. So the kernel does not panic when the agent dies, and the agent can use
+// os/exec: Init takes the status of no child of the agent.
 //
-// Where the ramdisk has an init of its own, Init becomes that one and leaves the
-// agent to a process beside it, which waits until the node's file systems are
-// there, for at most half a minute: an init that finds /proc mounted by somebody
-// else may give up. Otherwise SIGTERM and SIGINT (which is control-alt-delete)
-// reboot the node, SIGUSR1 halts it and SIGUSR2 powers it off, as busybox has
-// it; the agent is told before, by SIGPWR, and ends what runs.
+// If the ramdisk has an init, Init executes that one and starts a second process that
+// keeps the agent running. The second process waits up to half a minute until the init
+// has mounted the node's file systems, because an init can fail when /proc is mounted
+// already. Without another init, SIGTERM and SIGINT (control-alt-delete) reboot the node,
+// SIGUSR1 halts it and SIGUSR2 powers it off, as with busybox. The agent gets SIGPWR
+// before that and ends its containers.
 //
-// Init returns only an error, or nil in the process beside another init after
-// SIGTERM.
+// Init returns only on failure, and with nil in the second process after SIGTERM. The
+// error has the code [fault.Conflict] when the process is not process 1; other errors are
+// of package os and have no code.
 func Init(opts InitOptions) error {
 	path, err := initPath()
 	if err != nil {
@@ -84,8 +84,8 @@ func Init(opts InitOptions) error {
 	return s.run()
 }
 
-// initPath returns where the running program lies, without /proc: the kernel
-// gives the path it was told to run.
+// initPath returns the path of the running program. It works without /proc: the kernel
+// passes the path as the first argument.
 func initPath() (string, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {
@@ -105,7 +105,7 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// waitForNode returns when the ramdisk's own init has mounted what it mounts.
+// waitForNode waits until the ramdisk's own init has mounted the file systems.
 func waitForNode() {
 	for end := time.Now().Add(nodeWait); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if hasType(unix.PROC_SUPER_MAGIC)("/proc") && hasType(unix.SYSFS_MAGIC)("/sys") && HasDevices("/dev") && IsMounted("/run") {
@@ -134,19 +134,19 @@ func (s *supervisor) become(next string) error {
 		Files: []uintptr{0, 1, 2}, Env: append(os.Environ(), supervisorEnv+"=1"), Sys: &syscall.SysProcAttr{Setsid: true},
 	}
 	if _, err := syscall.ForkExec(s.path, os.Args[:1], attr); err != nil {
-		// The node must come up even so: without careen it can still be looked at.
+		// The node must boot even so: without careen it can still be examined.
 		s.say("cannot start beside %s: %v", next, err)
 	}
 	return fmt.Errorf("execute %s: %w", next, syscall.Exec(next, append([]string{next}, os.Args[1:]...), os.Environ()))
 }
 
-// run is the supervisor's loop. It ends with the node, or with SIGTERM.
+// run is the supervisor's loop. It ends with the node or after SIGTERM.
 func (s *supervisor) run() error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 	if s.first {
-		// So that control-alt-delete comes as SIGINT.
+		// Control-alt-delete then arrives as SIGINT.
 		if err := unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF); err != nil {
 			s.say("cannot catch control-alt-delete: %v", err)
 		}
@@ -192,8 +192,8 @@ func (s *supervisor) backOff() time.Duration {
 	return wait
 }
 
-// reap takes the status of every process that has ended and reports whether the
-// agent is one of them. One signal may stand for several ends.
+// reap takes the status of every process that has ended and reports whether the agent is
+// one of them. One SIGCHLD can stand for several processes.
 func (s *supervisor) reap() bool {
 	ended := false
 	for {
@@ -216,7 +216,7 @@ func (s *supervisor) reap() bool {
 	}
 }
 
-// stop ends the agent. It leaves its containers running, unless the node goes down.
+// stop ends the agent. Containers keep running unless the node goes down.
 func (s *supervisor) stop(signals <-chan os.Signal) {
 	if s.pid == 0 {
 		return
@@ -225,7 +225,7 @@ func (s *supervisor) stop(signals <-chan os.Signal) {
 	if s.first {
 		sig, patience = unix.SIGPWR, agentDown
 	}
-	// A process that has just ended is reaped below.
+	// The error is ignored: an agent that has just ended is reaped below.
 	_ = unix.Kill(s.pid, sig)
 	limit := time.After(patience)
 	for s.pid != 0 {
@@ -239,7 +239,7 @@ func (s *supervisor) stop(signals <-chan os.Signal) {
 	}
 }
 
-// end ends the node as the signal says.
+// end reboots, halts or powers off the node, depending on the signal.
 func (s *supervisor) end(got os.Signal) error {
 	how := unix.LINUX_REBOOT_CMD_RESTART
 	switch got {
@@ -253,7 +253,7 @@ func (s *supervisor) end(got os.Signal) error {
 	return fmt.Errorf("end the node: %w", unix.Reboot(how))
 }
 
-// say writes a line. A console that is gone is no reason to end an init.
+// say writes a log line. Errors are ignored: an init must not end without a console.
 func (s *supervisor) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.log, "careen-init: "+format+"\n", args...)
 }

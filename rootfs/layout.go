@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Places that careen uses on a node unless told otherwise.
+// Default directories and cgroup of careen on a node.
 const (
 	// DefaultRunDir holds the state of this boot.
 	DefaultRunDir = "/run/careen"
@@ -39,8 +39,8 @@ type Layout struct {
 	StoreDir string `json:"store_dir"`
 	// StoreFS is the type of file system that holds StoreDir, as in "tmpfs".
 	StoreFS string `json:"store_fs"`
-	// StoreTmpfs says that StoreDir is a tmpfs of its own, so that its use is
-	// memory, and that it has a limit.
+	// StoreTmpfs says that StoreDir is a mounted tmpfs: its content uses memory, up to a
+	// limit.
 	StoreTmpfs bool `json:"store_tmpfs"`
 	// StoreSize and StoreFree are bytes, StoreInodes and StoreInodesFree numbers
 	// of files; file systems that have no such limit report 0 inodes.
@@ -50,8 +50,8 @@ type Layout struct {
 	StoreInodesFree int64 `json:"store_inodes_free"`
 	// PivotRoot says that a container can leave this root by pivot_root(2).
 	PivotRoot bool `json:"pivot_root"`
-	// Overlay says that an overlay over StoreDir was mounted, in a trial, and that
-	// a file in it could be replaced and deleted.
+	// Overlay says that a trial in StoreDir mounted an overlay, and replaced and deleted a
+	// file in it.
 	Overlay bool `json:"overlay"`
 	// OverlayError says why not.
 	OverlayError string `json:"overlay_error,omitempty"`
@@ -61,7 +61,7 @@ type Layout struct {
 	RunDir string `json:"run_dir"`
 }
 
-// Action is one thing that [Prepare] or [Enter] did to the node, or failed to do.
+// Action is one change that [Prepare] or [Enter] made to the node, or failed to make.
 // What was there already is not an action.
 type Action struct {
 	// Op is mount, remount, load, create, write or move.
@@ -70,8 +70,8 @@ type Action struct {
 	Subject string `json:"subject"`
 	// Detail says with what: the file system and its options, or a value.
 	Detail string `json:"detail,omitempty"`
-	// Err is why it failed, "" if it did not. Only what containers cannot do
-	// without is also returned as an error.
+	// Err is the reason of a failure, "" if there is none. Only a failure that makes
+	// containers impossible is also returned as an error.
 	Err string `json:"error,omitempty"`
 }
 
@@ -84,7 +84,7 @@ func (a Action) String() string {
 	return strings.TrimSuffix(fmt.Sprintf("%s %s: %s", a.Op, a.Subject, a.Detail), ": ")
 }
 
-// actions collects what is done, in order.
+// actions collects the actions in order.
 type actions []Action
 
 func (l *actions) add(op, subject, detail string, err error) error {

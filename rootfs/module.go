@@ -22,12 +22,11 @@ import (
 // maxModule limits a module's size, unpacked, and that of modules.dep.
 const maxModule = 128 << 20
 
-// LoadModule loads a kernel module and those it depends on, as modprobe would
-// without its configuration: depmod's modules.dep gives the files, which may be
-// compressed with gzip, xz or zstd. A module that is loaded or built in is no
-// error. dir holds one directory for each kernel release; "" stands for
-// /lib/modules and /usr/lib/modules. Each module loaded is appended to done,
-// which may be nil. Errors have the code [fault.Node].
+// LoadModule loads a kernel module and its dependencies, as modprobe does without a
+// configuration. depmod's modules.dep names the files, which may be compressed with gzip,
+// xz or zstd. A module that is loaded or built in is no error. dir holds one directory
+// for each kernel release; "" stands for /lib/modules and /usr/lib/modules. Each loaded
+// module is appended to done, which may be nil. Errors have the code [fault.Node].
 func LoadModule(name, dir string, done *[]Action) error {
 	var list actions
 	err := loadModule(name, dir, &list)
@@ -117,8 +116,8 @@ func KernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// moduleName is the kernel's name of a module file: no directory, no suffix, and
-// underscores, which file names write as dashes at will.
+// moduleName returns the kernel's name of a module file: no directory, no suffix, and
+// underscores where the file name may have dashes.
 func moduleName(file string) string {
 	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
 	return strings.ReplaceAll(name, "-", "_")
@@ -137,8 +136,8 @@ func builtIn(base, name string) bool {
 	return false
 }
 
-// moduleFiles returns the files to load for name, in order. Without modules.dep
-// it looks for the file itself, which serves modules that depend on nothing.
+// moduleFiles returns the files to load for name, in order. Without modules.dep it searches
+// for the file itself, which is enough for a module without dependencies.
 func moduleFiles(base, name string) ([]string, error) {
 	data, err := file.ReadLimited(filepath.Join(base, "modules.dep"), 16<<20)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -159,9 +158,8 @@ func moduleFiles(base, name string) ([]string, error) {
 	return files, nil
 }
 
-// parseModulesDep returns the files that name needs, those first that the others
-// depend on. Each line is "file: dependency...", and depmod lists a dependency
-// after what needs it.
+// parseModulesDep returns the files that name needs, dependencies first. Each line is
+// "file: dependency..."; depmod lists a dependency after the module that needs it.
 func parseModulesDep(data []byte, name string) []string {
 	want := moduleName(name)
 	for _, line := range strings.Split(string(data), "\n") {
@@ -200,8 +198,8 @@ func findModule(base, name string) ([]string, error) {
 	return []string{found}, nil
 }
 
-// insertModule gives a module to the kernel. A plain file goes by its descriptor,
-// which is what lockdown and module signatures by IMA want to see.
+// insertModule loads one file into the kernel. An uncompressed file is passed as a
+// descriptor, which lockdown and IMA's signature checks need.
 func insertModule(file string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -218,7 +216,7 @@ func insertModule(file string) error {
 	return unix.InitModule(image, "")
 }
 
-// unpackModule returns a compressed module's content, going by the file's name.
+// unpackModule decompresses a module; the file's suffix gives the format.
 func unpackModule(r io.Reader, file string) ([]byte, error) {
 	var plain io.Reader
 	var err error
@@ -234,7 +232,7 @@ func unpackModule(r io.Reader, file string) ([]byte, error) {
 			plain = d
 		}
 	default:
-		return nil, fmt.Errorf("compression %q is not known", filepath.Ext(file))
+		return nil, fmt.Errorf("unknown compression %q", filepath.Ext(file))
 	}
 	if err != nil {
 		return nil, err
@@ -242,7 +240,7 @@ func unpackModule(r io.Reader, file string) ([]byte, error) {
 	var image bytes.Buffer
 	n, err := io.Copy(&image, io.LimitReader(plain, maxModule+1))
 	if err == nil && n > maxModule {
-		err = fmt.Errorf("more than %d bytes", maxModule)
+		err = fmt.Errorf("larger than %d bytes", maxModule)
 	}
 	return image.Bytes(), err
 }

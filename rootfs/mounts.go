@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filesystem is one that containers need and that a bare ramdisk may lack.
+// filesystem is a mount that containers need and that a bare ramdisk may lack.
 type filesystem struct {
 	dir, fstype, data string
 	flags             uintptr
@@ -23,9 +23,8 @@ type filesystem struct {
 	present func(dir string) bool
 }
 
-// nodeFilesystems returns what is mounted, in order: /proc comes first because
-// everything else is found out from it, and directories come before what lies in
-// them.
+// nodeFilesystems returns the mounts in order: /proc first, because the other checks read
+// it, and a directory before its subdirectories.
 func nodeFilesystems() []filesystem {
 	const nosuid, nodev, noexec = unix.MS_NOSUID, unix.MS_NODEV, unix.MS_NOEXEC
 	return []filesystem{
@@ -40,7 +39,7 @@ func nodeFilesystems() []filesystem {
 	}
 }
 
-// mountMissing mounts what is missing and makes the run directory.
+// mountMissing mounts the missing file systems and makes the run directory.
 func mountMissing(ctx context.Context, opts PrepareOptions, done *actions) error {
 	for _, f := range nodeFilesystems() {
 		if err := ctx.Err(); err != nil {
@@ -89,14 +88,14 @@ func (f filesystem) mount() error {
 	return nil
 }
 
-// linkDevices makes the links that programs expect in /dev and devtmpfs lacks.
+// linkDevices makes the links in /dev that programs expect and devtmpfs lacks.
 func linkDevices(done *actions) {
 	for _, l := range [][2]string{
 		{"/dev/fd", "/proc/self/fd"}, {"/dev/stdin", "/proc/self/fd/0"},
 		{"/dev/stdout", "/proc/self/fd/1"}, {"/dev/stderr", "/proc/self/fd/2"},
 	} {
 		if _, err := os.Lstat(l[0]); errors.Is(err, fs.ErrNotExist) {
-			// Without them only an odd script fails, so the action is enough.
+			// Few scripts need them, so a failure is reported only as an action.
 			_ = done.add("create", l[0], "link to "+l[1], os.Symlink(l[1], l[0]))
 		}
 	}
@@ -137,9 +136,9 @@ func IsMounted(dir string) bool {
 	return err == nil && mounted
 }
 
-// usable reports whether dir can be used as it is. An empty directory of a root
-// that lies in memory cannot: it would have no limit on its size. One that has
-// files can, since mounting over it would hide what another program left there.
+// usable reports whether dir can be used without a mount. An empty directory of a root in
+// memory cannot, because its size would have no limit. A directory with files can: a
+// mount over it would hide files of other programs.
 func usable(dir string) bool {
 	if IsMounted(dir) {
 		return unix.Access(dir, unix.W_OK) == nil

@@ -23,10 +23,10 @@ import (
 // maxConfigFile limits resolv.conf and hosts.
 const maxConfigFile = 1 << 20
 
-// GatherNode returns what the node offers, for package oci. Devices come and go
-// and resolv.conf may be late, so gather anew for every run. What a kernel does
-// not have is reported as absent; an error, of code [fault.Node], means that the
-// node could not be looked at.
+// GatherNode returns what the node offers, for package oci. Devices come and go, and
+// resolv.conf may be written late, so call it for every run. A feature that the kernel
+// lacks is reported as absent. An error, with the code [fault.Node], means that the node
+// could not be examined.
 func GatherNode() (oci.Node, error) {
 	hostname, err := os.Hostname()
 	if err != nil {
@@ -89,20 +89,20 @@ func readOptional(path string) ([]byte, error) {
 	return data, err
 }
 
-// skipDevices are directories of /dev whose nodes belong to one mount namespace
-// or are no devices: a container gets its own.
+// skipDevices are directories of /dev that a container gets new: their nodes belong to one
+// mount namespace or are no devices.
 var skipDevices = map[string]bool{
 	"pts": true, "shm": true, "fd": true, "mqueue": true, ".lxc": true, ".lxd-mounts": true, ".udev": true,
 }
 
-// devices returns the device nodes below dir, sorted by path. The console is the
-// node's own and a container's is made by the runtime.
+// devices returns the device nodes below dir, sorted by path, without the console: the
+// runtime makes the container's console.
 func devices(dir string) ([]specs.LinuxDevice, error) {
 	var list []specs.LinuxDevice
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil // unplugged while we looked
+			return nil // unplugged meanwhile
 		case err != nil:
 			return err
 		case d.IsDir():
@@ -126,8 +126,8 @@ func devices(dir string) ([]specs.LinuxDevice, error) {
 	return list, err
 }
 
-// countList returns how many numbers a kernel's list such as "0-3,8" has, 0 for
-// one that cannot be read.
+// countList returns how many numbers a kernel's list such as "0-3,8" has, 0 for an invalid
+// list.
 func countList(list string) int {
 	total := 0
 	for _, part := range strings.Split(list, ",") {
@@ -154,10 +154,10 @@ func HasSeccomp() bool {
 	return errors.Is(err, unix.EFAULT)
 }
 
-// lacksLimit reports whether the kernel has a controller, but not one of its
-// limits. v1 shows its limits everywhere. The root of v2 has none, so its children
-// are asked: if there is a controller's file sure in one of them and none of the
-// limit's files, the kernel was built without.
+// lacksLimit reports whether the kernel has a controller but not one of its limits. v1
+// shows the limits in every cgroup. The root of v2 has no limit files, so its children are
+// examined: if one of them has the controller's file sure and none has a file of the
+// limit, the kernel was built without it.
 func lacksLimit(v2 bool, v1 string, sure string, files ...string) bool {
 	if !v2 {
 		return unix.Access(filepath.Join(cgroupRoot, v1), unix.F_OK) != nil

@@ -11,10 +11,10 @@ import (
 	"github.com/careen-project/careen/rootfs/osthread"
 )
 
-// TryOverlay reports why an overlay whose layers lie in dir would not work, nil
-// if it does: one is mounted, where nobody sees it, and a file of the lower layer
-// is replaced and another deleted. Many file systems accept the mount and fail
-// then, for want of extended attributes, whiteouts or directory types.
+// TryOverlay reports why an overlay with layers in dir would not work, nil if it does. It
+// mounts one in a new mount namespace, replaces a file of the lower layer and deletes
+// another. Many file systems accept the mount and fail later, for lack of extended
+// attributes, whiteouts or directory types. The error has no fault code.
 func TryOverlay(dir string) (err error) {
 	base, err := makeLayers(dir)
 	if err != nil {
@@ -28,7 +28,7 @@ func TryOverlay(dir string) (err error) {
 	return osthread.Run(func() error { return tryOverlay(base) })
 }
 
-// makeLayers makes the directories of a trial, with two files below.
+// makeLayers makes the directories of a trial, with two files in the lower layer.
 func makeLayers(dir string) (base string, err error) {
 	made, err := os.MkdirTemp(dir, ".careen-trial-")
 	if err != nil {
@@ -52,7 +52,7 @@ func makeLayers(dir string) (base string, err error) {
 	return made, nil
 }
 
-// TryOverlayOnTmpfs is [TryOverlay] on a tmpfs that is made for the trial.
+// TryOverlayOnTmpfs is [TryOverlay] on a tmpfs that it mounts for the trial.
 func TryOverlayOnTmpfs() error { return osthread.Run(tryOverlayOnTmpfs) }
 
 // tryOverlayOnTmpfs mounts in a namespace of the calling thread.
@@ -81,8 +81,8 @@ func tryOverlay(base string) error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	// In a chroot / is no mount; the namespace is then a copy that shares at most
-	// this one mount, which is taken down below.
+	// In a chroot / is no mount and this fails. Then at most the overlay's mount
+	// propagates, and it is unmounted below.
 	_ = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if err := unix.Chdir(base); err != nil {
 		return err

@@ -11,14 +11,14 @@ import (
 )
 
 // TryPivot reports why a container could not leave the process's root with
-// pivot_root(2), nil if it could. It does so by leaving it, on a thread and in a
-// mount namespace of its own, since no file tells reliably: the kernel wants the
-// root to be a mount, and that mount to have a parent, which neither the
-// kernel's rootfs nor a directory somebody chrooted into satisfies.
+// pivot_root(2), nil if it could. It tries it on a new thread in a new mount namespace,
+// because no file says it reliably. The kernel requires that the root is a mount with a
+// parent; the kernel's rootfs has no parent, and a chroot directory is no mount. The
+// error has no fault code.
 func TryPivot() error { return osthread.Run(tryPivot) }
 
 // TryEnter reports why a container could not leave a root that [Enter] made, nil if it
-// could. It changes nothing that another thread sees.
+// could. No other thread sees the trial. The error has no fault code.
 func TryEnter() error {
 	return osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
@@ -68,8 +68,8 @@ func tryPivot() error {
 	return nil
 }
 
-// someDirectory returns a directory to mount on in a trial. What lies in it does
-// not matter, since nobody else sees the mount.
+// someDirectory returns a directory to mount on in a trial. It need not be empty: no other
+// process sees the mount.
 func someDirectory() (string, error) {
 	for _, dir := range []string{"/proc", "/sys", "/run", "/tmp", "/dev", "/etc"} {
 		if info, err := os.Lstat(dir); err == nil && info.IsDir() {

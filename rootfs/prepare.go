@@ -8,8 +8,7 @@ import (
 	"github.com/careen-project/careen/rootfs/procfs"
 )
 
-// PrepareOptions are the options of [Prepare]. The zero value is what an agent
-// wants.
+// PrepareOptions are the options of [Prepare]. The zero value suits an agent.
 type PrepareOptions struct {
 	// RunDir is the directory for the state of this boot; "" is [DefaultRunDir].
 	RunDir string
@@ -46,15 +45,16 @@ func (o PrepareOptions) WithDefaults() PrepareOptions {
 	return o
 }
 
-// Prepare makes the node fit for containers: it mounts the file systems that are
-// missing, hands cgroup v2's controllers down, loads the overlay module and gives
-// the store a place. What is there is left as it is, so Prepare may be called any
-// number of times and on any host. It changes nothing that it would have to undo.
+// Prepare makes the node ready for containers. It mounts missing file systems, delegates
+// the controllers of cgroup v2, loads the overlay module and makes the store. It leaves
+// alone what is there, so it may be called any number of times and on any host. Nothing
+// has to be undone.
 //
-// The actions are those of [Enter] and its own, in order, failures included. An
-// error, of code [fault.Node] or [fault.Memory], is returned only for what no
-// container can do without: /proc, /sys, /dev, the run directory and the store.
-// The rest (no cgroups, no overlay) is in the layout for the caller to judge.
+// The actions are those of [Enter] and of Prepare, in order, including failed ones. An
+// error is returned only for what every container needs: /proc, /sys, /dev, the run
+// directory and the store. Its code is [fault.Node], [fault.Memory] for a store without
+// enough memory, or [fault.BadConfig] for an unknown store mode. Other lacks (no cgroups,
+// no overlay) are in the layout.
 func Prepare(ctx context.Context, opts PrepareOptions) (*Layout, []Action, error) {
 	opts = opts.WithDefaults()
 	done := carried
@@ -65,7 +65,7 @@ func Prepare(ctx context.Context, opts PrepareOptions) (*Layout, []Action, error
 	if err := lockedStore(opts, &done); err != nil {
 		return nil, done, err
 	}
-	layout, err := look(opts)
+	layout, err := layoutOf(opts)
 	return layout, done, err
 }
 
@@ -78,7 +78,7 @@ func lockedStore(opts PrepareOptions, done *actions) error {
 	return prepareStore(opts, done)
 }
 
-// prepareNode does what belongs to the node as a whole rather than to careen.
+// prepareNode does the part that concerns the whole node, not only careen.
 func prepareNode(ctx context.Context, opts PrepareOptions, done *actions) error {
 	opts = opts.WithDefaults()
 	if err := mountMissing(ctx, opts, done); err != nil {
@@ -100,8 +100,8 @@ func prepareNode(ctx context.Context, opts PrepareOptions, done *actions) error 
 	return nil
 }
 
-// look gathers the layout of a node that is prepared, or that nobody prepares.
-func look(opts PrepareOptions) (*Layout, error) {
+// layoutOf reads the layout of the node.
+func layoutOf(opts PrepareOptions) (*Layout, error) {
 	opts = opts.WithDefaults()
 	l := &Layout{
 		CgroupMode:   DetectCgroups(),
@@ -114,7 +114,7 @@ func look(opts PrepareOptions) (*Layout, error) {
 	l.CgroupControllers = controllers(l.CgroupMode)
 	if err := l.inspectStore(); err != nil {
 		return nil, &fault.Error{
-			Code: fault.Node, Op: "look at the store", Subject: opts.StoreDir, Err: err,
+			Code: fault.Node, Op: "examine the store", Subject: opts.StoreDir, Err: err,
 			Remedy: "Give a directory that careen can write to with --root",
 		}
 	}

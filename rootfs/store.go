@@ -12,23 +12,22 @@ import (
 	"github.com/careen-project/careen/rootfs/procfs"
 )
 
-// StoreMode says whether the store gets a tmpfs of its own.
+// StoreMode says where the store lies: on a tmpfs that careen mounts, or in its directory.
 type StoreMode string
 
-// The modes. StoreAuto takes a tmpfs where the directory lies in memory anyway,
-// or where overlayfs cannot work on what holds it, and the directory as it is
-// otherwise.
+// The modes. StoreAuto mounts a tmpfs where the directory is in memory anyway or where
+// overlayfs does not work on its file system. Otherwise it uses the directory.
 const (
 	StoreAuto      StoreMode = "auto"
 	StoreTmpfs     StoreMode = "tmpfs"
 	StoreDirectory StoreMode = "directory"
 )
 
-// minInodes are enough for an ordinary image however small the store is.
+// minInodes are enough for an ordinary image, even in a small store.
 const minInodes = 65536
 
-// prepareStore gives the store its place. A store that is a mount already, this
-// agent's from before or an operator's, is left alone.
+// prepareStore makes the store. A store that is a mount already, made by an earlier agent
+// or by an operator, is left alone.
 func prepareStore(opts PrepareOptions, done *actions) error {
 	if err := os.MkdirAll(opts.StoreDir, 0o711); err != nil {
 		return nodeError("make the store", opts.StoreDir, err, "Give a directory that careen can write to with --root")
@@ -67,7 +66,7 @@ func wantsTmpfs(opts PrepareOptions) (bool, error) {
 	}
 	mounted, err := isMountPoint(opts.StoreDir)
 	if err != nil {
-		return false, nodeError("look at the store", opts.StoreDir, err, "")
+		return false, nodeError("examine the store", opts.StoreDir, err, "")
 	}
 	if mounted || opts.Store == StoreDirectory {
 		return false, nil
@@ -75,7 +74,7 @@ func wantsTmpfs(opts PrepareOptions) (bool, error) {
 	if opts.Store == StoreTmpfs || inMemory(statfsType(opts.StoreDir)) {
 		return true, nil
 	}
-	// On a disk a failed trial is worth memory only if memory does better.
+	// For a store on a disk, tmpfs is better only if overlays work there.
 	return procfs.HasFilesystem("overlay") && TryOverlay(opts.StoreDir) != nil, nil
 }
 
@@ -122,8 +121,8 @@ func InspectStore(dir string) (*Layout, error) {
 
 // inspectStore fills in the layout's figures of the store.
 func (l *Layout) inspectStore() error {
-	// A node that nobody prepared has no such directory yet: what holds its first
-	// parent that exists will hold it too.
+	// Before Prepare the directory may be missing: its first existing parent is on the
+	// same file system.
 	dir := l.StoreDir
 	var s unix.Statfs_t
 	err := unix.Statfs(dir, &s)
@@ -147,7 +146,7 @@ func (l *Layout) inspectStore() error {
 	return nil
 }
 
-// fsName names the file systems that a root or store is likely to lie on.
+// fsName returns the name of a file system that a root or store is likely to be on.
 func fsName(magic int64) string {
 	names := map[int64]string{
 		unix.TMPFS_MAGIC: "tmpfs", unix.RAMFS_MAGIC: "ramfs", unix.OVERLAYFS_SUPER_MAGIC: "overlay",

@@ -277,7 +277,7 @@ func TestDoctorInABareInitramfs(t *testing.T) {
 	require.NotContains(t, p.did(), "cgroup", "v1 needs nothing")
 
 	after := findings(t, guest, "http://10.0.2.2:1")
-	require.Equal(t, "all there", after["mounts"].Detail)
+	require.Equal(t, "all present", after["mounts"].Detail)
 	require.Contains(t, after["cgroup_devices"].Detail, "v1")
 	require.Contains(t, after["registry http://10.0.2.2:1"].Detail, "refused")
 	for _, name := range []string{"overlay", "store", "pivot_root", "namespaces", "seccomp", "keyring", "cgroups"} {

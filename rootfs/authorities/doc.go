@@ -1,7 +1,7 @@
-// Package authorities collects the certificates of authorities that a node is told to
-// trust beside its system's: by careen.toml, by the kernel's command line, by IPA's own
-// configuration. A ramdisk that was built long ago gets a private CA that way.
+// Package authorities collects certificates of authorities that the node trusts in
+// addition to the system's. careen.toml, the kernel's command line and IPA's
+// configuration name them. An old ramdisk gets a private CA that way.
 //
-// What is read is bounded and kept as long as the files do not change, so that asking
-// again costs one stat(2) for each file, and nothing where there is none.
+// The size and the number of files are limited. Certificates are read again only when a
+// file changes, so an unchanged bundle costs one stat(2) per file.
 package authorities

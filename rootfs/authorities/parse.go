@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Parse reads certificates: any number in PEM, with anything between them, or in DER,
-// one behind another. Those that can be read are returned beside the error; none at all
-// is an error.
+// Parse reads certificates: any number in PEM, with any text between them, or in DER,
+// one after the other. It returns the readable ones together with an error for the
+// others. No certificate at all is an error. Errors have no fault code.
 func Parse(data []byte) ([]*x509.Certificate, error) {
 	if !strings.Contains(string(data), "-----BEGIN ") {
 		certs, err := x509.ParseCertificates(data)
@@ -50,8 +50,8 @@ func Parse(data []byte) ([]*x509.Certificate, error) {
 }
 
 const (
-	// kernelOption is what the kernel's command line may have any number of times, up
-	// to maxKernel: the path of a file or directory, or a certificate in base64.
+	// kernelOption names a source on the kernel's command line: the path of a file or
+	// directory, or a certificate in base64. It may occur up to maxKernel times.
 	kernelOption = "careen.ca="
 	maxKernel    = 16
 )
@@ -66,7 +66,7 @@ func FromKernel(cmdline string) []Source {
 		}
 		s := Source{From: "kernel command line"}
 		switch {
-		case strings.HasPrefix(value, "/"): // no certificate starts so, in base64
+		case strings.HasPrefix(value, "/"): // a certificate in base64 never starts with a slash
 			s.Path = value
 		default:
 			s.Data, s.err = decode(value)
@@ -76,8 +76,8 @@ func FromKernel(cmdline string) []Source {
 	return sources
 }
 
-// kernelWords takes a command line apart as the kernel does: blanks separate, unless
-// between double quotes, and "--" ends what is not for the first process alone.
+// kernelWords splits a command line as the kernel does: blanks separate words except
+// between double quotes, and the words after "--" are for the first process only.
 func kernelWords(cmdline string) []string {
 	var words []string
 	var word strings.Builder
@@ -110,8 +110,8 @@ func kernelWords(cmdline string) []string {
 	return words
 }
 
-// decode reads base64 of either alphabet, with or without padding: a boot loader's
-// configuration may not take all characters.
+// decode reads base64 in the standard or the URL alphabet, with or without padding: some
+// boot loaders do not accept all characters.
 func decode(value string) ([]byte, error) {
 	value = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(value, "="))
 	data, err := base64.RawStdEncoding.DecodeString(value)

@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// maxFile bounds one file, and maxFiles the files that are read of a directory.
+	// maxFile limits one file in bytes, maxFiles the number of files read of a directory.
 	maxFile  = 1 << 20
 	maxFiles = 256
 )
 
-// Source names certificates.
+// Source is a place of certificates.
 type Source struct {
-	// Path is a file, or a directory whose *.crt and *.pem are read; "" with Data.
+	// Path is a file, or a directory with *.crt and *.pem files. It is "" with Data.
 	Path string
-	// Data are certificates themselves.
+	// Data are the certificates themselves, PEM or DER.
 	Data []byte
-	// From is where the source is named, as in "/etc/careen/careen.toml:5".
+	// From is the place of the setting that names the source, as in "/etc/careen/careen.toml:5".
 	From string
 
 	err error // why there is no Data
 }
 
-// Name is the path, or where the certificate itself stands.
+// Name returns the path, or From for a certificate that is in the setting itself.
 func (s Source) Name() string {
 	if s.Path == "" {
 		return s.From
@@ -40,19 +40,19 @@ func (s Source) Name() string {
 	return s.Path
 }
 
-// Finding is what a source turned out to hold.
+// Finding is the result of reading a source.
 type Finding struct {
 	Source
-	// Certs is how many certificates were taken from it.
+	// Certs is the number of certificates read.
 	Certs int
-	// Err is why there are no more, nil if all is well.
+	// Err is the first problem, nil if there is none.
 	Err error
 }
 
-// String is a part of a sentence: "2 certificates in /etc/ca.pem (kernel command line)".
+// String returns the finding for a message: "2 certificates in /etc/ca.pem (kernel command line)".
 func (f Finding) String() string { return f.text(" (" + f.From + ")") }
 
-// Held is String without where the source is named.
+// Held returns String without From.
 func (f Finding) Held() string { return f.text("") }
 
 func (f Finding) text(from string) string {
@@ -70,7 +70,7 @@ func (f Finding) text(from string) string {
 	return text
 }
 
-// Bundle is what all sources hold. It is not changed once it was returned.
+// Bundle is the certificates of all sources. It does not change.
 type Bundle struct {
 	// Certs are the authorities.
 	Certs []*x509.Certificate
@@ -81,8 +81,8 @@ type Bundle struct {
 	pool *x509.CertPool
 }
 
-// Pool returns the system's authorities with these added, nil if there are none to add:
-// what [crypto/tls.Config] takes for its RootCAs. It is shared, so it must not be changed.
+// Pool returns the system's authorities and the bundle's, for RootCAs of
+// [crypto/tls.Config]; nil for an empty bundle. Callers share it and must not change it.
 func (b *Bundle) Pool() *x509.CertPool {
 	b.once.Do(func() {
 		if len(b.Certs) == 0 {
@@ -100,7 +100,7 @@ func (b *Bundle) Pool() *x509.CertPool {
 	return b.pool
 }
 
-// String lists the sources, "" if there are none.
+// String lists the findings; "" without any.
 func (b *Bundle) String() string {
 	words := make([]string, len(b.Findings))
 	for i, f := range b.Findings {
@@ -109,7 +109,7 @@ func (b *Bundle) String() string {
 	return strings.Join(words, ", ")
 }
 
-// Faulty returns the findings that are not as they should be.
+// Faulty returns the findings with an error.
 func (b *Bundle) Faulty() []Finding {
 	var faulty []Finding
 	for _, f := range b.Findings {
@@ -120,8 +120,8 @@ func (b *Bundle) Faulty() []Finding {
 	return faulty
 }
 
-// Store reads sources when they are asked for, and again when they have changed. Its
-// methods may be called at once.
+// Store reads the sources and reads them again after they changed. Its methods may be
+// called concurrently.
 type Store struct {
 	sources func() []Source
 	changed func(*Bundle)
@@ -132,21 +132,21 @@ type Store struct {
 	dirs   map[string]listing
 }
 
-// listing is a directory's files, as long as it does not change.
+// listing is a cached directory.
 type listing struct {
 	stamp string
 	files []string
 	err   error
 }
 
-// New returns a store of what sources returns, which is called whenever the store is
-// asked. changed, if not nil, hears of each bundle that is read anew.
+// New returns a store. Each call of [Store.Bundle] calls sources. changed, if not nil, is
+// called with each new bundle.
 func New(sources func() []Source, changed func(*Bundle)) *Store {
 	return &Store{sources: sources, changed: changed, dirs: map[string]listing{}}
 }
 
-// Bundle returns the certificates as they are now. It is the same pointer as long as
-// nothing has changed.
+// Bundle returns the current certificates. It returns the same pointer while nothing
+// changes.
 func (s *Store) Bundle() *Bundle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,7 +175,7 @@ func (s *Store) Bundle() *Bundle {
 	return b
 }
 
-// files are those of a source, of which there is one if it is none itself.
+// files returns the files of a source: those in a directory, or the one file.
 func (s *Store) files(source Source) []string {
 	if source.Path == "" {
 		return nil
@@ -195,7 +195,7 @@ func (s *Store) files(source Source) []string {
 	return known.files
 }
 
-// list returns the certificates' files of a directory by name.
+// list returns the certificate files of a directory, sorted by name.
 func list(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	var files []string
@@ -203,7 +203,7 @@ func list(dir string) ([]string, error) {
 		switch filepath.Ext(entry.Name()) {
 		case ".crt", ".pem":
 			if len(files) == maxFiles {
-				return files, fmt.Errorf("it has more than %d files, of which the first are read", maxFiles)
+				return files, fmt.Errorf("more than %d files; only the first are read", maxFiles)
 			}
 			files = append(files, filepath.Join(dir, entry.Name()))
 		}
@@ -214,7 +214,7 @@ func list(dir string) ([]string, error) {
 	return files, err
 }
 
-// stampOf changes whenever a file does.
+// stampOf returns a text that changes when the file changes.
 func stampOf(path string) string {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -231,7 +231,7 @@ func stampFrom(info fs.FileInfo) string {
 	return fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size(), " ", inode, " ", info.Mode())
 }
 
-// read returns the certificates of a source, and what is wrong with it.
+// read returns the certificates of a source and the first problem.
 func (s *Store) read(source Source) ([]*x509.Certificate, error) {
 	if source.Path == "" {
 		if source.err != nil {
@@ -262,7 +262,7 @@ func readFile(path string) ([]*x509.Certificate, error) {
 	return Parse(data)
 }
 
-// bare takes the path off an error that is told with it.
+// bare removes the path from an error: the finding has it already.
 func bare(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

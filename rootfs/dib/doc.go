@@ -1,5 +1,4 @@
-// Package dib holds the diskimage-builder element ironic-python-agent-careen,
-// which puts careen into a ramdisk that is built from scratch. It has no Go code
-// but the tests of the element's scripts. For a ramdisk that is built already,
-// see package initramfs.
+// Package dib holds the diskimage-builder element ironic-python-agent-careen, which
+// adds careen to a new ramdisk. Its only Go code is the tests of the element's scripts.
+// For an existing ramdisk see package ramdisk.
 package dib

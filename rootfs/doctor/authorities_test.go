@@ -38,7 +38,7 @@ func TestDoctorTrustsWhatItIsTold(t *testing.T) {
 	ca := check(t, checks, "ca")
 	require.Equal(t, doctor.StatusWarning, ca.Status)
 	require.Contains(t, ca.Detail, file+" (careen.toml:4): no such file or directory")
-	require.Contains(t, check(t, checks, "clock").Remedy, "careen sets it by the registry's")
+	require.Contains(t, check(t, checks, "clock").Remedy, "careen sets it from the registry's clock")
 
 	require.NoError(t, os.WriteFile(file, text, 0o600))
 	opts.ClockRepair = false

@@ -19,36 +19,36 @@ const (
 	StatusError   = "error"
 )
 
-// Options are the options of [Doctor].
+// Options are the options of [Run].
 type Options struct {
-	// Prepare are the options that the agent prepares the node with.
+	// Prepare are the agent's options of [rootfs.Prepare].
 	Prepare rootfs.PrepareOptions
-	// Registries to reach, as host, host:port, or with http:// or https:// before
-	// it. Nothing is contacted when there are none.
+	// Registries are asked for an answer. Each is host or host:port, with or without
+	// http:// or https://. Without any, nothing is contacted.
 	Registries []string
 	// Getenv returns the agent's variables, for the proxies; nil is os.Getenv.
 	Getenv func(string) string
-	// BuildTime is when the binary was made: the clock cannot be earlier. Zero
-	// stands for what the Go toolchain recorded.
+	// BuildTime is the time of the binary's build: a correct clock is not earlier. Zero
+	// stands for [rootfs.BuildTime].
 	BuildTime time.Time
 	// Timeout limits each registry; 0 is ten seconds.
 	Timeout time.Duration
 	// ResolvConf is the file with the name servers; "" is /etc/resolv.conf.
 	ResolvConf string
-	// CertDirs have a directory of CA files and client certificates for each registry;
-	// nil stands for /etc/containers/certs.d and /etc/docker/certs.d.
+	// CertDirs hold one directory per registry with CA files and client certificates; nil
+	// stands for /etc/containers/certs.d and /etc/docker/certs.d.
 	CertDirs []string
-	// Authorities are trusted beside the system's.
+	// Authorities are trusted in addition to the system's.
 	Authorities []authorities.Source
-	// ClockRepair says that a pull sets a clock that is behind.
+	// ClockRepair says that a pull corrects a clock that is behind.
 	ClockRepair bool
 }
 
-// doctor collects the findings.
+// examination collects the findings.
 type examination struct {
 	opts   Options
 	checks []api.Check
-	told   *authorities.Bundle // what Authorities hold
+	extra  *authorities.Bundle // of Authorities
 }
 
 func (d *examination) ok(name, format string, args ...any) {
@@ -63,15 +63,14 @@ func (d *examination) fail(name, remedy, format string, args ...any) {
 	d.checks = append(d.checks, api.Check{Name: name, Status: StatusError, Detail: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
-// Doctor looks at everything that a container's run depends on, and answers as
-// the agent would find the node: what the agent mounts and loads by itself is no
-// finding. It tries things out where it can (an overlay, a pivot_root, a request
-// to a registry) and leaves nothing behind. Checks come in a fixed order; their
-// names are stable. It takes a second, or Timeout where a registry hangs.
+// Run examines everything that containers need. What the agent mounts and loads at start
+// is no finding. Run tries things out where it can (an overlay, a pivot_root, a request to
+// a registry) and leaves nothing behind. The checks have a fixed order and stable names.
+// Run takes about a second, or Timeout where a registry does not answer.
 func Run(ctx context.Context, opts Options) []api.Check {
 	opts.Prepare = opts.Prepare.WithDefaults()
 	d := &examination{opts: opts.withDefaults()}
-	d.told = authorities.New(func() []authorities.Source { return opts.Authorities }, nil).Bundle()
+	d.extra = authorities.New(func() []authorities.Source { return opts.Authorities }, nil).Bundle()
 	for _, check := range []func(){
 		d.kernel, d.privileges, d.namespaces, d.seccomp, d.keyring,
 		d.mounts, d.cgroups, d.cgroupDevices, d.pivot, d.overlay, d.store, d.memory,
@@ -87,7 +86,7 @@ func Run(ctx context.Context, opts Options) []api.Check {
 	return d.checks
 }
 
-// registries are asked all at once, since one that hangs is what is looked for.
+// registries asks all registries at the same time: one may not answer until the timeout.
 func (d *examination) registries(ctx context.Context) {
 	results := make([]api.Check, len(d.opts.Registries))
 	var wg sync.WaitGroup
@@ -102,12 +101,12 @@ func (d *examination) registries(ctx context.Context) {
 	d.checks = append(d.checks, results...)
 }
 
-// kernel warns of kernels that nobody tests careen with.
+// kernel warns about kernels that are older than any tested one.
 func (d *examination) kernel() {
 	release := rootfs.KernelRelease()
 	var major, minor int
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
-		d.warn("kernel", "", "Linux %s: cannot tell how old it is", release)
+		d.warn("kernel", "", "unknown version: Linux %s", release)
 		return
 	}
 	if major < 4 || major == 4 && minor < 18 {
@@ -117,5 +116,5 @@ func (d *examination) kernel() {
 	d.ok("kernel", "Linux %s", release)
 }
 
-// oneLine makes any error's text fit a line of a table.
+// oneLine returns an error's text on one line.
 func oneLine(err error) string { return fault.OneLine(err.Error(), fault.MaxLine) }

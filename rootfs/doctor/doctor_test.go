@@ -86,7 +86,7 @@ func TestDoctorConfiguration(t *testing.T) {
 		{"long after the build", "clock", doctor.StatusWarning, "expired", doctor.Options{BuildTime: time.Now().AddDate(-20, 0, 0)}},
 		{"no resolv.conf", "dns", doctor.StatusWarning, "no such file", doctor.Options{ResolvConf: filepath.Join(dir, "absent")}},
 		{"empty resolv.conf", "dns", doctor.StatusWarning, "no nameserver line", doctor.Options{ResolvConf: file("empty", "search example\n")}},
-		{"nobody on the loopback", "dns", doctor.StatusWarning, "nobody answers", doctor.Options{ResolvConf: file("lo", "nameserver 127.99.99.99\n")}},
+		{"no resolver on the loopback address", "dns", doctor.StatusWarning, "does not answer", doctor.Options{ResolvConf: file("lo", "nameserver 127.99.99.99\n")}},
 		{"a name server", "dns", doctor.StatusOK, "192.0.2.53", doctor.Options{ResolvConf: file("one", "nameserver 192.0.2.53\n")}},
 		{"no bundle", "ca", doctor.StatusWarning, "no bundle", doctor.Options{Getenv: env("SSL_CERT_FILE", filepath.Join(dir, "absent"))}},
 		{"empty bundle", "ca", doctor.StatusWarning, "no certificates", doctor.Options{Getenv: env("SSL_CERT_FILE", file("ca", "nothing"))}},
@@ -160,10 +160,10 @@ func TestDoctorRegistries(t *testing.T) {
 		{"not yet valid", secure(now.AddDate(1, 0, 0), now.AddDate(2, 0, 0), true), doctor.StatusError, "valid from"},
 		{"unknown authority", secure(now.Add(-time.Hour), now.AddDate(1, 0, 0), false), doctor.StatusError, "does not know"},
 		{"plain HTTP asked for TLS", strings.TrimPrefix(plain(200), "http://"), doctor.StatusError, "plain HTTP"},
-		{"hanging", hang.URL, doctor.StatusError, "no answer in time"},
-		{"nobody there", "127.0.0.1:1", doctor.StatusError, "refused"},
-		{"no registry at all", "http://me:pw@host/x", doctor.StatusError, "not the name"},
-		{"no host", "https://", doctor.StatusError, "not the name"},
+		{"no answer", hang.URL, doctor.StatusError, "no answer in time"},
+		{"no listener", "127.0.0.1:1", doctor.StatusError, "refused"},
+		{"not a host", "http://me:pw@host/x", doctor.StatusError, "not a registry's name"},
+		{"no host", "https://", doctor.StatusError, "not a registry's name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -15,7 +15,7 @@ import (
 	"github.com/careen-project/careen/rootfs/osthread"
 )
 
-// privileges looks for the capabilities without which no container is made.
+// privileges checks the capabilities that creating a container needs.
 func (d *examination) privileges() {
 	bound, err := rootfs.Capabilities()
 	if err != nil {
@@ -65,8 +65,8 @@ func (d *examination) namespaces() {
 	}
 }
 
-// hasNamespace works without /proc: the flags are refused with EINVAL where the
-// kernel does not know them.
+// hasNamespace works without /proc: a kernel without the namespace refuses the flag with
+// EINVAL.
 func hasNamespace(kind string) bool {
 	flags := map[string]int{
 		"mnt": unix.CLONE_NEWNS, "pid": unix.CLONE_NEWPID, "net": unix.CLONE_NEWNET, "ipc": unix.CLONE_NEWIPC,
@@ -76,14 +76,14 @@ func hasNamespace(kind string) bool {
 		err := osthread.Run(func() error { return unix.Unshare(flag) })
 		return !errors.Is(err, unix.EINVAL)
 	}
-	// A thread cannot have a user namespace of its own, so there is only the file to
-	// look at; without /proc there is nothing, and nothing that depends on it.
+	// A single thread cannot have a new user namespace, so only the file shows it.
+	// Without /proc there is no file; then report nothing.
 	return !rootfs.ProcMounted() || unix.Access("/proc/self/ns/"+kind, unix.F_OK) == nil
 }
 
 func (d *examination) seccomp() {
 	if !rootfs.HasSeccomp() {
-		d.warn("seccomp", "Use a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters: containers run without")
+		d.warn("seccomp", "Use a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters: containers run without a filter")
 		return
 	}
 	d.ok("seccomp", "filters work")
@@ -98,8 +98,8 @@ func (d *examination) keyring() {
 	d.ok("keyring", "session keyrings work")
 }
 
-// cgroupDevices finds out whether access to devices can be limited, which every
-// container but a privileged one asks for.
+// cgroupDevices checks whether access to devices can be limited. Every container needs
+// that, except a privileged one.
 func (d *examination) cgroupDevices() {
 	const name = "cgroup_devices"
 	switch mode := rootfs.DetectCgroups(); mode {
@@ -119,8 +119,8 @@ func (d *examination) cgroupDevices() {
 	}
 }
 
-// loadDeviceProgram loads the program "return 1", of the kind that cgroup v2
-// decides about devices with, and drops it.
+// loadDeviceProgram loads and drops the BPF program "return 1" of the type that cgroup v2
+// uses for device rules.
 func loadDeviceProgram() error {
 	const cgroupDevice = 15 // BPF_PROG_TYPE_CGROUP_DEVICE
 	program := [2]uint64{0x00000001_000000b7, 0x00000000_00000095}
@@ -140,8 +140,7 @@ func loadDeviceProgram() error {
 	return unix.Close(int(fd))
 }
 
-// pivot tries pivot_root, and where the root cannot be left, the way that Enter
-// takes, on a thread that nobody else sees.
+// pivot tries pivot_root, and where that fails, pivot_root after [rootfs.Enter].
 func (d *examination) pivot() {
 	err := rootfs.TryPivot()
 	if err == nil {
@@ -150,7 +149,7 @@ func (d *examination) pivot() {
 	}
 	enterErr := rootfs.TryEnter()
 	if enterErr != nil {
-		d.fail("pivot_root", "Run careen as root, not inside a chroot", "a container cannot leave this root: %s; nor one bound over it: %s",
+		d.fail("pivot_root", "Run careen as root, not inside a chroot", "a container cannot leave this root: %s; nor a bind over it: %s",
 			oneLine(err), oneLine(enterErr))
 		return
 	}
@@ -167,12 +166,12 @@ func (d *examination) modulesDir() {
 	d.ok("modules", "%s", base)
 }
 
-// noDevices notes that /dev has still to be mounted, with whatever is in it then.
+// noDevices reports whether /dev is not mounted yet, and adds that as the finding.
 func (d *examination) noDevices(check string) bool {
 	if rootfs.HasDevices("/dev") {
 		return false
 	}
-	d.ok(check, "not known before careen agent has mounted /dev")
+	d.ok(check, "unknown until careen agent mounts /dev")
 	return true
 }
 
@@ -197,7 +196,7 @@ func (d *examination) ipmi() {
 			return
 		}
 	}
-	d.warn("ipmi", "Load ipmi_si and ipmi_devintf if a vendor's tool speaks to the BMC in-band", "no IPMI device")
+	d.warn("ipmi", "Load ipmi_si and ipmi_devintf if a vendor's tool talks to the BMC in-band", "no IPMI device")
 }
 
 func (d *examination) lockdown() {

@@ -26,8 +26,8 @@ import (
 // maxResolvConf limits the size of resolv.conf in bytes.
 const maxResolvConf = 1 << 20
 
-// dns reads the name servers. One on the loopback is asked, since the daemon that
-// resolv.conf expects there may not be in the ramdisk; others are not.
+// dns reads the name servers of resolv.conf. It asks only servers on the loopback address,
+// because the ramdisk may lack the daemon that resolv.conf expects there.
 func (d *examination) dns() {
 	const remedy = "Wait for DHCP, or write a nameserver line; registries given by address work without"
 	data, err := file.ReadLimited(d.opts.ResolvConf, maxResolvConf)
@@ -48,7 +48,7 @@ func (d *examination) dns() {
 		}
 	}
 	d.warn("dns", "Start the resolver that listens there, or write the network's own nameserver",
-		"only %s, where nobody answers", strings.Join(servers, ", "))
+		"only %s, which does not answer", strings.Join(servers, ", "))
 }
 
 // nameServers returns the addresses in a resolv.conf(5).
@@ -62,7 +62,7 @@ func nameServers(data []byte) []string {
 	return servers
 }
 
-// askNameServer asks for the root's name servers and takes any answer for one.
+// askNameServer asks for the root's name servers. Any reply is a success.
 func askNameServer(addr netip.Addr) error {
 	conn, err := net.DialTimeout("udp", netip.AddrPortFrom(addr, 53).String(), time.Second)
 	if err != nil {
@@ -81,23 +81,22 @@ func askNameServer(addr netip.Addr) error {
 	return err
 }
 
-// caFiles are where distributions keep the authorities' certificates, as Go's own
-// crypto/x509 looks for them.
+// caFiles are the places of the authorities' certificates in distributions, the same as in
+// Go's crypto/x509.
 var caFiles = []string{
 	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
 	"/etc/pki/tls/cacert.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
 }
 
-// authorities looks for the system's bundle, and at what the node is told to trust
-// beside it.
+// authorities checks the system's bundle and the additional sources.
 func (d *examination) authorities() {
-	if faulty := d.told.Faulty(); len(faulty) > 0 {
-		d.warn("ca", "Correct what names "+faulty[0].Name()+", or the file", "%s", d.told)
+	if faulty := d.extra.Faulty(); len(faulty) > 0 {
+		d.warn("ca", "Correct the setting that names "+faulty[0].Name()+", or the file", "%s", d.extra)
 		return
 	}
 	also := ""
-	if len(d.told.Certs) > 0 {
-		also = ", " + d.told.String()
+	if len(d.extra.Certs) > 0 {
+		also = ", " + d.extra.String()
 	}
 	files := caFiles
 	if path := d.opts.Getenv("SSL_CERT_FILE"); path != "" {
@@ -116,11 +115,11 @@ func (d *examination) authorities() {
 		return
 	}
 	if also != "" {
-		d.ok("ca", "no bundle of the system's%s", also)
+		d.ok("ca", "no system bundle%s", also)
 		return
 	}
 	d.warn("ca", "Install ca-certificates into the ramdisk, or put the registry's CA into "+filepath.Join(d.opts.CertDirs[0], "HOST[:PORT]"),
-		"no bundle of authorities: registries are trusted only by certs.d")
+		"no bundle of authorities: only the authorities in certs.d are trusted")
 }
 
 func countCertificates(data []byte) int {
@@ -133,8 +132,8 @@ func countCertificates(data []byte) int {
 	return n
 }
 
-// proxies checks the variables that careen and the containers take over. A value
-// that cannot be read is ignored by most programs, which then fail elsewhere.
+// proxies checks the proxy variables, which careen and the containers use. Most programs
+// ignore an invalid value and fail later.
 func (d *examination) proxies() {
 	var found, wrong []string
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
@@ -166,7 +165,7 @@ func (d *examination) proxies() {
 	}
 }
 
-// checkProxy returns a proxy as it may be shown: without its password.
+// checkProxy returns a proxy's URL without its password.
 func checkProxy(value string) (string, error) {
 	text := value
 	if !strings.Contains(text, "://") {
@@ -201,13 +200,12 @@ func checkNoProxy(entry string) error {
 			return fmt.Errorf("has %q, which is not a network", entry)
 		}
 	case strings.Contains(strings.TrimPrefix(entry, "*."), "*"):
-		return fmt.Errorf("has %q: a star is only known alone", entry)
+		return fmt.Errorf("has %q: a star is only allowed alone or before a dot", entry)
 	}
 	return nil
 }
 
-// registry reaches a registry as a pull would: name, connection, certificate and
-// the answer of the API's root.
+// registry connects to a registry as a pull does and asks for the root of its API.
 func (d *examination) registry(ctx context.Context, name string) api.Check {
 	c := api.Check{Name: "registry " + name, Status: StatusError}
 	scheme, host, ok := strings.Cut(name, "://")
@@ -216,19 +214,19 @@ func (d *examination) registry(ctx context.Context, name string) api.Check {
 	}
 	u := &url.URL{Scheme: scheme, Host: strings.TrimSuffix(host, "/"), Path: "/v2/"}
 	if (scheme != "https" && scheme != "http") || u.Host == "" || strings.ContainsAny(u.Host, "/ ?#@") {
-		c.Detail, c.Remedy = "not the name of a registry", "Give HOST, HOST:PORT, or http:// before it"
+		c.Detail, c.Remedy = "not a registry's name", "Give HOST, HOST:PORT, or http:// before it"
 		return c
 	}
 	client, proxy, err := d.client(u)
 	if err != nil {
-		c.Detail, c.Remedy = oneLine(err), "Correct the proxy's variables or the files in certs.d"
+		c.Detail, c.Remedy = oneLine(err), "Correct the proxy variables or the files in certs.d"
 		return c
 	}
 	defer client.CloseIdleConnections()
 	started := time.Now()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		c.Detail, c.Remedy = "not the name of a registry", "Give HOST, HOST:PORT, or http:// before it"
+		c.Detail, c.Remedy = "not a registry's name", "Give HOST, HOST:PORT, or http:// before it"
 		return c
 	}
 	res, err := client.Do(req)
@@ -248,20 +246,20 @@ func (d *examination) registry(ctx context.Context, name string) api.Check {
 		c.Detail, c.Remedy = "the proxy asks for credentials", "Give them in the proxy's URL"
 	case res.StatusCode >= 500, res.StatusCode == http.StatusTooManyRequests:
 		c.Status = StatusWarning
-		c.Detail, c.Remedy = "answers "+res.Status, "Try again later, or ask who runs it"
+		c.Detail, c.Remedy = "answers "+res.Status, "Try again later, or ask the registry's operator"
 	default:
 		c.Detail, c.Remedy = fmt.Sprintf("answers %s to /v2/: not a registry", res.Status), "Check the host and port"
 	}
 	return c
 }
 
-// client returns a client that trusts what a pull from u trusts.
+// client returns a client with the trust, certificates and proxy of a pull from u.
 func (d *examination) client(u *url.URL) (client *http.Client, proxy string, err error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	for _, c := range d.told.Certs {
+	for _, c := range d.extra.Certs {
 		pool.AddCert(c)
 	}
 	own, err := d.certificates(u.Host, pool)
@@ -274,7 +272,7 @@ func (d *examination) client(u *url.URL) (client *http.Client, proxy string, err
 	}
 	via, err := settings.ProxyFunc()(u)
 	if err != nil {
-		return nil, "", errors.New("a proxy's variable is not a URL")
+		return nil, "", errors.New("a proxy variable is not a URL")
 	}
 	if via != nil {
 		proxy = via.Redacted()
@@ -288,8 +286,8 @@ func (d *examination) client(u *url.URL) (client *http.Client, proxy string, err
 	return &http.Client{Transport: transport, CheckRedirect: keep}, proxy, nil
 }
 
-// certificates adds the authorities of certs.d for a host to pool, and returns the
-// certificates that are to be shown to it: NAME.cert with NAME.key.
+// certificates adds the authorities in certs.d for a host to pool. It returns the client
+// certificates for that host: NAME.cert with NAME.key.
 func (d *examination) certificates(host string, pool *x509.CertPool) (own []tls.Certificate, err error) {
 	for _, dir := range d.opts.CertDirs {
 		entries, err := os.ReadDir(filepath.Join(dir, host))
@@ -326,7 +324,7 @@ func first(getenv func(string) string, names ...string) string {
 	return ""
 }
 
-// expiry warns, in an answer that is good today, of a certificate that soon ends.
+// expiry returns a note about a certificate that expires within two weeks, or "".
 func expiry(state *tls.ConnectionState) string {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return ""
@@ -338,7 +336,7 @@ func expiry(state *tls.ConnectionState) string {
 	return ", certificate ends on " + end.UTC().Format(time.DateOnly)
 }
 
-// explain says why a registry cannot be reached, and what to do.
+// explain returns the reason why a registry cannot be reached, and what to do.
 func explain(err error, proxy string) (detail, remedy string) {
 	var dnsErr *net.DNSError
 	var unknown x509.UnknownAuthorityError
@@ -347,7 +345,7 @@ func explain(err error, proxy string) (detail, remedy string) {
 	var record tls.RecordHeaderError
 	via := ""
 	if proxy != "" {
-		via = " by way of the proxy " + proxy
+		via = " through the proxy " + proxy
 	}
 	switch {
 	case errors.As(err, &dnsErr):
@@ -368,5 +366,5 @@ func explain(err error, proxy string) (detail, remedy string) {
 	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
 		return "no answer in time" + via, "Check the route, firewalls, the MTU and the proxy"
 	}
-	return oneLine(errors.Unwrap(err)) + via, "Check that it runs, the route, and the proxy"
+	return oneLine(errors.Unwrap(err)) + via, "Check the registry, the route and the proxy"
 }

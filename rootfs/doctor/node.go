@@ -14,8 +14,8 @@ import (
 	"github.com/careen-project/careen/rootfs/procfs"
 )
 
-// mounts names what the agent will have to mount. That it can is not in doubt:
-// only a kernel without such a file system stands in its way.
+// mounts lists what the agent will mount. A mount is impossible only where the kernel lacks
+// the file system.
 func (d *examination) mounts() {
 	var missing, impossible []string
 	proc := rootfs.ProcMounted()
@@ -36,7 +36,7 @@ func (d *examination) mounts() {
 	case len(missing) > 0:
 		d.ok("mounts", "careen agent will mount %s", strings.Join(missing, " "))
 	default:
-		d.ok("mounts", "all there")
+		d.ok("mounts", "all present")
 	}
 }
 
@@ -87,7 +87,7 @@ func (d *examination) overlay() {
 	d.ok(name, "works on %s", where)
 }
 
-// tryStore tries an overlay where the store will lie.
+// tryStore tries an overlay at the place of the store.
 func (d *examination) tryStore() (where string, err error) {
 	l, err := rootfs.InspectStore(d.opts.Prepare.StoreDir)
 	if err != nil {
@@ -102,7 +102,7 @@ func (d *examination) tryStore() (where string, err error) {
 	return "the store's tmpfs", rootfs.TryOverlayOnTmpfs()
 }
 
-// store weighs the store against the memory that it takes.
+// store compares the room in the store with the memory that it can use.
 func (d *examination) store() {
 	const name = "store"
 	l, err := rootfs.InspectStore(d.opts.Prepare.StoreDir)
@@ -119,7 +119,7 @@ func (d *examination) store() {
 			d.fail(name, "Give the node more memory, or the store a disk with --root", "%s", oneLine(err))
 			return
 		}
-		free, what = size, "a tmpfs of its own"
+		free, what = size, "a new tmpfs"
 		l.StoreTmpfs = true
 	}
 	const small, tiny = 256 << 20, 16 << 20
@@ -161,7 +161,7 @@ func (d *examination) memory() {
 	d.ok("memory", "%d of %d MiB are available", available>>20, total>>20)
 }
 
-// withDefaults fills in what the zero value stands for.
+// withDefaults returns the options with what empty fields stand for.
 func (o Options) withDefaults() Options {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
@@ -181,13 +181,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// clock looks for the clock of a node whose battery is empty, with which every
-// certificate is not valid yet.
+// clock checks the clock. A node with an empty battery starts with a clock at which no
+// certificate is valid yet.
 func (d *examination) clock() {
 	const remedy = "Set the clock before pulling, for example with chronyd -q or from the BMC"
-	behind := remedy + ", or let careen do it by the registry's: [clock] repair = true in careen.toml"
+	behind := remedy + ", or let careen set it from the registry's clock: [clock] repair = true in careen.toml"
 	if d.opts.ClockRepair {
-		behind = "careen sets it by the registry's when it pulls: [clock] repair in careen.toml"
+		behind = "careen sets it from the registry's clock when it pulls: [clock] repair in careen.toml"
 	}
 	now := time.Now()
 	if now.Before(d.opts.BuildTime) {
@@ -201,8 +201,8 @@ func (d *examination) clock() {
 	}
 	if epoch, err := strconv.ParseInt(file.ReadWord("/sys/class/rtc/rtc0/since_epoch"), 10, 64); err == nil {
 		if off := time.Duration(math.Abs(float64(now.Sub(time.Unix(epoch, 0))))); off > 24*time.Hour {
-			d.warn("clock", "Write the right time to the hardware clock, or steps that boot again will have the wrong one",
-				"it is %s, but %s by the hardware clock", now.UTC().Format(time.RFC3339), time.Unix(epoch, 0).UTC().Format(time.RFC3339))
+			d.warn("clock", "Write the right time to the hardware clock, or it is wrong again after a reboot",
+				"it is %s, but %s on the hardware clock", now.UTC().Format(time.RFC3339), time.Unix(epoch, 0).UTC().Format(time.RFC3339))
 			return
 		}
 	}

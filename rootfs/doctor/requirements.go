@@ -21,11 +21,11 @@ import (
 	"github.com/careen-project/careen/rootfs/file"
 )
 
-// RequiresLabel is the label by which an image says what it needs of the node: see
-// [ParseRequirements]. It means something to careen only.
+// RequiresLabel is the label with an image's requirements of the node: see
+// [ParseRequirements]. Only careen reads it.
 const RequiresLabel = "io.careen.requires"
 
-// maxRequires bounds the label in bytes, and maxRequirements its entries.
+// maxRequires limits the label in bytes, maxRequirements the number of its entries.
 const (
 	maxRequires     = 4096
 	maxRequirements = 64
@@ -37,25 +37,25 @@ type Requirement struct {
 	Text  string
 	kind  *requirementKind
 	value string
-	// n is the value of an entry that counts something.
+	// n is the number of an entry with a number.
 	n int64
 }
 
-// Meaning says in words what is required.
+// Meaning returns the requirement in words.
 func (r Requirement) Meaning() string { return strings.ReplaceAll(r.kind.meaning, "VALUE", r.value) }
 
 // requirementKind is one kind of entry.
 type requirementKind struct {
-	// form is how it is written; without "=" or ">=" it has no value.
+	// form is the syntax; without "=" or ">=" the entry has no value.
 	form, meaning string
 	valid         func(value string) (n int64, ok bool)
-	// check adds one finding, most by the very check of [Doctor].
+	// check adds one finding. Most use a check of [Run].
 	check func(d *examination, r Requirement)
-	// comes says that loading a module can bring it, module that it is one.
+	// comes says that loading a module can provide it, module that it is a module.
 	comes, module bool
 }
 
-// requirementKinds are all kinds, by the name before the sign.
+// requirementKinds are all kinds by the name before the sign.
 var requirementKinds = sync.OnceValue(func() map[string]*requirementKind {
 	doctors := func(check func(*examination)) func(*examination, Requirement) {
 		return func(d *examination, _ Requirement) { check(d) }
@@ -74,9 +74,9 @@ var requirementKinds = sync.OnceValue(func() map[string]*requirementKind {
 	}
 })
 
-// ParseRequirements reads the label: entries with commas between, white space around
-// them does not count. It is strict, since an entry that is passed over would let a
-// tool run where its vendor says that it must not.
+// ParseRequirements parses the label: entries separated by commas, with optional white
+// space around them. An unknown or invalid entry is an error: ignoring it would run a tool
+// where its vendor forbids it. The error has no fault code; [Require] adds one.
 func ParseRequirements(label string) ([]Requirement, error) {
 	if strings.TrimSpace(label) == "" {
 		return nil, nil
@@ -108,7 +108,7 @@ func parseRequirement(entry string) (r Requirement, err error) {
 	name, value, valued := strings.Cut(entry, sign)
 	kind := requirementKinds()[name]
 	if kind == nil {
-		return r, fmt.Errorf("it asks for %q, which this careen does not know", entry)
+		return r, fmt.Errorf("unknown requirement %q", entry)
 	}
 	if valued != (kind.valid != nil) || valued && !strings.HasPrefix(kind.form, name+sign) {
 		return r, fmt.Errorf("%q is not written like %s", entry, kind.form)
@@ -129,7 +129,7 @@ var reModule = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(
 
 func isModule(v string) (int64, bool) { return 0, reModule().MatchString(v) }
 
-// isPath takes an absolute path without detours, of characters that can be printed.
+// isPath accepts an absolute, clean path of printable characters without spaces.
 func isPath(v string) (int64, bool) {
 	odd := strings.ContainsFunc(v, func(c rune) bool { return c == ' ' || c == utf8.RuneError || !strconv.IsPrint(c) })
 	return 0, path.IsAbs(v) && path.Clean(v) == v && v != "/" && !odd
@@ -154,8 +154,7 @@ var reVersion = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile
 
 func isVersion(v string) (int64, bool) { return 0, reVersion().MatchString(v) }
 
-// kernelVersion reads the numbers at the beginning of a release; those that are not
-// there are 0.
+// kernelVersion parses the numbers at the beginning of a release; missing ones are 0.
 func kernelVersion(release string) (numbers [3]int, ok bool) {
 	n, _ := fmt.Sscanf(release, "%d.%d.%d", &numbers[0], &numbers[1], &numbers[2])
 	return numbers, n >= 2
@@ -191,10 +190,10 @@ func (d *examination) hasHugepages(r Requirement) {
 func (d *examination) hasDevice(r Requirement) {
 	_, err := rootfs.Host().Device(r.value)
 	if errors.Is(err, fs.ErrInvalid) {
-		err = errors.New("it is no device")
+		err = errors.New("it is not a device")
 	}
 	if err != nil {
-		d.warn("device", "See that the node has the hardware, and that its driver is loaded", "%s", reason(err))
+		d.warn("device", "Check that the node has the hardware and that its driver is loaded", "%s", reason(err))
 		return
 	}
 	d.ok("device", "%s", r.value)
@@ -214,18 +213,18 @@ func (d *examination) hasModule(r Requirement) {
 		return
 	}
 	if d.loadable(r) {
-		d.warn("module", "Load it before the step, or run the step with --privileged: careen loads it then", "it is not loaded")
+		d.warn("module", "Load it before the step, or run the step with --privileged, with which careen loads it", "it is not loaded")
 		return
 	}
-	d.warn("module", "Put the module and modules.dep into the ramdisk, or use a kernel that has it built in", "there is none for the running kernel")
+	d.warn("module", "Put the module and modules.dep into the ramdisk, or use a kernel that has it built in", "the running kernel has no such module")
 }
 
-// loadable reports whether r is a module that has a file.
+// loadable reports whether r is a module with a file.
 func (d *examination) loadable(r Requirement) bool {
 	return r.kind.module && rootfs.ModuleLoadable(r.value, d.opts.Prepare.ModulesDir) == nil
 }
 
-// reason is an error's text without the path that it is about.
+// reason returns an error's text without its path.
 func reason(err error) string {
 	var inner error
 	for inner = errors.Unwrap(err); inner != nil && errors.Unwrap(inner) != nil; {
@@ -241,34 +240,34 @@ func reason(err error) string {
 type RequireOptions struct {
 	// Image is the reference of the image, for messages.
 	Image string
-	// Label is the value of [RequiresLabel] that holds for the container.
+	// Label is the value of [RequiresLabel] that applies to the container.
 	Label string
-	// Load has kernel modules that are required, and that are not loaded, be loaded.
+	// Load allows to load missing kernel modules that are required.
 	Load bool
 	// ModulesDir is as in [rootfs.PrepareOptions].
 	ModulesDir string
 }
 
-// deviceTime is how long a device may take to appear once its driver is loaded.
+// deviceTime is the time that a device may need to appear after its driver is loaded.
 const deviceTime = 3 * time.Second
 
-// Require holds a node against what an image says that it needs. The error has the
-// code [fault.Requirement], names all that is missing, and says so also of a label
-// that cannot be read. Modules are loaded only where nothing else is in the way; what
-// was loaded is returned, one line each.
+// Require compares the node with the requirements of an image. It loads modules only if
+// nothing else is missing, and returns the loaded ones, one line each. The error has the
+// code [fault.Requirement]: it names everything that is missing, or says what is wrong
+// with the label. A canceled ctx gives its error.
 func Require(ctx context.Context, opts RequireOptions) (loaded []string, err error) {
 	list, err := ParseRequirements(opts.Label)
 	if err != nil {
 		return nil, &fault.Error{Code: fault.Requirement, Op: "run", Subject: opts.Image, Err: err,
-			Reason: fmt.Sprintf("its label %s cannot be followed: %v", RequiresLabel, err),
-			Remedy: "Correct the label, take a careen that knows it, or replace it with --label " + RequiresLabel + "=..."}
+			Reason: fmt.Sprintf("its label %s is invalid: %v", RequiresLabel, err),
+			Remedy: "Correct the label, use a newer careen, or replace it with --label " + RequiresLabel + "=..."}
 	}
 	d := &examination{opts: Options{Prepare: rootfs.PrepareOptions{ModulesDir: opts.ModulesDir}}}
 	missing := d.unmet(list)
 	if opts.Load && len(missing) > 0 && d.mayCome(missing) {
 		if loaded, err = d.load(missing); err != nil {
 			return loaded, &fault.Error{Code: fault.Requirement, Op: "run", Subject: opts.Image, Err: err,
-				Reason: "it requires a module that does not load: " + oneLine(err), Remedy: fault.RemedyOf(err)}
+				Reason: "it requires a module that cannot be loaded: " + oneLine(err), Remedy: fault.RemedyOf(err)}
 		}
 		for end := time.Now().Add(deviceTime); ; {
 			missing = d.unmet(list)
@@ -284,7 +283,7 @@ func Require(ctx context.Context, opts RequireOptions) (loaded []string, err err
 	return loaded, missing.fault(opts.Image)
 }
 
-// unmetRequirement is one with what was found in its place.
+// unmetRequirement is a requirement with the finding.
 type unmetRequirement struct {
 	Requirement
 	found, remedy string
@@ -292,7 +291,7 @@ type unmetRequirement struct {
 
 type unmetList []unmetRequirement
 
-// unmet asks for each requirement anew.
+// unmet checks all requirements and returns the unmet ones.
 func (d *examination) unmet(list []Requirement) (missing unmetList) {
 	for _, r := range list {
 		d.checks = d.checks[:0]
@@ -304,14 +303,14 @@ func (d *examination) unmet(list []Requirement) (missing unmetList) {
 	return missing
 }
 
-// mayCome reports whether all that is missing can come by loading modules.
+// mayCome reports whether loading modules can provide everything that is missing.
 func (d *examination) mayCome(missing unmetList) bool {
 	return !slices.ContainsFunc(missing, func(u unmetRequirement) bool {
 		return !u.kind.comes || u.kind.module && !d.loadable(u.Requirement)
 	})
 }
 
-// load loads the modules that are missing.
+// load loads the missing modules.
 func (d *examination) load(missing unmetList) (loaded []string, err error) {
 	for _, u := range missing {
 		if !d.loadable(u.Requirement) {
@@ -328,7 +327,7 @@ func (d *examination) load(missing unmetList) (loaded []string, err error) {
 	return loaded, nil
 }
 
-// fault names all of the list on one line.
+// fault returns the error with all unmet requirements on one line.
 func (list unmetList) fault(image string) error {
 	var texts, names, remedies []string
 	for _, u := range list {

@@ -29,14 +29,14 @@ func TestParseRequirements(t *testing.T) {
 		}
 	}
 	for label, why := range map[string]string{
-		"gpu": `"gpu", which this careen does not know`, "dev-mem,,ipmi": "empty entry", "ipmi,": "empty entry",
-		"DEV-MEM": "does not know", "dev-mem=yes": "like dev-mem", "module": "like module=NAME", "module=": "like module=NAME",
+		"gpu": `unknown requirement "gpu"`, "dev-mem,,ipmi": "empty entry", "ipmi,": "empty entry",
+		"DEV-MEM": "unknown requirement", "dev-mem=yes": "like dev-mem", "module": "like module=NAME", "module=": "like module=NAME",
 		"module=a.ko": "like module=NAME", "module=../x": "like module=NAME", "device=/etc/passwd": "like device=/dev/PATH",
 		"device=/dev/../etc/passwd": "like device=/dev/PATH", "device=dev/x": "like device=/dev/PATH", "file=/a/../b": "like file=/PATH",
 		"file=/": "like file=/PATH", "file=/a\x00b": "like file=/PATH", "file=/a\xff": "like file=/PATH", "file=relative": "like file=/PATH",
 		"lockdown=integrity": "like lockdown=none", "lockdown": "like lockdown=none", "hugepages=0": "like hugepages=N",
 		"hugepages=-1": "like hugepages=N", "hugepages=99999999999": "like hugepages=N", "memory=lots": "like memory=SIZE",
-		"memory=-1g": "like memory=SIZE", "kernel=5.10": "like kernel>=X.Y", "kernel>5.10": "does not know", "kernel<=5.10": "does not know",
+		"memory=-1g": "like memory=SIZE", "kernel=5.10": "like kernel>=X.Y", "kernel>5.10": "unknown requirement", "kernel<=5.10": "unknown requirement",
 		"kernel>=5": "like kernel>=X.Y", "kernel>=5.10.1.2": "like kernel>=X.Y", "kernel>=x.y": "like kernel>=X.Y",
 		"ipmi>=2": "like ipmi", "memory>=2g": "like memory=SIZE", "hugepages>=1": "like hugepages=N",
 		strings.Repeat("ipmi,", 64) + "ipmi": "more than 64", "file=/" + strings.Repeat("x", 5000): "longer than",
@@ -89,8 +89,8 @@ func TestRequire(t *testing.T) {
 	}
 	for label, why := range map[string]string{
 		"kernel>=99.0": "kernel>=99.0 (Linux " + rootfs.KernelRelease() + ")", "memory=100000g": "MiB are available)",
-		"device=/dev/careen-none": "no such file", "device=/dev/shm": "it is no device", "file=" + dir + "/none": "no such file",
-		"hugepages=2000000": "hugepages=2000000 (", "module=nothing_like_it": "there is none for the running kernel",
+		"device=/dev/careen-none": "no such file", "device=/dev/shm": "it is not a device", "file=" + dir + "/none": "no such file",
+		"hugepages=2000000": "hugepages=2000000 (", "module=nothing_like_it": "the running kernel has no such module",
 		"module=careen_absent": "it is not loaded",
 	} {
 		loaded, err := ask(label, false)
@@ -107,12 +107,12 @@ func TestRequire(t *testing.T) {
 	require.Equal(t, "Use a ramdisk with a newer kernel. Put the file into the ramdisk", fault.RemedyOf(err))
 	_, err = ask("gpu=2", true)
 	require.Equal(t, fault.Requirement, fault.CodeOf(err))
-	require.ErrorContains(t, err, `its label io.careen.requires cannot be followed: it asks for "gpu=2", which this careen does not know`)
+	require.ErrorContains(t, err, `its label io.careen.requires is invalid: unknown requirement "gpu=2"`)
 
 	// Nothing is loaded while something else is in the way; else the module is tried.
 	_, err = ask("module=careen_absent,kernel>=99.0", true)
 	require.ErrorContains(t, err, "module=careen_absent (it is not loaded), kernel>=99.0")
 	_, err = ask("module=careen_absent,device=/dev/careen-none", true)
 	require.Equal(t, fault.Requirement, fault.CodeOf(err))
-	require.ErrorContains(t, err, "it requires a module that does not load: cannot load the kernel module careen_absent:")
+	require.ErrorContains(t, err, "it requires a module that cannot be loaded: cannot load the kernel module careen_absent:")
 }

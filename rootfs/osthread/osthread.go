@@ -6,16 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Run runs f on an operating-system thread of its own, which ends with f,
-// so that f may change the thread's namespaces and root without anything else
-// in the process seeing it. The thread is never the process's first one: that
-// one cannot end, and /proc/self would show its namespaces as the process's.
+// Run runs f on a new operating-system thread that ends with f, and returns f's error. f
+// may change the thread's namespaces and root: no other thread sees the change. The
+// thread is never the process's first one, because that thread cannot end and /proc/self
+// shows its namespaces as those of the process.
 func Run(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			// Hold the first thread here, so that the next try lands elsewhere.
+			// Hold the first thread here, so that the next attempt gets another one.
 			err := Run(f)
 			runtime.UnlockOSThread()
 			done <- err

@@ -29,28 +29,28 @@ var openrcScript string
 const (
 	// BinaryPath is where the binary goes.
 	BinaryPath = "/usr/bin/careen"
-	// InitPath is the link that makes careen the first process: see [UnitInit].
+	// InitPath is a link to careen. Booted with rdinit=InitPath, careen is the first process.
 	InitPath = "/careen-init"
 )
 
-// Compression says how the appended archive is compressed. Each archive of an
-// image has its own, whatever the base's is.
+// Compression is the compression of the appended archive. It need not be that of the
+// base.
 type Compression string
 
-// The compressions. Gzip is understood by every kernel that has initramfs, zstd
-// by those since 5.9; it is a tenth smaller and unpacks faster.
+// The compressions. Every kernel with initramfs unpacks gzip. zstd needs Linux 5.9; it
+// is a tenth smaller and unpacks faster.
 const (
 	Gzip Compression = "gzip"
 	Zstd Compression = "zstd"
 	None Compression = "none"
 )
 
-// Unit says what starts the agent in the ramdisk.
+// Unit is what starts the agent in the ramdisk.
 type Unit string
 
 // The units. UnitInit adds a link /careen-init: a ramdisk that is booted with
-// rdinit=/careen-init has careen as its first process, which goes on to the
-// ramdisk's own /init if there is one. UnitNone leaves it to the ramdisk.
+// rdinit=/careen-init has careen as its first process, which then runs the ramdisk's
+// own /init if there is one. UnitNone adds nothing that starts the agent.
 const (
 	UnitSystemd Unit = "systemd"
 	UnitOpenRC  Unit = "openrc"
@@ -62,8 +62,8 @@ const (
 type AppendOptions struct {
 	// Base is the image to append to; "" makes an image with careen alone.
 	Base string
-	// Output is the file to write. It may be Base, and is replaced at once when the
-	// new image is complete.
+	// Output is the file to write. It may be Base. It is replaced atomically when the new
+	// image is complete.
 	Output string
 	// Binary is the static binary to add; "" is the running one.
 	Binary string
@@ -73,26 +73,26 @@ type AppendOptions struct {
 	Unit Unit
 	// Links are names in /usr/bin that lead to careen, as in {"podman"}.
 	Links []string
-	// Files are further files, such as a steps file: by their path in the ramdisk,
-	// read from paths here. They are readable by everybody, executable if they are
-	// here.
+	// Files are further files, such as a steps file. The key is the path in the ramdisk,
+	// the value the path on this machine. All users of the ramdisk may read them; a file
+	// that is executable here is executable there.
 	Files map[string]string
 }
 
-// Result says what [Append] made, in bytes.
+// Result is the size of the parts of the new image, in bytes.
 type Result struct {
-	// Base is the size of the image before, Added of what came after it.
+	// Base is the size of the base, Added the size of the appended archive.
 	Base  int64 `json:"base_bytes"`
 	Added int64 `json:"added_bytes"`
 }
 
-// Append writes Base and, behind it, an archive with careen in it. The base is
-// copied as it is: the kernel unpacks one archive after the other, and a file of
-// a later one replaces that of an earlier one. The same options give the same
-// bytes. A base that no kernel takes for an initramfs is refused.
+// Append writes Base and then an archive with careen in it. The base is copied
+// unchanged: the kernel unpacks one archive after the other, and a file of a later one
+// replaces that of an earlier one. The same options give the same bytes.
 //
-// Errors have the code [fault.BadOption] for options that cannot be, and
-// [fault.Space] where the output does not fit; others are of the file system.
+// Errors have the code [fault.BadOption] for invalid options and for a base that is no
+// initramfs, and [fault.Space] where the output does not fit. Other errors of the file
+// system have no code, which is [fault.Internal].
 func Append(ctx context.Context, opts AppendOptions) (Result, error) {
 	if err := opts.setDefaults(); err != nil {
 		return Result{}, err
@@ -124,7 +124,7 @@ func (o *AppendOptions) setDefaults() error {
 		return &fault.Error{Code: fault.BadOption, Op: "append careen to a ramdisk", Subject: subject, Reason: reason, Remedy: remedy}
 	}
 	if o.Output == "" {
-		return bad("", "there is no file to write", "Give one with --output-file")
+		return bad("", "no output file was given", "Give one with --output-file")
 	}
 	if o.Binary == "" {
 		o.Binary = "/proc/self/exe"
@@ -151,8 +151,8 @@ func (o *AppendOptions) setDefaults() error {
 	return o.checkBinary(bad)
 }
 
-// checkBinary refuses a binary that a ramdisk could not run: one that is linked
-// to libraries, as an ordinary go build makes it.
+// checkBinary refuses a dynamically linked binary, as an ordinary go build makes it: the
+// ramdisk may lack the libraries.
 func (o *AppendOptions) checkBinary(bad func(subject, reason, remedy string) error) error {
 	static, err := isStatic(o.Binary)
 	switch {
@@ -173,7 +173,7 @@ func (o *AppendOptions) explain(err error) error {
 	return err
 }
 
-// magics are how the archives begin that the kernel unpacks.
+// magics are the first bytes of the archives that the kernel unpacks.
 var magics = [][]byte{
 	[]byte("070701"), []byte("070702"), {0x1f, 0x8b}, {0x28, 0xb5, 0x2f, 0xfd}, {0xfd, '7', 'z', 'X', 'Z', 0},
 	{0x02, 0x21, 0x4c, 0x18}, []byte("BZh"), {0x5d, 0, 0}, {0x89, 'L', 'Z', 'O'},
@@ -198,7 +198,7 @@ func copyBase(ctx context.Context, w io.Writer, path string) (int64, error) {
 	if !known {
 		return 0, &fault.Error{
 			Code: fault.BadOption, Op: "append careen to", Subject: path,
-			Reason: "it does not begin with an archive that a kernel unpacks",
+			Reason: "it does not begin with an archive that the kernel unpacks",
 			Remedy: "Give the ramdisk's image itself, not an ISO image, a kernel or a disk",
 		}
 	}
@@ -243,9 +243,9 @@ func (o *AppendOptions) compressor(w io.Writer) (io.WriteCloser, error) {
 // maybeLinks are links in most ramdisks and directories in others.
 var maybeLinks = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32", "var/lock", "var/run"}
 
-// entries adds the files. Of directories only those are named that are real
-// directories everywhere: on a merged /usr, /bin and /lib are links, which an
-// entry for a directory would make the kernel delete. So the base has to have them.
+// entries adds the files. It names only directories that are real directories in every
+// ramdisk. Where /usr is merged, /bin and /lib are links, and the kernel would delete
+// such a link for a directory entry. So the base has to have them.
 func (o *AppendOptions) entries(a *Writer) error {
 	if o.Base != "" {
 		a.Assume(maybeLinks...)
@@ -289,7 +289,7 @@ func addText(a *Writer, path, text string, mode uint32) error {
 	return a.Add(Entry{Path: path, Mode: TypeFile | mode, Size: int64(len(text)), Body: strings.NewReader(text)})
 }
 
-// addFile adds a file from here, executable if it is here.
+// addFile adds a file of this machine, executable if it is executable here.
 func addFile(a *Writer, path, from string, mode uint32) error {
 	f, err := os.Open(from)
 	if err != nil {

@@ -48,20 +48,19 @@ type Writer struct {
 // NewWriter returns a writer of an archive to w. Close ends the archive.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w, dirs: map[string]bool{}} }
 
-// usualModes are of the directories that have another mode than 0755 wherever they
-// are: the kernel changes that of a directory which is there already.
+// usualModes are the modes of directories that usually differ from 0755. An entry
+// changes the mode of a directory that exists already.
 var usualModes = map[string]uint32{"tmp": 0o1777, "var/tmp": 0o1777, "root": 0o700}
 
-// Assume has the writer take directories for ones that are there already: it makes
-// no entries for them.
+// Assume says that directories exist already. The writer makes no entries for them.
 func (w *Writer) Assume(dirs ...string) {
 	for _, dir := range dirs {
 		w.dirs[dir] = true
 	}
 }
 
-// Add writes an entry. After an error the archive is of no use, and every later
-// call returns that error.
+// Add writes an entry. After an error the archive is useless, and every later call
+// returns that error. Errors have no fault code.
 func (w *Writer) Add(e Entry) error {
 	if w.err == nil {
 		w.err = w.add(e)
@@ -73,7 +72,7 @@ func (w *Writer) add(e Entry) error {
 	name := strings.TrimPrefix(path.Clean("/"+e.Path), "/")
 	switch {
 	case name == "", len(name) >= maxNameSize, name == trailer:
-		return fmt.Errorf("add %q to a cpio archive: not a path that it can hold", e.Path)
+		return fmt.Errorf("add %q to a cpio archive: not a valid path", e.Path)
 	case w.dirs[name] && e.Mode&typeMask == TypeDir:
 		return nil
 	}
@@ -91,10 +90,10 @@ func (w *Writer) add(e Entry) error {
 	case TypeChar, TypeBlock:
 		body, size = nil, 0
 	default:
-		return fmt.Errorf("add %q to a cpio archive: mode %o has no type that it can hold", e.Path, e.Mode)
+		return fmt.Errorf("add %q to a cpio archive: unsupported file type in mode %o", e.Path, e.Mode)
 	}
 	if size < 0 || size > 0xffffffff {
-		return fmt.Errorf("add %q to a cpio archive: %d bytes are more than it can hold", e.Path, size)
+		return fmt.Errorf("add %q to a cpio archive: %d bytes are too large for the format", e.Path, size)
 	}
 	w.inode++
 	if err := w.header(name, e.Mode, w.inode, uint32(size), e.Major, e.Minor); err != nil {
@@ -143,7 +142,7 @@ func (w *Writer) header(name string, mode, inode, size, major, minor uint32) err
 	return w.pad(4)
 }
 
-// Write counts bytes; it is for the writer's own use.
+// Write passes p on and counts its bytes. Only the writer itself calls it.
 func (w *Writer) Write(p []byte) (int, error) {
 	n, err := w.w.Write(p)
 	w.n += int64(n)
@@ -158,8 +157,8 @@ func (w *Writer) pad(to int64) error {
 	return nil
 }
 
-// Close ends the archive, padded to the 512 bytes that cpio itself pads to. It
-// does not close what it writes to.
+// Close ends the archive and pads it to 512 bytes, as cpio does. It does not close the
+// underlying writer. Errors have no fault code.
 func (w *Writer) Close() error {
 	if w.err != nil {
 		return w.err

@@ -1,10 +1,9 @@
-// Package ramdisk writes cpio archives as the Linux kernel unpacks them, and
-// appends careen to the image of a ramdisk.
+// Package ramdisk appends careen to the image of a ramdisk, and writes cpio archives
+// that the Linux kernel unpacks.
 //
-// The kernel takes a ramdisk's image to be any number of archives one after the
-// other, each compressed in its own way, and unpacks them over one another. So
-// careen can be added to an image that somebody else built, whatever it is
-// compressed with, without unpacking it: [Append] does that.
+// An image is any number of archives, one after the other, each with a compression of
+// its own. The kernel unpacks each over those before it. So [Append] adds careen to a
+// foreign image without unpacking it.
 //
 // The archives are deterministic: no times, no owners, inode numbers counted
 // from 1. The format is "newc", described in the kernel's documentation
