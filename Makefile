@@ -79,7 +79,7 @@ unit: deps-test ## tests of the packages
 
 # Once ./integration/external has built them.
 pull_external = for binary in .cache/containerd-*/containerd; do \
-	CONTAINERD=$(CURDIR)/$$binary $(GOTEST) -timeout 5m -run TestExternalContainerd ./runtime/pull; done
+	CONTAINERD=$(CURDIR)/$$binary $(GOTEST) -timeout 5m -run TestExternalContainerd ./runtime/image; done
 
 .PHONY: integration
 integration: deps-test build ## black-box tests of the binary, on the host and in a VM

@@ -8,7 +8,7 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
-	"github.com/careen-project/careen/runtime/pull/polite"
+	"github.com/careen-project/careen/runtime/image/polite"
 )
 
 const (

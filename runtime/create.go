@@ -26,7 +26,7 @@ import (
 	"github.com/careen-project/careen/rootfs/file"
 	"github.com/careen-project/careen/rootfs/leaks"
 	"github.com/careen-project/careen/runtime/container"
-	"github.com/careen-project/careen/runtime/pull"
+	"github.com/careen-project/careen/runtime/image"
 	"github.com/careen-project/careen/runtime/shim"
 )
 
@@ -54,7 +54,7 @@ const leaseTime = 10 * time.Minute
 // creation is what goes through the steps of [Engine.Create].
 type creation struct {
 	container.CreateSpec
-	image  *pull.Image
+	image  *image.Image
 	node   oci.Node
 	dir    container.Dir
 	plan   *oci.Plan
@@ -75,7 +75,7 @@ func (c *creation) runID() string { return c.Container.Run }
 func (e *Engine) Create(ctx context.Context, spec container.CreateSpec) (_ container.Created, err error) {
 	c := &creation{CreateSpec: spec, dir: container.Dir(spec.Dir)}
 	var ok bool
-	if c.image, ok = spec.Image.Handle.(*pull.Image); !ok {
+	if c.image, ok = spec.Image.Handle.(*image.Image); !ok {
 		return container.Created{}, &fault.Error{Code: fault.Internal, Op: "create container", Subject: c.runID(),
 			Reason: "its image did not come from this engine"}
 	}
@@ -103,7 +103,7 @@ func (e *Engine) Create(ctx context.Context, spec container.CreateSpec) (_ conta
 // requirements compares the node with what the image says that it needs; the operator's
 // --label takes precedence over the image's own. Modules are loaded only for a container
 // that could load any module itself: an image's word is not enough for that.
-func requirements(ctx context.Context, run *oci.Run, image *pull.Image) (loaded []string, err error) {
+func requirements(ctx context.Context, run *oci.Run, image *image.Image) (loaded []string, err error) {
 	label, own := run.Options.Labels[doctor.RequiresLabel]
 	if !own {
 		label = image.Config.Config.Labels[doctor.RequiresLabel]

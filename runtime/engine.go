@@ -14,8 +14,8 @@ import (
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/runtime/image"
 	"github.com/careen-project/careen/runtime/image/verify"
-	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/runtime/shim"
 )
 
@@ -38,15 +38,15 @@ type Config struct {
 	// Own are directories of careen's besides Root and State. What is mounted below any
 	// of them is no leftover of a container.
 	Own []string
-	// Admit decides whether an image may be used; it becomes [pull.Request.Admit] of
+	// Admit decides whether an image may be used; it becomes [image.Request.Admit] of
 	// every pull of the reference asked for. nil admits every image.
-	Admit func(ctx context.Context, asked oci.Reference, candidate *pull.Candidate) (*verify.Accepted, error)
+	Admit func(ctx context.Context, asked oci.Reference, candidate *image.Candidate) (*verify.Accepted, error)
 	// Failpoint is called with a name between any two steps of making and removing a
 	// container. Tests kill the process there. It may be nil.
 	Failpoint func(name string)
 	// Pull configures how images are fetched. Its Snapshotter, StoreDir and
 	// DirectApply are set by [Open].
-	Pull pull.Config
+	Pull image.Config
 }
 
 // Engine runs containers. Its methods may be called from several goroutines.
@@ -54,7 +54,7 @@ type Engine struct {
 	cfg      Config
 	embedded *embedded
 	client   *containerd.Client
-	puller   *pull.Puller
+	puller   *image.Puller
 	tasks    taskService
 	// runtimeName is what containerd has on record as a container's runtime.
 	runtimeName string
@@ -90,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 		}
 	}
 	cfg.Pull.Snapshotter = cfg.Snapshotter
-	e.puller = pull.New(e.client, cfg.Pull)
+	e.puller = image.New(e.client, cfg.Pull)
 	// Before the first pull: what those of a killed agent left in the store.
 	if err := e.puller.Recover(e.context(ctx)); err != nil {
 		return nil, errors.Join(nodeError("tidy the store in", cfg.Root, err), e.Close())
@@ -160,7 +160,7 @@ func (e *Engine) Close() error {
 func (e *Engine) Prestart() { e.tasks.prestart() }
 
 // Puller returns what fetches and lists images.
-func (e *Engine) Puller() *pull.Puller { return e.puller }
+func (e *Engine) Puller() *image.Puller { return e.puller }
 
 // Client returns the containerd client, for tests and diagnosis.
 func (e *Engine) Client() *containerd.Client { return e.client }

@@ -11,17 +11,17 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/runtime/container"
+	"github.com/careen-project/careen/runtime/image"
 	"github.com/careen-project/careen/runtime/image/verify"
-	"github.com/careen-project/careen/runtime/pull"
 )
 
 // Image makes an image present as the pull policy in p says, and reports progress. A
 // cancelled ctx ends the pull and leaves nothing half done. The codes of its errors are
-// those of [pull.Puller.Pull], and those of [Config.Admit].
+// those of [image.Puller.Pull], and those of [Config.Admit].
 func (e *Engine) Image(ctx context.Context, p *oci.Pull, progress func(api.PullProgress)) (container.ImageInfo, error) {
 	req := pullRequest(p)
 	if e.cfg.Admit != nil {
-		req.Admit = func(ctx context.Context, c *pull.Candidate) (*verify.Accepted, error) {
+		req.Admit = func(ctx context.Context, c *image.Candidate) (*verify.Accepted, error) {
 			return e.cfg.Admit(ctx, p.Image, c)
 		}
 	}
@@ -47,8 +47,8 @@ func signedBy(accepted *verify.Accepted) []api.Signer {
 	return all
 }
 
-// pullRequest returns a pull's options as package pull takes them.
-func pullRequest(p *oci.Pull) *pull.Request {
+// pullRequest returns a pull's options as package image takes them.
+func pullRequest(p *oci.Pull) *image.Request {
 	name := p.Image.Name
 	if p.Image.Digest != "" {
 		name, _, _ = strings.Cut(name, "@")
@@ -64,15 +64,15 @@ func pullRequest(p *oci.Pull) *pull.Request {
 	if p.Retry >= 0 {
 		retry = &p.Retry
 	}
-	return &pull.Request{
-		Original: p.Image.Original, Transport: pull.Transport(p.Image.Transport),
+	return &image.Request{
+		Original: p.Image.Original, Transport: image.Transport(p.Image.Transport),
 		Name: name, Tag: p.Image.Tag, Digest: p.Image.Digest, Path: p.Image.Path,
-		Policy: pull.Policy(p.Policy), Creds: p.Creds, AuthFile: p.AuthFile, CertDir: p.CertDir, TLSVerify: p.TLSVerify,
-		Retry: retry, RetryDelay: delay, Platform: pull.Platform(p.Platform),
+		Policy: image.Policy(p.Policy), Creds: p.Creds, AuthFile: p.AuthFile, CertDir: p.CertDir, TLSVerify: p.TLSVerify,
+		Retry: retry, RetryDelay: delay, Platform: image.Platform(p.Platform),
 	}
 }
 
-// Images lists the images in the store. Errors are those of [pull.Puller.List].
+// Images lists the images in the store. Errors are those of [image.Puller.List].
 func (e *Engine) Images(ctx context.Context) ([]api.Image, error) {
 	images, err := e.puller.List(ctx)
 	if err != nil {

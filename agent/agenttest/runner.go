@@ -16,8 +16,8 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/runtime/image/polite"
 	"github.com/careen-project/careen/runtime/logs"
-	"github.com/careen-project/careen/runtime/pull/polite"
 )
 
 // Runner is a fake [agent.Runner] in memory. Its containers are told what to do by

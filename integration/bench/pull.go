@@ -22,7 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/careen-project/careen/runtime"
-	"github.com/careen-project/careen/runtime/pull"
+	"github.com/careen-project/careen/runtime/image"
 )
 
 // top reads what an OCI layout holds.
@@ -102,9 +102,9 @@ func pullOnce(args []string) error {
 	}
 	no := false
 	return report(flags.Args(), func(ref string) error {
-		req := &pull.Request{Original: ref, TLSVerify: &no}
+		req := &image.Request{Original: ref, TLSVerify: &no}
 		if dir, ok := strings.CutPrefix(ref, "oci:"); ok {
-			req.Transport, req.Path = pull.OCI, dir
+			req.Transport, req.Path = image.OCI, dir
 		} else {
 			cut := strings.LastIndex(ref, ":")
 			req.Name, req.Tag = ref[:cut], ref[cut+1:]

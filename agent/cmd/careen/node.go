@@ -28,8 +28,8 @@ import (
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/runtime"
+	"github.com/careen-project/careen/runtime/image"
 	"github.com/careen-project/careen/runtime/image/verify"
-	"github.com/careen-project/careen/runtime/pull"
 	"github.com/careen-project/careen/steps"
 )
 
@@ -159,7 +159,7 @@ func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
 		Failpoint:     failpoint(),
 		Own:           []string{n.opts.root, n.opts.runDir, n.stateDir()},
 		Admit:         admission(verify.File),
-		Pull:          pull.Config{UserAgent: "careen/" + version.Version},
+		Pull:          image.Config{UserAgent: "careen/" + version.Version},
 	}
 	n.sharing.configure(&cfg.Pull, n.opts.stays)
 	if cfg.Snapshotter == "" && n.opts.containerd == "" && !n.layout.Overlay {

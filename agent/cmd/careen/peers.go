@@ -13,8 +13,8 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/rootfs/doctor"
-	"github.com/careen-project/careen/runtime/pull"
-	"github.com/careen-project/careen/runtime/pull/peers"
+	"github.com/careen-project/careen/runtime/image"
+	"github.com/careen-project/careen/runtime/image/peers"
 	"github.com/careen-project/careen/steps"
 )
 
@@ -133,7 +133,7 @@ func (s *sharing) show(cfg *steps.Config) (all []steps.Source) {
 }
 
 // configure has pulls use the settings. Only an agent that stays keeps layers.
-func (s *sharing) configure(cfg *pull.Config, stays bool) {
+func (s *sharing) configure(cfg *image.Config, stays bool) {
 	if stays && s.peers.Serve != "" {
 		s.kept = peers.NewKept(s.peers.MaxBytes.bytes, s.peers.Keep.Duration)
 	}

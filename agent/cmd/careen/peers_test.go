@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/runtime/pull"
+	"github.com/careen-project/careen/runtime/image"
 	"github.com/careen-project/careen/steps"
 )
 
@@ -28,10 +28,10 @@ func TestSharing(t *testing.T) {
 	s, cfg, warnings, err := sharingOf(t, "")
 	require.NoError(t, err)
 	assert.Empty(t, warnings)
-	var into pull.Config
+	var into image.Config
 	s.configure(&into, true)
 	require.NoError(t, s.serve())
-	assert.Equal(t, pull.Config{}, into, "nothing is on unless it is asked for")
+	assert.Equal(t, image.Config{}, into, "nothing is on unless it is asked for")
 	assert.Empty(t, s.checks())
 	assert.Empty(t, s.gauges())
 	require.NoError(t, s.close())

@@ -11,8 +11,8 @@ import (
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/doctor"
+	"github.com/careen-project/careen/runtime/image"
 	"github.com/careen-project/careen/runtime/image/verify"
-	"github.com/careen-project/careen/runtime/pull"
 )
 
 // imagePolicy is podman's policy.json of this node.
@@ -37,8 +37,8 @@ func policyChecks(file string) []api.Check {
 }
 
 // admission applies policy.json to an image whose full name and manifest are known.
-func admission(file string) func(context.Context, oci.Reference, *pull.Candidate) (*verify.Accepted, error) {
-	return func(ctx context.Context, asked oci.Reference, c *pull.Candidate) (*verify.Accepted, error) {
+func admission(file string) func(context.Context, oci.Reference, *image.Candidate) (*verify.Accepted, error) {
+	return func(ctx context.Context, asked oci.Reference, c *image.Candidate) (*verify.Accepted, error) {
 		ref := asked
 		if asked.Transport == oci.TransportDocker {
 			var err error

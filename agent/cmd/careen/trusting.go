@@ -14,7 +14,7 @@ import (
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/authorities"
 	"github.com/careen-project/careen/rootfs/doctor"
-	"github.com/careen-project/careen/runtime/pull"
+	"github.com/careen-project/careen/runtime/image"
 	"github.com/careen-project/careen/steps"
 )
 
@@ -72,14 +72,14 @@ func withIPA(fixed []authorities.Source, ipa interface{ IPACAFile() (path, from 
 }
 
 // configure tells a puller.
-func (t *nodeTrust) configure(p *pull.Config) {
+func (t *nodeTrust) configure(p *image.Config) {
 	p.NetworkWait = t.node.NetworkWait
-	p.Authorities = func() pull.Authorities {
+	p.Authorities = func() image.Authorities {
 		b := t.store.Bundle()
-		return pull.Authorities{Certs: b.Certs, Pool: b.Pool(), Sources: b.String()}
+		return image.Authorities{Certs: b.Certs, Pool: b.Pool(), Sources: b.String()}
 	}
 	if t.node.ClockRepair {
-		p.Clock = &pull.Clock{Floor: rootfs.BuildTime(), Set: rootfs.SetClock}
+		p.Clock = &image.Clock{Floor: rootfs.BuildTime(), Set: rootfs.SetClock}
 	}
 }
 

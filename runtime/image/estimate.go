@@ -1,0 +1,125 @@
+package image
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net/http"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// likelyExpansion is how much a compressed layer of programs and libraries grows
+// when it says nothing about it itself; safeExpansion is what hardly any exceeds.
+const (
+	likelyExpansion = 2
+	safeExpansion   = 5
+)
+
+// workingMemory is what a pull itself takes: buffers, tables, connections.
+const workingMemory = 24 << 20
+
+// admit weighs the image against the store and the node's memory before the
+// first byte of it is stored. It refuses what cannot fit; what may fit is let
+// through, for the budget stops it in time. keep says that there is also room to keep
+// the layers for other nodes.
+func (p *Puller) admit(ctx context.Context, src source, layers []layer) (keep bool, err error) {
+	var stored int64
+	for _, l := range layers {
+		if stored += l.desc.Size; stored < 0 {
+			return false, badImage("manifest", "its layers have an impossible size")
+		}
+	}
+	limits := p.cfg.Limits
+	if stored > limits.MaxUnpacked {
+		return false, bomb("its layers have more than %d bytes", limits.MaxUnpacked)
+	}
+	room := p.room()
+	free := int64(1 << 62)
+	if room.known {
+		free = room.bytes - limits.Reserve
+	}
+	memory := int64(0)
+	if room.inMemory {
+		if memory = p.memory(); memory > 0 {
+			free = min(free, memory-limits.Reserve-workingMemory)
+		}
+	}
+	need, likely := stored, stored*likelyExpansion
+	// Only when it may be close is it worth asking the layers for their size.
+	if stored <= free && stored > free/safeExpansion {
+		need = 0
+		for _, l := range layers {
+			need += unpackedSize(ctx, src, l.desc)
+		}
+		likely = need
+	}
+	if need <= free {
+		return p.makeRoom(likely, stored, free), nil
+	}
+	if memory > 0 && memory-limits.Reserve-workingMemory < room.bytes-limits.Reserve {
+		err = noMemory(need+limits.Reserve+workingMemory, memory)
+	} else {
+		err = noSpace(need, room.bytes-limits.Reserve, "takes "+mib(need)+" MiB unpacked, and the store has free only")
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	return false, err
+}
+
+// unpackedSize estimates a layer's unpacked size from what the layer says: the
+// length at the end of a gzip stream, or at the head of a zstd frame. Both may
+// lie, so the result only decides what is refused early.
+func unpackedSize(ctx context.Context, src source, desc ocispec.Descriptor) int64 {
+	guess := desc.Size * likelyExpansion
+	var head [zstd.HeaderMaxSize]byte
+	if desc.Size < int64(len(head)) || src.probe(ctx, desc, 0, head[:]) != nil {
+		return desc.Size
+	}
+	switch {
+	case head[0] == gzipMagic[0] && head[1] == gzipMagic[1]:
+		var tail [4]byte
+		if src.probe(ctx, desc, desc.Size-4, tail[:]) != nil {
+			return guess
+		}
+		// The length is modulo 2^32. deflate cannot grow data by more than a few
+		// bytes, so the least number that is not below the stored size is it.
+		n := int64(binary.LittleEndian.Uint32(tail[:]))
+		for n < desc.Size-1024 {
+			n += 1 << 32
+		}
+		if n > desc.Size*safeExpansion*4 {
+			return guess // several members, or a lie
+		}
+		return n
+	case [4]byte(head[:4]) == [4]byte(zstdMagic):
+		var h zstd.Header
+		if h.Decode(head[:]) == nil && h.HasFCS && h.FrameContentSize < 1<<50 {
+			return int64(h.FrameContentSize)
+		}
+		return guess
+	default:
+		return desc.Size
+	}
+}
+
+// probe reads len(b) bytes of a blob at an offset, once, without retries: the
+// answer is welcome, not needed.
+func (r *registry) probe(ctx context.Context, desc ocispec.Descriptor, at int64, b []byte) error {
+	ctx, guard := newStallGuard(ctx, r.p.cfg.Limits.Connect)
+	defer guard.close()
+	e := r.endpoints[0]
+	resp, err := r.send(ctx, e, http.MethodGet, e.url("blobs", desc.Digest.String()), http.Header{"Range": {byteRange(at, len(b))}})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusPartialContent {
+		return &fault.Error{Code: fault.Registry, Op: "read part of", Subject: desc.Digest.String()}
+	}
+	_, err = io.ReadFull(resp.Body, b)
+	return err
+}

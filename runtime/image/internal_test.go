@@ -1,0 +1,199 @@
+package image
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/image/polite"
+)
+
+func TestParseRetryAfter(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "0": 0, "7": 7 * time.Second, " 120 ": 2 * time.Minute, "-1": 0, "1.5": 0, "99999999999999999999": 0, "soon": 0,
+		now.Add(time.Minute).Format(http.TimeFormat): time.Minute, now.Add(-time.Minute).Format(http.TimeFormat): 0,
+	} {
+		require.Equal(t, want, parseRetryAfter(value, now), "%q", value)
+	}
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	f.Add("120")
+	f.Add("Fri, 02 Jan 2026 03:05:05 GMT")
+	f.Fuzz(func(t *testing.T, value string) {
+		require.GreaterOrEqual(t, parseRetryAfter(value, time.Unix(0, 0)), time.Duration(0))
+	})
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte(`{"schemaVersion":2,"config":{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},"layers":[]}`), "")
+	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"platform":{"os":"linux","architecture":"amd64"}}]}`), ocispec.MediaTypeImageIndex)
+	f.Add([]byte(`{"schemaVersion":1,"fsLayers":[]}`), "text/plain")
+	f.Fuzz(func(t *testing.T, body []byte, contentType string) {
+		doc, err := newDocument(body, contentType, "")
+		if err != nil {
+			require.NotEqual(t, fault.Internal, fault.CodeOf(err), "%v", err)
+			return
+		}
+		require.NotEqual(t, doc.index == nil, doc.manifest == nil)
+		if doc.index != nil {
+			want, err := platformOf(Platform{Arch: "amd64"})
+			require.NoError(t, err)
+			if m, err := choose(doc.index, want, "x"); err == nil {
+				_ = checkDescriptor(m, "manifest", 1<<20)
+			}
+			return
+		}
+		if checkManifest(doc.manifest, Limits{}.withDefaults()) == nil {
+			if config, err := parseConfig(body, doc.manifest); err == nil {
+				layersOf(&picture{config: config, manifest: doc})
+			}
+		}
+	})
+}
+
+func FuzzChallenge(f *testing.F) {
+	f.Add(`Bearer realm="https://auth.example/token",service="registry",scope="repository:a:pull"`)
+	f.Add(`Basic realm="x"`)
+	f.Add(`Bearer realm="http://[::1`)
+	f.Fuzz(func(_ *testing.T, value string) {
+		auth.ParseAuthHeader(http.Header{"Www-Authenticate": {value}})
+	})
+}
+
+func FuzzHostsFile(f *testing.F) {
+	f.Add("server = \"https://a\"\n[host.\"http://b\"]\ncapabilities = [\"pull\"]\n")
+	f.Add("= = =")
+	f.Fuzz(func(t *testing.T, body string) {
+		dir := t.TempDir()
+		p := New(nil, Config{HostsDirs: []string{dir}, CertDirs: []string{}, RegistriesConf: os.DevNull, RegistriesConfDir: dir, AuthFiles: []string{}})
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "registry.example"), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "registry.example/hosts.toml"), []byte(body), 0o600))
+		req := &Request{Original: "registry.example/a", Name: "registry.example/a"}
+		names, err := p.candidates(req)
+		require.NoError(t, err)
+		if _, err := p.openRegistry(context.Background(), req, names[0], nil); err != nil {
+			require.NotEqual(t, fault.Internal, fault.CodeOf(err), "%v", err)
+		}
+	})
+}
+
+// tailed is a source whose layers say that they have a size.
+type tailed struct {
+	source
+	head, tail []byte
+}
+
+func (s tailed) probe(_ context.Context, _ ocispec.Descriptor, at int64, b []byte) error {
+	if at == 0 {
+		copy(b, s.head)
+	} else {
+		copy(b, s.tail)
+	}
+	return nil
+}
+
+func TestUnpackedSize(t *testing.T) {
+	size := func(n uint32) []byte { return binary.LittleEndian.AppendUint32(nil, n) }
+	zip := append([]byte(nil), gzipMagic...)
+	for _, c := range []struct {
+		name       string
+		stored     int64
+		head, tail []byte
+		want       int64
+	}{
+		{"gzip", 1000, zip, size(5000), 5000},
+		{"gzip of more than 4 GiB", 3 << 30, zip, size(1 << 30), 5 << 30},
+		{"gzip that lies", 1000, zip, size(1 << 31), 2000},
+		{"plain tar", 10240, []byte("name"), nil, 10240},
+		{"zstd with a size", 1000, []byte{0x28, 0xb5, 0x2f, 0xfd, 0xa4, 0x00, 0x10, 0, 0, 0, 0, 0, 0, 0}, nil, 4096},
+		{"tiny", 10, zip, nil, 10},
+	} {
+		got := unpackedSize(context.Background(), tailed{head: c.head, tail: c.tail}, ocispec.Descriptor{Size: c.stored, Digest: digest.FromString("x")})
+		require.Equal(t, c.want, got, c.name)
+	}
+}
+
+func TestShortNames(t *testing.T) {
+	for original, want := range map[string]string{
+		"busybox": "busybox", "busybox:1": "busybox", "team/tool:1": "team/tool", "docker://busybox": "", "registry.example/a": "",
+		"localhost/a:1": "", "host:5000/a": "", "host:5000/a:1@sha256:00": "", "team/tool@sha256:00": "team/tool",
+	} {
+		require.Equal(t, want, shortName(&Request{Original: original}), original)
+	}
+}
+
+func TestDefaultAuthFiles(t *testing.T) {
+	env := map[string]string{"REGISTRY_AUTH_FILE": "/r", "XDG_RUNTIME_DIR": "/x", "HOME": "/h"}
+	require.Equal(t, []string{"/r", "/x/containers/auth.json", "/run/containers/0/auth.json", "/h/.config/containers/auth.json",
+		"/h/.docker/config.json", "/h/.dockercfg"}, defaultAuthFiles(func(k string) string { return env[k] }, 0))
+}
+
+// TestLayerThatIsWaitedForIsUrgent: a pull that steps back for a run unpacks a layer;
+// when the run comes to need that layer, it steps back no more.
+func TestLayerThatIsWaitedForIsUrgent(t *testing.T) {
+	f := flights{running: map[string]*flight{}}
+	background := polite.While(context.Background(), func() bool { return true })
+	begun, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var before, after bool
+	go func() {
+		defer close(ended)
+		_, _ = f.do(background, "layer", func(ctx context.Context) error {
+			before = polite.Busy(ctx)
+			close(begun)
+			<-end
+			after = polite.Busy(ctx)
+			return nil
+		})
+	}()
+	<-begun
+	// Another one that steps back changes nothing, and neither does its end.
+	short, cancel := context.WithCancel(background)
+	cancel()
+	_, err := f.do(short, "layer", nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.False(t, f.running["layer"].wanted.Load())
+	short, cancel = context.WithCancel(context.Background())
+	cancel()
+	_, err = f.do(short, "layer", nil)
+	require.ErrorIs(t, err, context.Canceled)
+	close(end)
+	<-ended
+	require.True(t, before)
+	require.False(t, after)
+}
+
+// TestStreamReachesAllReaders sends more than the buffers hold to two readers of
+// different pace.
+func TestStreamReachesAllReaders(t *testing.T) {
+	s := newStream(2)
+	const size = chunkSize*chunkCount*3 + 17
+	go func() { _ = s.pump(context.Background(), io.LimitReader(zeros{}, size)) }()
+	var fast int64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.outs[0].each(context.Background(), func(b []byte) { fast += int64(len(b)) })
+	}()
+	slow, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{s.outs[1]}, make([]byte, 1000))
+	require.NoError(t, err)
+	<-done
+	require.EqualValues(t, size, slow)
+	require.EqualValues(t, size, fast)
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

@@ -1,0 +1,126 @@
+package image
+
+import (
+	"context"
+	"time"
+
+	"github.com/careen-project/careen/runtime/image/verify"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Policy says when the registry is asked.
+type Policy string
+
+// The policies, with podman's meaning.
+const (
+	// Always asks the registry and fails when it cannot be asked. What is
+	// present with the same digest is not downloaded again.
+	Always Policy = "always"
+	// Missing asks only when the image is not present.
+	Missing Policy = "missing"
+	// Never fails when the image is not present.
+	Never Policy = "never"
+	// Newer asks the registry, and is content with what is present when the
+	// registry cannot be asked.
+	Newer Policy = "newer"
+)
+
+// Transport says where an image comes from.
+type Transport string
+
+// The transports, by podman's names.
+const (
+	Docker        Transport = "docker"
+	OCI           Transport = "oci"
+	OCIArchive    Transport = "oci-archive"
+	DockerArchive Transport = "docker-archive"
+)
+
+// Request names an image and how to get it.
+type Request struct {
+	// Original is the reference as the operator wrote it; it is the subject of
+	// errors, and the name of images that come from no registry.
+	Original string
+	// Transport is [Docker] if empty.
+	Transport Transport
+	// Name is the repository, "registry.example:5000/team/fw"; without a registry
+	// it is a short name that registries.conf or Docker's default completes.
+	Name string
+	// Tag is "latest" if Tag and Digest are empty. With a Digest the tag only
+	// names the image. For the other transports it selects one image of several.
+	Tag string
+	// Digest is "sha256:..." of the manifest or index.
+	Digest string
+	// Path is the directory or file of the other transports.
+	Path string
+
+	// Policy is [Missing] if empty.
+	Policy Policy
+	// Platform chooses from an index; empty fields are the node's.
+	Platform Platform
+	// Creds is "user:password" or "user" for the image's registry.
+	Creds string
+	// AuthFile replaces every other credentials file.
+	AuthFile string
+	// CertDir holds *.crt, *.cert and *.key for the image's registry and replaces
+	// the directories of [Config].
+	CertDir string
+	// TLSVerify is true if nil. False accepts any certificate, and plain HTTP
+	// where TLS is not spoken.
+	TLSVerify *bool
+	// Retry and RetryDelay replace Limits.Retries and Limits.Backoff if not nil.
+	Retry      *int
+	RetryDelay *time.Duration
+	// Admit, if not nil, says whether the image may be used: once its manifest is known
+	// and before anything else of it is fetched, and each time if it is present. It may be
+	// asked about one image twice. The signatures that it accepts, nil if it needed none,
+	// are kept with the image. An error ends the pull.
+	Admit func(context.Context, *Candidate) (*verify.Accepted, error)
+}
+
+// Platform is what an image is built for, in GOOS and GOARCH terms.
+type Platform struct {
+	OS, Arch, Variant string
+}
+
+// Image is an image that is present in the store.
+type Image struct {
+	// Name is the image record's name: the full reference, or the reference as
+	// written for what comes from a file.
+	Name string
+	// Digest is that of the manifest whose layers are unpacked.
+	Digest string
+	// IndexDigest is that of the index it was chosen from, or "".
+	IndexDigest string
+	// ID is the digest of the configuration, podman's image id.
+	ID string
+	// Config is the image's configuration.
+	Config ocispec.Image
+	// Annotations are the manifest's.
+	Annotations map[string]string
+	// ChainID is the snapshot that a container's root starts from, "" for an
+	// image without layers.
+	ChainID string
+	// Size is the unpacked size in bytes.
+	Size int64
+	// Platform is os/arch[/variant].
+	Platform string
+	// PulledAt is when the registry was last asked.
+	PulledAt time.Time
+	// FromCache says that nothing had to be unpacked.
+	FromCache bool
+	// Accepted is what Request.Admit returned.
+	Accepted *verify.Accepted
+
+	kept []verify.Signature
+}
+
+// TargetDigest is what a registry answers for the image's name: the index's
+// digest if there is one, else the manifest's.
+func (i *Image) TargetDigest() string {
+	if i.IndexDigest != "" {
+		return i.IndexDigest
+	}
+	return i.Digest
+}
