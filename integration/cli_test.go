@@ -99,7 +99,7 @@ func TestASecondAgentIsRefused(t *testing.T) {
 	for name, args := range map[string][]string{
 		"another one runs there":          {"--root", dir + "/r", "--run-dir", agent.RunDir, "--socket", dir + "/s"},
 		"start an agent in " + agent.Root: {"--root", agent.Root, "--run-dir", dir, "--socket", dir + "/s"},
-		"an agent answers there":          {"--root", dir + "/r", "--run-dir", dir, "--socket", agent.Socket},
+		"another agent answers on it":     {"--root", dir + "/r", "--run-dir", dir, "--socket", agent.Socket},
 	} {
 		cmd := exec.CommandContext(within(t, 30*time.Second), harness.Binary(t), append([]string{"agent"}, args...)...)
 		got := harness.RunCommand(t, cmd)

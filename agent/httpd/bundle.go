@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// nodeFiles are what a bundle says of the node, by their name in it.
+// nodeFiles are the node's files in a bundle, by their names in the bundle.
 var nodeFiles = map[string]string{
 	"node/mountinfo": "/proc/self/mountinfo", "node/meminfo": "/proc/meminfo", "node/version": "/proc/version",
 	"node/cmdline": "/proc/cmdline", "node/modules": "/proc/modules", "node/cgroups": "/proc/cgroups",
@@ -22,7 +22,7 @@ var nodeFiles = map[string]string{
 	"node/partitions": "/proc/partitions", "node/mdstat": "/proc/mdstat", "node/resolv.conf": "/etc/resolv.conf",
 }
 
-// maxNodeFile bounds each of them in bytes.
+// maxNodeFile is the limit for one of them, in bytes. The rest is cut off.
 const maxNodeFile = 4 << 20
 
 func (s *Server) getBundle(w http.ResponseWriter, r *http.Request) error {
@@ -35,9 +35,9 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request) error {
 	return stream(w, func(out io.Writer) error { return s.WriteBundle(out, id) })
 }
 
-// WriteBundle writes all that is known of a run as one tar: the run, its output, events
-// and spec as far as they are still there, and the state of agent and node. The error is
-// [fault.NotFound] for a run that is not known, or that of out.
+// WriteBundle writes one tar about a run: the run, its output, events and spec if retention
+// has kept them, and the state of agent and node. The error is [fault.NotFound] for an
+// unknown run, else an error of out.
 func (s *Server) WriteBundle(out io.Writer, id string) error {
 	run, err := s.cfg.Agent.Run(id)
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *Server) WriteBundle(out io.Writer, id string) error {
 	return errors.Join(b.err, b.tar.Close())
 }
 
-// bundle writes files into a tar until something fails.
+// bundle writes files into a tar. After the first error it writes nothing.
 type bundle struct {
 	tar    *tar.Writer
 	prefix string
@@ -99,8 +99,8 @@ func (b *bundle) json(name string, v any) {
 	b.add(name, append(data, '\n'))
 }
 
-// file adds a file of the node. One that is not there is left out; one that cannot
-// be read says why.
+// file adds a file of the node. It skips a file that does not exist; for one that it cannot
+// read it adds NAME.error with the reason.
 func (b *bundle) file(name, path string) {
 	if b.err != nil {
 		return
@@ -122,8 +122,8 @@ func (b *bundle) file(name, path string) {
 	b.add(name, data)
 }
 
-// dir adds the plain files of a directory, each as long as it is now: a log that
-// is written to does not disturb the tar.
+// dir adds the regular files of a directory with the sizes that they have now, because a
+// log may grow meanwhile.
 func (b *bundle) dir(name, path string) {
 	root, err := os.OpenRoot(path)
 	if err != nil {

@@ -7,14 +7,14 @@ import (
 	"github.com/careen-project/careen/agent/api"
 )
 
-// How many connections are open at once. Each class of users has a share of its own, so
-// that one cannot keep the others out.
+// Limits of open connections. Each class of users has its own share, so that one class
+// cannot keep the others out.
 const (
 	ownConns     = 256 // root and the agent's own user
 	userConns    = 64  // each user of Config.AllowedUIDs
-	refusedConns = 16  // all other users together: they only get a 403
-	// waitingConns is how many more connections of one class wait for one of these to
-	// close. Further ones are closed at once.
+	refusedConns = 16  // all other users together, who only get a 403
+	// waitingConns is the limit of accepted connections of one class that wait for a place
+	// in its share. Further connections are closed at once.
 	waitingConns = 256
 )
 
@@ -24,9 +24,9 @@ const (
 	refusedShare int64 = -2
 )
 
-// limiter is a listener that accepts every connection at once and hands out only as many
-// of each class as its share allows. Connections that are idle between two requests give
-// way to new ones of their class.
+// limiter is a listener that accepts every connection at once and returns from Accept only
+// as many of each class as its share allows. When a connection has to wait, the limiter
+// closes one of the same class that is idle between two requests.
 type limiter struct {
 	net.Listener
 	class  func(*conn) (key int64, limit int)
@@ -46,8 +46,7 @@ type share struct {
 	waiting []*conn
 }
 
-// conn is a connection with the process at its other end. known is false when the kernel
-// does not report it.
+// conn is a connection with its peer. known is false if the peer is not known.
 type conn struct {
 	net.Conn
 	peer  api.Peer
@@ -61,8 +60,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite lets the server end its side first, so that the client reads the answer to
-// a request that is too large.
+// CloseWrite ends the server's side only. net/http calls it after the answer to a request
+// that is too large, so that the client can read the answer.
 func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -70,7 +69,7 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// limit starts to accept connections of ln. most bounds the open ones of all classes.
+// limit starts to accept connections of ln. most is the sum of the limits of all classes.
 func limit(ln net.Listener, most int, class func(*conn) (int64, int)) *limiter {
 	l := &limiter{Listener: ln, class: class, ready: make(chan *conn, most), failed: make(chan error),
 		closed: make(chan struct{}), shares: map[int64]*share{}}
@@ -98,7 +97,7 @@ func newConn(c net.Conn) *conn {
 	return &conn{Conn: c, peer: peer, known: err == nil}
 }
 
-// admit hands c out, has it wait, or closes it.
+// admit gives c to the server, adds it to those that wait, or closes it.
 func (l *limiter) admit(c *conn) {
 	key, most := l.class(c)
 	l.mu.Lock()
@@ -118,7 +117,7 @@ func (l *limiter) admit(c *conn) {
 		s.waiting = append(s.waiting, c)
 		for other, idle := range s.open {
 			if idle {
-				_ = other.Conn.Close() // the server notices and closes it altogether
+				_ = other.Conn.Close() // the server then calls conn.Close
 				s.open[other] = false
 				break
 			}
@@ -132,7 +131,7 @@ func (l *limiter) handOut(s *share, c *conn) {
 	l.ready <- c
 }
 
-// left frees the place of c, for one that waits.
+// left frees the place of c and gives it to the next one that waits.
 func (l *limiter) left(s *share, c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,7 +143,7 @@ func (l *limiter) left(s *share, c *conn) {
 	}
 }
 
-// setIdle notes whether a connection is idle between two requests.
+// setIdle records whether a connection is idle between two requests.
 func (l *limiter) setIdle(c *conn, idle bool) {
 	key, _ := l.class(c)
 	l.mu.Lock()
@@ -163,7 +162,8 @@ func (l *limiter) isClosed() bool {
 	}
 }
 
-// Accept returns the next connection that has a place.
+// Accept returns the next connection that has a place in its share. Errors are those of
+// the listener, or [net.ErrClosed].
 func (l *limiter) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.ready:
@@ -175,7 +175,7 @@ func (l *limiter) Accept() (net.Conn, error) {
 	}
 }
 
-// Close closes the listener and the connections that were not handed out.
+// Close closes the listener and the connections that Accept has not returned.
 func (l *limiter) Close() (err error) {
 	l.once.Do(func() {
 		close(l.closed)

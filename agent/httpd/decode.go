@@ -17,9 +17,8 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// decodeBody reads a JSON body into into and nothing else: no unknown or repeated
-// member, no other case, no wrong type, no trailing data, at most 1 MiB. An empty
-// body is an empty object.
+// decodeBody reads a JSON body into into. It refuses unknown and repeated members, another
+// case, wrong types, trailing data and more than 1 MiB. An empty body is an empty object.
 func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if ct := r.Header.Get("Content-Type"); ct != "" {
 		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
@@ -36,16 +35,15 @@ func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 		return statusError(http.StatusRequestEntityTooLarge, "body", "it is larger than 1 MiB")
 	case err != nil:
 		abandonBody(w, r)
-		return fault.BadField("body", "it does not arrive: "+err.Error())
+		return fault.BadField("body", "it was not received: "+err.Error())
 	}
-	// The deadline was for the body; reached later, it would look like a client
-	// that has gone.
+	// The deadline was for the body. Later it would cancel the request's context.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return Decode(data, into)
 }
 
-// Decode reads JSON as strictly as the socket does. The error names the member
-// that is wrong. Configuration and command line use it for the same types.
+// Decode reads JSON into a pointer, as strictly as the API reads bodies. The error is a
+// [fault.BadRequest] with the member that is wrong in [fault.AttrField].
 func Decode(data []byte, into any) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		data = []byte("{}")
@@ -59,7 +57,7 @@ func Decode(data []byte, into any) error {
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fault.BadField("body", "there is something after the JSON")
+		return fault.BadField("body", "there is data after the JSON")
 	}
 	err := decodeNumbers(data, into)
 	var wrong *json.UnmarshalTypeError
@@ -84,16 +82,16 @@ func article(kind string) string {
 	return "a " + kind
 }
 
-// decodeNumbers is json.Unmarshal, but where any value is taken numbers stay as they
-// are written: Ironic's agent makes an option of 1.0 another word than of 1.
+// decodeNumbers is json.Unmarshal that keeps numbers in untyped values as they are written:
+// ironic-python-agent makes different words of 1.0 and 1.
 func decodeNumbers(data []byte, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	return dec.Decode(into)
 }
 
-// walk goes through one JSON value and refuses members that t does not have, or
-// that come twice. t is nil where anything goes.
+// walk reads one JSON value and refuses unknown and repeated members, and null where t is a
+// type. t is nil for any value.
 func walk(dec *json.Decoder, path string, t reflect.Type, depth int) error {
 	if depth > api.MaxDepth {
 		return fault.BadField(orBody(path), fmt.Sprintf("it nests deeper than %d levels", api.MaxDepth))
@@ -118,6 +116,9 @@ func walk(dec *json.Decoder, path string, t reflect.Type, depth int) error {
 		if depth == 0 {
 			return fault.BadField("body", "it has to be a JSON object")
 		}
+		if tok == nil && t != nil && t.Kind() != reflect.Interface {
+			return fault.BadField(orBody(path), "it is null and has to be "+typeWords(t))
+		}
 		return nil
 	}
 }
@@ -133,12 +134,12 @@ func walkObject(dec *json.Decoder, path string, t reflect.Type, depth int) error
 		name, _ := tok.(string)
 		at := join(path, name)
 		if seen[name] {
-			return fault.BadField(orBody(at), "it is there twice")
+			return fault.BadField(orBody(at), "it is given twice")
 		}
 		seen[name] = true
 		ft, known := fields[name]
 		if closed && !known {
-			return fault.BadField(orBody(at), "there is no such member")
+			return fault.BadField(orBody(at), "unknown member")
 		}
 		if !closed {
 			ft = elemType(t)
@@ -151,8 +152,8 @@ func walkObject(dec *json.Decoder, path string, t reflect.Type, depth int) error
 	return badJSON(path, err)
 }
 
-// fieldsOf returns the members that a struct type has; closed is false for types
-// whose members are not known beforehand.
+// fieldsOf returns the members of a struct type. closed is false for a type with any
+// members.
 func fieldsOf(t reflect.Type) (fields map[string]reflect.Type, closed bool) {
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -178,7 +179,7 @@ func structFields(t reflect.Type) func(yield func(reflect.StructField) bool) {
 	}
 }
 
-// elemType returns the type of the elements of a list or map, nil for any.
+// elemType returns the type of the elements of a list or map, nil if there is none.
 func elemType(t reflect.Type) reflect.Type {
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -194,14 +195,14 @@ func elemType(t reflect.Type) reflect.Type {
 	}
 }
 
-// badJSON explains a syntax error; nil and io.EOF inside a value are handled too.
+// badJSON explains an error of the JSON decoder, nil included.
 func badJSON(path string, err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fault.BadField(orBody(path), "the JSON ends too early")
+		return fault.BadField(orBody(path), "the JSON is cut short")
 	case errors.As(err, &syntax):
 		return fault.BadField(orBody(path), fmt.Sprintf("it is not JSON at byte %d: %v", syntax.Offset, err))
 	default:
@@ -223,8 +224,11 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// typeWords names a Go type as JSON calls it.
+// typeWords returns JSON's name of a Go type.
 func typeWords(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	switch t.Kind() {
 	case reflect.Bool:
 		return "a boolean"

@@ -32,7 +32,7 @@ func send(w http.ResponseWriter, status int, media string, data []byte) error {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	w.WriteHeader(status)
-	_, _ = w.Write(data) // a client that is gone needs no answer
+	_, _ = w.Write(data) // an error means that the client is gone
 	return nil
 }
 
@@ -107,7 +107,7 @@ func (s *Server) getRuns(w http.ResponseWriter, r *http.Request) error {
 		states := strings.Split(text, ",")
 		for _, state := range states {
 			if !api.State(state).Known() {
-				return fault.BadField("state", fmt.Sprintf("%q is no state of a run", fault.OneLine(state, 50)))
+				return fault.BadField("state", fmt.Sprintf("%q is not a state of a run", fault.OneLine(state, 50)))
 			}
 		}
 		runs = slices.DeleteFunc(runs, func(v api.Run) bool { return !slices.Contains(states, string(v.State)) })
@@ -237,5 +237,5 @@ func (s *Server) postResize(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// longest is the longest that one poll waits.
+// longest is the longest timeout of one poll.
 const longest = 10 * time.Minute

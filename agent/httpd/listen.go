@@ -17,15 +17,15 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// Listen makes the agent's socket, mode 0600 and owned by uid. A socket that
-// nobody answers on any more is replaced; one that is alive, or a file that is no
-// socket, is not.
+// Listen creates the agent's socket at path, mode 0600 and owned by uid. It replaces a
+// socket that no process listens on. Closing the listener removes the socket. The error is
+// [fault.Conflict] when another agent answers on the socket, else [fault.Node].
 func Listen(path string, uid int) (net.Listener, error) {
 	fail := func(reason, remedy string, err error) error {
 		return &fault.Error{Code: fault.Node, Op: "listen on", Subject: path, Reason: reason, Err: err, Remedy: remedy}
 	}
 	if len(path) >= len(syscall.RawSockaddrUnix{}.Path) {
-		return nil, fail("the path is longer than a socket's may be (107 bytes)", "Give a shorter --socket", nil)
+		return nil, fail("the path is longer than 107 bytes, the limit for a socket", "Give a shorter --socket", nil)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fail("", "Give another --socket", err)
@@ -41,20 +41,20 @@ func Listen(path string, uid int) (net.Listener, error) {
 	case err != nil:
 		return nil, fail("", "Give another --socket", err)
 	case info.Mode().Type() != os.ModeSocket:
-		return nil, fail("there is a file that is no socket", "Remove it or give another --socket", nil)
+		return nil, fail("the file is not a socket", "Remove it or give another --socket", nil)
 	case alive(path):
-		return nil, &fault.Error{Code: fault.Conflict, Op: "listen on", Subject: path, Reason: "an agent answers there",
-			Remedy: "Use that one, stop it, or give another --socket"}
+		return nil, &fault.Error{Code: fault.Conflict, Op: "listen on", Subject: path, Reason: "another agent answers on it",
+			Remedy: "Use that agent, stop it, or give another --socket"}
 	default:
 		if err := os.Remove(path); err != nil {
-			return nil, fail("the old socket cannot be removed", "Remove it", err)
+			return nil, fail("cannot remove the old socket", "Remove it", err)
 		}
 	}
 	return bind(path, uid, fail)
 }
 
-// bind makes the socket under another name, so that nobody meets it with the
-// wrong mode or before it listens.
+// bind creates the socket under a temporary name and renames it, so that it never appears
+// with a wrong mode or before it listens.
 func bind(path string, uid int, fail func(string, string, error) error) (net.Listener, error) {
 	temp := path + ".new"
 	if len(temp) >= len(syscall.RawSockaddrUnix{}.Path) {
@@ -79,7 +79,7 @@ func bind(path string, uid int, fail func(string, string, error) error) (net.Lis
 	return &listener{UnixListener: ln, path: path}, nil
 }
 
-// lockSocket keeps two agents from replacing the same stale socket.
+// lockSocket keeps two agents from replacing the same old socket.
 func lockSocket(path string) (release func(), err error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -91,14 +91,14 @@ func lockSocket(path string) (release func(), err error) {
 	return func() { dir.Close() }, nil
 }
 
-// alive reports whether somebody accepts connections at path.
+// alive reports whether a process listens at path.
 func alive(path string) bool {
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		conn.Close()
 		return true
 	}
-	// A full queue means that there is somebody who is busy.
+	// A full queue (EAGAIN) means that a process listens and is busy.
 	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, os.ErrNotExist)
 }
 
@@ -114,10 +114,10 @@ func (l *listener) Close() (err error) {
 	return err
 }
 
-// errNoPeer says that the kernel did not report who is at the other end.
-var errNoPeer = errors.New("the peer's credentials cannot be read")
+// errNoPeer says that a connection has no peer credentials.
+var errNoPeer = errors.New("cannot read the peer's credentials from the connection")
 
-// peerOf asks the kernel who is at the other end.
+// peerOf reads the peer credentials of a connection (SO_PEERCRED, unix(7)).
 func peerOf(conn net.Conn) (api.Peer, error) {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {

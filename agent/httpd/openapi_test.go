@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/httpd"
@@ -58,6 +59,11 @@ func object(v any, names ...string) map[string]any {
 	return m
 }
 
+func list(v any) []any {
+	l, _ := v.([]any)
+	return l
+}
+
 // deref follows $ref.
 func (d document) deref(v any) map[string]any {
 	m, _ := v.(map[string]any)
@@ -73,36 +79,44 @@ func (d document) deref(v any) map[string]any {
 // check says what in v is not as schema has it.
 func (d document) check(schema any, v any, path string) []string {
 	s := d.deref(schema)
-	if one, ok := s["oneOf"].([]any); ok {
-		for _, alternative := range one {
-			if len(d.check(alternative, v, path)) == 0 {
-				return nil
-			}
-		}
-		return []string{path + " is none of the alternatives"}
-	}
 	var bad []string
+	if one := list(s["oneOf"]); len(one) > 0 && !slices.ContainsFunc(one, func(alternative any) bool {
+		return len(d.check(alternative, v, path)) == 0
+	}) {
+		bad = append(bad, path+" is none of the alternatives")
+	}
+	for _, part := range list(s["allOf"]) {
+		bad = append(bad, d.check(part, v, path)...)
+	}
+	text, _ := v.(string)
+	if least, ok := s["minLength"].(float64); ok && len(text) < int(least) {
+		bad = append(bad, path+" is too short")
+	}
+	if most, ok := s["maxLength"].(float64); ok && len(text) > int(most) {
+		bad = append(bad, path+" is too long")
+	}
 	if enum, ok := s["enum"].([]any); ok && !slices.Contains(enum, v) {
 		bad = append(bad, fmt.Sprintf("%s is %v", path, v))
 	}
 	if pattern, ok := s["pattern"].(string); ok {
-		if text, _ := v.(string); !regexp.MustCompile(pattern).MatchString(text) {
+		if !regexp.MustCompile(pattern).MatchString(text) {
 			bad = append(bad, fmt.Sprintf("%s is %q", path, v))
 		}
 	}
+	m, isObject := v.(map[string]any)
+	if isObject {
+		bad = append(bad, d.checkObject(s, m, path)...)
+	}
 	switch s["type"] {
 	case "object":
-		m, ok := v.(map[string]any)
-		if !ok {
+		if !isObject {
 			return append(bad, fmt.Sprintf("%s is no object: %v", path, v))
 		}
-		bad = append(bad, d.checkObject(s, m, path)...)
 	case "array":
-		list, ok := v.([]any)
-		if !ok {
+		if _, ok := v.([]any); !ok {
 			return append(bad, fmt.Sprintf("%s is no list: %v", path, v))
 		}
-		for i, item := range list {
+		for i, item := range list(v) {
 			bad = append(bad, d.check(s["items"], item, fmt.Sprintf("%s[%d]", path, i))...)
 		}
 	case "string", "boolean", "integer", "null":
@@ -190,7 +204,7 @@ func TestOpenAPIDescribesEveryType(t *testing.T) {
 			prop := object(props, name)
 			require.NotNil(t, prop, "%s.%s is not described", rt.Name(), name)
 			require.NotEmpty(t, prop["description"], "%s.%s has no description", rt.Name(), name)
-			if rt.Name() != "AuditContainer" && !strings.HasSuffix(rt.Name(), "Request") {
+			if rt.Name() != "AuditContainer" && rt.Name() != "TerminalSize" && !strings.HasSuffix(rt.Name(), "Request") {
 				require.Equal(t, opts == "", slices.Contains(required, any(name)), "whether %s.%s is required", rt.Name(), name)
 			}
 			delete(props, name)
@@ -209,7 +223,7 @@ type replayer struct {
 // TestOpenAPIExamples sends every example of the document, and for operations
 // without a body the request that its parameters' examples make.
 func TestOpenAPIExamples(t *testing.T) {
-	rg := exampleRig(t)
+	rg := exampleRig(t, newConfig(t))
 	r := &replayer{document: loadDocument(t), rig: rg}
 	paths := object(r.root, "paths")
 	// What ends or removes things comes last.
@@ -227,8 +241,7 @@ func TestOpenAPIExamples(t *testing.T) {
 }
 
 // exampleRig has what the examples speak of.
-func exampleRig(t *testing.T) *rig {
-	cfg := newConfig(t)
+func exampleRig(t *testing.T, cfg agent.Config) *rig {
 	cfg.Version = api.Version{Version: "1", APIVersion: "1", Containerd: "c", Libcontainer: "l", Spec: "s", Go: "g", Platform: "p"}
 	rg := start(t, cfg)
 	rg.runner.Script = func(image string) (agenttest.Script, error) {
@@ -258,7 +271,7 @@ func (r *replayer) operation(t *testing.T, method, path string, op map[string]an
 	for _, name := range slices.Sorted(maps.Keys(bodies)) {
 		body, err := json.Marshal(at(bodies, name, "value"))
 		require.NoError(t, err)
-		if !slices.Contains([]string{"unknown"}, name) {
+		if !slices.Contains([]string{"unknown", "both"}, name) {
 			schema := at(op, "requestBody", "content", "application/json", "schema")
 			require.Empty(t, r.check(schema, at(bodies, name, "value"), name), "%s %s", method, path)
 		}
@@ -289,6 +302,9 @@ func (r *replayer) target(t *testing.T, path string, params []any, id string) (s
 			}
 			path = strings.Replace(path, "{"+p["name"].(string)+"}", text, 1)
 		case "query":
+			if len(list(example)) > 0 { // style form, not exploded
+				text = strings.Join(strings.Fields(strings.Trim(text, "[]")), ",")
+			}
 			query = append(query, p["name"].(string)+"="+text)
 		case "header":
 			header.Set(p["name"].(string), text)

@@ -11,16 +11,16 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// problemType is what a problem's type starts with; its code follows.
+// problemType is the start of the type of a problem; the code follows.
 const problemType = "https://careen-project.github.io/problems/"
 
-// titles are short words for the codes that requests meet.
+// titles are the titles of problems by code.
 var titles = map[fault.Code]string{
 	fault.BadRequest: "The request cannot be read", fault.BadOption: "An option has a bad value",
-	fault.Unsupported: "Something is not supported", fault.BadReference: "The image reference is not valid",
+	fault.Unsupported: "Not supported", fault.BadReference: "The image reference is not valid",
 	fault.BadSteps: "The steps file is not valid", fault.BadConfig: "The configuration is not valid",
-	fault.Policy: "The container policy does not permit it", fault.NotFound: "There is no such thing",
-	fault.Conflict: "The state does not allow it", fault.Busy: "The agent is busy", fault.Forbidden: "Not permitted",
+	fault.Policy: "The container policy does not permit it", fault.NotFound: "Not found",
+	fault.Conflict: "Conflict with the current state", fault.Busy: "The agent is busy", fault.Forbidden: "Not permitted",
 	fault.RebootPending: "A reboot is pending", fault.Space: "No space is left", fault.Stuck: "A container is stuck",
 	fault.Unreachable: "Not ready", fault.Internal: "A defect in careen",
 }
@@ -41,7 +41,7 @@ func statusOf(err error) int {
 		return http.StatusConflict
 	case fault.Busy:
 		if full, ok := fault.AttrsOf(err)[fault.AttrQueueFull].(bool); ok && !full {
-			return http.StatusConflict // there is no queue to wait in
+			return http.StatusConflict // there is no queue
 		}
 		return http.StatusTooManyRequests
 	case fault.Unreachable:
@@ -53,12 +53,12 @@ func statusOf(err error) int {
 	}
 }
 
-// Problem makes the problem document of an error. Only Instance is left empty.
+// Problem returns the problem document of an error, without Instance.
 func Problem(err error) api.Problem {
 	code := fault.CodeOf(err)
 	title, ok := titles[code]
 	if !ok {
-		title = "It failed"
+		title = "Request failed"
 	}
 	p := api.Problem{
 		Type: problemType + string(code), Title: title, Status: statusOf(err), Code: string(code),
@@ -84,7 +84,7 @@ func writeProblem(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", strconv.Itoa(5))
 	}
 	data, err := json.Marshal(p)
-	if err != nil { // an attribute that JSON does not have
+	if err != nil { // an attribute that cannot be JSON
 		p.Attrs = nil
 		data, _ = json.Marshal(p)
 	}

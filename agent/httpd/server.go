@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -43,7 +44,7 @@ type Config struct {
 	// NodeState are files for a bundle beside the server's own, name to content. It may
 	// be nil.
 	NodeState func() map[string][]byte
-	// Log takes what an operator should see (logrus's standard logger).
+	// Log receives messages for the operator (default: logrus's standard logger).
 	Log logrus.FieldLogger
 }
 
@@ -58,8 +59,8 @@ func New(cfg Config) *Server {
 	return &Server{cfg: cfg}
 }
 
-// Serve answers on ln until ctx ends, and then for as long as answers that have
-// begun take, but not long. It closes ln.
+// Serve answers requests on ln until ctx ends. Then it ends long polls and streams, gives
+// other answers up to five seconds to finish, and closes ln. Errors are those of ln.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -80,7 +81,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		return fmt.Errorf("cannot serve the socket: %w", err)
 	case <-ctx.Done():
 	}
-	// Followers and long polls would go on for ever: they are told to end.
+	// End streams and long polls, which would otherwise keep the server open.
 	cancel()
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), closingTime)
 	defer done()
@@ -92,17 +93,17 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return err
 }
 
-// handler answers one request; an error becomes a problem document.
+// handler answers one request. Its error becomes a problem document.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-// route is one endpoint. Query names the parameters that it takes.
+// route is one endpoint. query lists the query parameters that it accepts.
 type route struct {
 	method, path string
 	query        []string
 	handle       handler
 }
 
-// routes are all endpoints; openapi.yaml describes each, which a test checks.
+// routes lists all endpoints. A test compares them with openapi.yaml.
 func (s *Server) routes() []route {
 	return []route{
 		{"GET", "/v1/version", nil, s.getVersion},
@@ -133,44 +134,54 @@ func (s *Server) routes() []route {
 	}
 }
 
-// Handler returns the API without a socket, for tests and for other listeners. A
-// request whose context has no peer is refused.
+// Handler returns the API without a socket, for tests. It refuses a request whose context
+// has no peer; see [WithPeer].
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
+	methods := map[string][]string{} // by path
 	for _, rt := range s.routes() {
 		mux.Handle(rt.method+" "+rt.path, s.serve(rt))
+		methods[rt.path] = append(methods[rt.path], rt.method)
+		if rt.method == http.MethodGet {
+			methods[rt.path] = append(methods[rt.path], http.MethodHead)
+		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := mux.Handler(r)
-		if pattern != "" {
+		// A path without a wildcard takes its own methods only: an image cannot be deleted
+		// as /v1/images/pull.
+		takes, fixed := methods[r.URL.Path]
+		// The mux redirects to a cleaner path with a handler of another type.
+		if _, ours := h.(http.HandlerFunc); ours && pattern != "" && (!fixed || slices.Contains(takes, r.Method)) {
 			mux.ServeHTTP(w, r)
 			return
 		}
-		// The mux says in plain text which of 404, 405 and 301 it is; say it as the
-		// rest of the API does.
-		rec := &statusRecorder{header: http.Header{}}
-		h.ServeHTTP(rec, r)
-		if allow := rec.header.Get("Allow"); allow != "" {
+		abandonBody(w, r)
+		allow := strings.Join(slices.Sorted(slices.Values(takes)), ", ")
+		if !fixed {
+			rec := &statusRecorder{header: http.Header{}}
+			h.ServeHTTP(rec, r)
+			allow = rec.header.Get("Allow")
+		}
+		if allow != "" {
 			w.Header().Set("Allow", allow)
-			abandonBody(w, r)
 			writeProblem(w, r, &fault.Error{Code: fault.BadRequest, Op: r.Method, Subject: r.URL.Path,
 				Reason: "the resource takes only " + allow, Attrs: map[string]any{fault.AttrStatus: http.StatusMethodNotAllowed}})
 			return
 		}
-		abandonBody(w, r)
 		writeProblem(w, r, &fault.Error{Code: fault.NotFound, Op: r.Method, Subject: r.URL.Path,
-			Reason: "the API has no such resource", Remedy: "See /v1/openapi.yaml for what there is"})
+			Reason: "no such resource", Remedy: "See /v1/openapi.yaml for the resources"})
 	})
 }
 
-// statusRecorder takes what the mux would answer.
+// statusRecorder keeps the header of the mux's answer and drops the rest.
 type statusRecorder struct{ header http.Header }
 
 func (r *statusRecorder) Header() http.Header         { return r.header }
 func (r *statusRecorder) Write(b []byte) (int, error) { return len(b), nil }
 func (r *statusRecorder) WriteHeader(int)             {}
 
-// serve wraps an endpoint in what all have in common.
+// serve wraps an endpoint with what all endpoints share: panics, checks, deadlines, problems.
 func (s *Server) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -185,15 +196,15 @@ func (s *Server) serve(rt route) http.Handler {
 			writeProblem(w, r, err)
 			return
 		}
-		// A body that does not arrive in time is given up, so that connections do not pile
-		// up. Where there is no body, a deadline would end long polls.
+		// A deadline for the body, so that half-sent requests do not hold connections. Without
+		// a body the deadline would end long polls.
 		if r.ContentLength != 0 {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 		}
 		if err := rt.handle(w, r); err != nil && !errors.Is(err, errAnswered) {
 			writeProblem(w, r, err)
 		}
-		// The server sends what it has buffered.
+		// For the rest of the answer, which the server still has in its buffer.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	})
 }
@@ -209,8 +220,8 @@ func (s *Server) check(rt route, r *http.Request) error {
 	return checkQuery(r, rt.query)
 }
 
-// abandonBody has the server close the connection after its answer, without reading the
-// rest of a body first, which may never come. It is called before the answer is written.
+// abandonBody makes the server close the connection after the answer, without reading the
+// rest of the body first. Call it before writing the answer.
 func abandonBody(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Connection", "close")
 	if r.ContentLength != 0 {
@@ -218,8 +229,9 @@ func abandonBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// errAnswered says that an answer was begun and cannot become a problem any more.
-var errAnswered = errors.New("the answer was begun")
+// errAnswered says that part of the answer is sent, so that it cannot become a problem
+// document.
+var errAnswered = errors.New("part of the answer is sent")
 
 // class returns the share of connections that c counts against, and its size.
 func (s *Server) class(c *conn) (key int64, limit int) {
@@ -236,12 +248,12 @@ func (s *Server) class(c *conn) (key int64, limit int) {
 // own reports whether a user is root or the agent's own.
 func own(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
 
-// allows reports whether a user may ask.
+// allows reports whether a user may use the API.
 func (s *Server) allows(uid uint32) bool {
 	return own(uid) || slices.Contains(s.cfg.AllowedUIDs, uid)
 }
 
-// permit checks who asks.
+// permit checks that the peer may use the API.
 func (s *Server) permit(r *http.Request) error {
 	peer, ok := r.Context().Value(peerKey{}).(api.Peer)
 	if ok && s.allows(peer.UID) {
@@ -257,7 +269,7 @@ func (s *Server) permit(r *http.Request) error {
 
 type peerKey struct{}
 
-// withPeer notes in a connection's context who is at its other end.
+// withPeer puts the peer of a connection into its context.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if c := c.(*conn); c.known {
 		return WithPeer(ctx, c.peer)
@@ -265,12 +277,12 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// WithPeer returns ctx as one in which peer asks. Tests of [Agent.Handler] need it.
+// WithPeer returns a context with the peer of a request. Tests of [Server.Handler] need it.
 func WithPeer(ctx context.Context, peer api.Peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, peer)
 }
 
-// checkQuery refuses parameters that the endpoint does not take, and repeated ones.
+// checkQuery refuses unknown, repeated and empty query parameters.
 func checkQuery(r *http.Request, known []string) error {
 	if len(r.URL.RawQuery) > maxHeader {
 		return fault.BadField("query", "it is too long")
@@ -281,10 +293,13 @@ func checkQuery(r *http.Request, known []string) error {
 	}
 	for name, v := range values {
 		if !slices.Contains(known, name) {
-			return fault.BadField(fault.OneLine(name, 100), "there is no such parameter here")
+			return fault.BadField(fault.OneLine(name, 100), "unknown parameter")
 		}
 		if len(v) > 1 {
 			return fault.BadField(name, "it is given more than once")
+		}
+		if v[0] == "" && name != "reserved" { // no names are reserved: an empty list
+			return fault.BadField(name, "it is empty")
 		}
 	}
 	return nil

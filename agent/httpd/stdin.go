@@ -10,8 +10,8 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// postStdin feeds a container's standard input from the body, as it comes, for as
-// long as container and client want.
+// postStdin copies the body to a container's standard input as it arrives, without a time
+// limit.
 func (s *Server) postStdin(w http.ResponseWriter, r *http.Request) (err error) {
 	ctl := http.NewResponseController(w)
 	defer func() {
@@ -35,14 +35,14 @@ func (s *Server) postStdin(w http.ResponseWriter, r *http.Request) (err error) {
 	}
 	if err != nil {
 		return &fault.Error{Code: fault.Conflict, Op: "write to run", Subject: id, Err: err,
-			Reason: "the container does not read its input any more"}
+			Reason: "the container no longer reads its input"}
 	}
 	_ = ctl.SetWriteDeadline(time.Now().Add(writeTime))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// feed copies the body until it ends or the run does.
+// feed copies the body to in until the body or the run ends.
 func feed(ctl *http.ResponseController, r *http.Request, in Input) error {
 	copied := make(chan error, 1)
 	go func() {
@@ -55,8 +55,8 @@ func feed(ctl *http.ResponseController, r *http.Request, in Input) error {
 	case <-in.Done():
 	case <-r.Context().Done():
 	}
-	// Closing the input ends a write that waits for the container, the deadline a
-	// read that waits for the client.
+	// The deadline ends a read that waits for the client, Close a write that waits for the
+	// container.
 	_ = ctl.SetReadDeadline(time.Now())
 	_ = in.Close()
 	<-copied

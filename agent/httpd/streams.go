@@ -18,8 +18,8 @@ import (
 	"github.com/careen-project/careen/runtime/logs"
 )
 
-// stream answers with what produce writes. Each piece gets the time that one
-// write may take; a client that does not read is given up, and holds up nobody.
+// stream sends what produce writes. Each write has its own deadline, so a client that does
+// not read loses its connection.
 func stream(w http.ResponseWriter, produce func(io.Writer) error) error {
 	ctl := http.NewResponseController(w)
 	if err := produce(&streamWriter{w: w, ctl: ctl}); err != nil {
@@ -40,8 +40,8 @@ func (s *streamWriter) Write(p []byte) (int, error) {
 
 func (s *streamWriter) flush() error { return s.ctl.Flush() }
 
-// pollContext returns the context of a request that may wait for so long as its
-// timeout says.
+// pollContext returns the context of a long poll. It ends after the timeout of the query,
+// or after def.
 func pollContext(r *http.Request, def time.Duration) (context.Context, context.CancelFunc, error) {
 	timeout := def
 	if text := r.URL.Query().Get("timeout"); text != "" {
@@ -81,7 +81,7 @@ func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
 	defer output.Release()
 	opts.Done = output.Done
 	if r.URL.Query().Get("tail") == "0" && opts.After == (logs.Cursor{}) {
-		// None of what there is; told by its place, since the clock may jump.
+		// Skip all existing lines. By position, because the clock may jump.
 		if opts.After, err = logs.End(output.Dir); err != nil {
 			return &fault.Error{Code: fault.Node, Op: "read the output of run", Subject: id, Err: err}
 		}
@@ -103,14 +103,14 @@ func copyLog(ctx context.Context, out *streamWriter, dir string, opts logs.ReadO
 	if !opts.Follow {
 		return errors.Join(logs.Read(ctx, dir, opts, lines.add), lines.flush())
 	}
-	if err := out.flush(); err != nil { // the header, so that the client knows it is on
+	if err := out.flush(); err != nil { // send the header, so that the client knows that it is connected
 		return err
 	}
 	opts.Idle = lines.flush
 	return errors.Join(logs.Read(ctx, dir, opts, lines.add), lines.flush())
 }
 
-// lineWriter gathers lines into pieces.
+// lineWriter collects lines and sends them in pieces of 32 KiB.
 type lineWriter struct {
 	out    *streamWriter
 	ndjson bool
@@ -235,7 +235,7 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
 	return stream(w, func(out io.Writer) error { return s.sendEvents(r.Context(), out.(*streamWriter), id, log, seq) })
 }
 
-// keepAlive is how often a silent event stream shows that it is alive.
+// keepAlive is the interval between comments on an event stream without events.
 const keepAlive = 15 * time.Second
 
 func (s *Server) sendEvents(ctx context.Context, out *streamWriter, id string, log EventLog, seq int64) error {
@@ -245,8 +245,8 @@ func (s *Server) sendEvents(ctx context.Context, out *streamWriter, id string, l
 	for {
 		events, missed, more := log.After(seq)
 		if missed && seq > 0 {
-			// Some are gone for good: say where the run is now, so that nothing is
-			// concluded from what is missing.
+			// Events were dropped: send the current state first, so that the client does
+			// not work with an old one.
 			v, err := s.cfg.Agent.Run(id)
 			if err != nil {
 				return err
@@ -270,7 +270,7 @@ func (s *Server) sendEvents(ctx context.Context, out *streamWriter, id string, l
 		select {
 		case <-more:
 		case <-timer.C:
-			if _, err := io.WriteString(out, ": still here\n\n"); err != nil {
+			if _, err := io.WriteString(out, ": keep-alive\n\n"); err != nil {
 				return err
 			}
 		case <-ctx.Done():
