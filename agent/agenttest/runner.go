@@ -385,7 +385,11 @@ func (r *Runner) Stdin(_ context.Context, k agent.Container) (io.WriteCloser, er
 func (r *Runner) Resize(_ context.Context, k agent.Container, size api.TerminalSize) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.containers[k.ID].size = size
+	c, ok := r.containers[k.ID]
+	if !ok {
+		return &fault.Error{Code: fault.Conflict, Op: "resize the terminal of run", Subject: k.Run, Reason: "its container has ended"}
+	}
+	c.size = size
 	return nil
 }
 
