@@ -66,16 +66,19 @@ class Flow:
         self._collect = collect_logs
         self._lock = threading.Lock()
 
-    def heartbeat(self, callback_url: str, token: str, ca: str) -> bool:
-        """Act on a heartbeat. Returns False for a wrong token."""
+    def heartbeat(self, callback_url: str, token: str, ca: str) -> str:
+        """Act on a heartbeat. Returns Ironic's reason for a refusal, "" for none."""
         if token != self.node.token:
-            return False
+            return "Agent token is not valid"
+        if ca and self.node.verify_ca not in ("", ca):
+            return "Detected change in ramdisk provided agent_verify_ca"
+        self.node.verify_ca = ca
         # One at a time, as the lock on a node; a heartbeat that finds it taken is passed over.
         if self.done.is_set() or not self._lock.acquire(blocking=False):
-            return True
+            return ""
         thread = threading.Thread(target=self._act, args=(self._url or callback_url, ca), daemon=True)
         thread.start()
-        return True
+        return ""
 
     def _act(self, url: str, ca: str) -> None:
         client = AgentClient(url, self.node.token, ca)
@@ -162,6 +165,7 @@ class Flow:
         self.outcome.ended.append(Ended(step, status, result=command["command_result"][f"{phase}_result"]))
         if step.get("reboot_requested") and self._reboot is not None:
             self.node.info[f"{phase}_reboot"] = True
+            self.node.verify_ca = ""  # Ironic forgets it with the token when it reboots a node
             self._reboot()
             return
         assert self.node.index is not None  # noqa: S101  for the type checker: a step was executed

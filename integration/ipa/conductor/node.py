@@ -35,6 +35,8 @@ class Node:
     #: Whether the token was given to the ramdisk in another way, so that a restarted IPA has it again.
     token_pregenerated: bool = False
     token_given: bool = False
+    #: The agent's certificate from its first heartbeat, which must not change before a reboot.
+    verify_ca: str = ""
     #: The [agent_containers] section.
     containers: Json = field(default_factory=dict)
     info: Json = field(default_factory=dict)

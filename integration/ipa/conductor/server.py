@@ -12,7 +12,7 @@ from conductor.flow import Flow
 
 Json = dict[str, Any]
 
-#: With tokens (1.62) and without TLS that is set up by itself (1.68).
+#: With tokens (1.62) and without automatic TLS (1.68).
 DEFAULT_API_VERSION = "1.62"
 
 
@@ -69,15 +69,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error_message": {"faultstring": "Not found"}})
             return
         self.server.heartbeats += 1
-        accepted = self.server.flow.heartbeat(
+        refusal = self.server.flow.heartbeat(
             str(body.get("callback_url")),
             str(body.get("agent_token")),
             str(body.get("agent_verify_ca") or ""),
         )
-        if accepted:
-            self._answer(202, None)
+        if refusal:
+            self._answer(400, {"error_message": {"faultstring": refusal}})
         else:
-            self._answer(400, {"error_message": {"faultstring": "Agent token is not valid"}})
+            self._answer(202, None)
 
     def _answer(self, status: int, document: Json | None) -> None:
         raw = b"" if document is None else json.dumps(document).encode()

@@ -37,6 +37,9 @@ for name in null zero random urandom; do
 done
 mkdir "$1/dev/shm"
 mount --rbind "$1/dev" /dev
+# For IPA's TLS certificate: each test is a boot of its own.
+mkdir -p /run/ironic-python-agent
+mount -t tmpfs tmpfs /run/ironic-python-agent
 echo ready
 read -r _ || true
 """

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_wheel_is_whole(tmp_path: Path) -> None:
     source = tmp_path / "source"
     # The build leaves directories beside what it builds.
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         source.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
@@ -27,6 +27,8 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
         info = next(name.partition("/")[0] for name in names if ".dist-info/" in name)
         metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
+        [licence] = [name for name in names if name.startswith(info) and name.endswith("/LICENSE")]
+        assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
     modules = {f"careen_ipa/{path.name}" for path in (ROOT / "src" / "careen_ipa").glob("*.py")}
     assert modules | {"careen_ipa/py.typed"} == {name for name in names if not name.startswith(info)}
     wanted = [text for text in metadata.get_all("Requires-Dist") or [] if "extra ==" not in text]

@@ -11,6 +11,7 @@ says its cause first, a structured result, and one run for one command however o
 ``logs``     the container's output and the pull's progress in IPA's log
 ``errors``   problems and outcomes as IPA's errors
 ``resume``   after a restart of IPA: the command that was being executed goes on
+``certificate``  after a restart of IPA: the TLS certificate stays the same
 ``stop``     IPA is told to stop: the run is aborted
 ``collect``  runs' logs in IPA's log collection
 ``config``   the options of the ``[careen]`` section

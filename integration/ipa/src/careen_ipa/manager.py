@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from ironic_python_agent import config as ipa_config  # noqa: F401  registers what hardware reads at import
-from ironic_python_agent import errors, hardware
+from ironic_python_agent import errors, hardware, tls_utils
 from oslo_config import cfg
 from oslo_log import log
 
-from careen_ipa import collect, config, ids, resume, stop
+from careen_ipa import certificate, collect, config, ids, resume, stop
 from careen_ipa import errors as failures
 from careen_ipa.client import API_MAJOR, Client, ClientError, Json, Unreachable
 from careen_ipa.runs import FINAL, Runner, Settings, value_of
@@ -85,6 +85,13 @@ class CareenHardwareManager(hardware.HardwareManager):
                 except Exception:  # IPA would not start; the next step is checked in any case
                     LOG.exception("Cannot take up an interrupted step")
         raise errors.IncompatibleHardwareMethodError
+
+    def generate_tls_certificate(self, ip_address: str) -> tls_utils.TlsCertificate:
+        """Return this boot's certificate again, for Ironic refuses another one; the first is for other managers."""
+        found = certificate.existing(ip_address)
+        if found is None:
+            raise errors.IncompatibleHardwareMethodError
+        return found
 
     def collect_system_logs(self, io_dict: MutableMapping[str, Any], file_list: list[str]) -> None:  # noqa: ARG002
         """Add the logs of recent runs to what IPA collects."""
