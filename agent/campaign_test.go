@@ -9,7 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
+	osexec "os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,6 +25,7 @@ import (
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/client"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
 )
@@ -44,7 +45,7 @@ var failpoints = []string{
 	"agent.before-start", "agent.after-start", "agent.before-exit", "agent.before-delete", "agent.after-delete",
 	"agent.image-ready", "agent.spec-kept", "agent.log-kept", "agent.events-kept", "agent.request-removed",
 	"agent.before-final", "agent.after-final", "agent.before-audit", "agent.after-audit",
-	"journal.before-write", "journal.torn", "journal.before-sync", "journal.after-write",
+	"journal.before-write", "journal.torn", "journal.before-sync",
 }
 
 // runChild is an agent over a DiskRunner in a process of its own, which kills
@@ -62,16 +63,17 @@ func runChild() {
 	var hits atomic.Int64
 	hits.Store(left)
 	a, err := agent.New(agent.Config{
-		Runner: &agenttest.DiskRunner{Dir: filepath.Join(dir, "disk")}, Resolver: &agenttest.Resolver{}, Log: log,
-		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Persistent: true, QueueLimit: 100,
-		KeepRuns: 100_000, KeepLogs: 100_000, Slots: 2,
-		Failpoint: func(at string) {
-			if at == name && hits.Add(-1) == 0 {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
-			}
-		},
-	})
+		Resolver: &agenttest.Resolver{}, Config: exec.Config{
+			Runner: &agenttest.DiskRunner{Dir: filepath.Join(dir, "disk")}, Log: log,
+			RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Persistent: true, QueueLimit: 100,
+			KeepRuns: 100_000, KeepLogs: 100_000, Slots: 2,
+			Failpoint: func(at string) {
+				if at == name && hits.Add(-1) == 0 {
+					_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+					select {}
+				}
+			},
+		}})
 	if err != nil {
 		die(err)
 	}
@@ -131,8 +133,8 @@ func TestKilledAtAnyPointNothingIsLostOrDoubled(t *testing.T) {
 }
 
 // child starts an agent, with a failpoint or none.
-func (c *campaign) child(t *testing.T, failpoint string) (*exec.Cmd, <-chan error) {
-	cmd := exec.Command(os.Args[0], "-test.run=^$")
+func (c *campaign) child(t *testing.T, failpoint string) (*osexec.Cmd, <-chan error) {
+	cmd := osexec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), childEnv+"="+c.dir, failpointEnv+"="+failpoint)
 	out, err := os.Create(filepath.Join(c.dir, "output"))
 	require.NoError(t, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
 )
@@ -50,10 +51,13 @@ func newConfig(t testing.TB) agent.Config {
 	}
 	began := time.Now()
 	return agent.Config{
-		Runner: agenttest.NewRunner(), Resolver: &agenttest.Resolver{}, Log: log, BootID: "boot-1",
-		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"),
-		Clock:   func() time.Duration { return time.Hour + time.Since(began) },
-		Version: api.Version{Version: "test", APIVersion: "1"},
+		Config: exec.Config{
+			Runner: agenttest.NewRunner(), Log: log, BootID: "boot-1",
+			RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"),
+			Clock: func() time.Duration { return time.Hour + time.Since(began) },
+		},
+		Resolver: &agenttest.Resolver{},
+		Version:  api.Version{Version: "test", APIVersion: "1"},
 	}
 }
 

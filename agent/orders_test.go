@@ -11,10 +11,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // TestOrders plays every order of abort, timeout and exit in simulated time, a second
@@ -37,7 +37,7 @@ func TestOrders(t *testing.T) {
 						_, err := rg.Abort(context.Background(), "s", api.AbortRequest{})
 						require.Equal(t, what == "abort!", fault.CodeOf(err) == fault.Conflict, "%v", err)
 					case "exit":
-						rg.runner.End("s", agent.Exit{Code: 9})
+						rg.runner.End("s", container.Exit{Code: 9})
 					}
 				}
 				v := rg.end(t, "s")

@@ -13,6 +13,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/policy"
 )
 
 // told returns what the container of a run was given to read.
@@ -35,7 +36,7 @@ func told(t *testing.T, rg *rig, run string) string {
 func TestPartsAreToldOfThoseBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
-		rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+		rg.resolver.Change = func(_ *api.RunRequest, res *policy.Resolved) error {
 			res.Parts = nil
 			for _, image := range []string{`run=10s/result={"fw": 7}`, "pull=10s/run=10s/exit=0", "create=10s/run=10s"} {
 				res.Parts = append(res.Parts, agenttest.Part(image))
@@ -74,7 +75,7 @@ func TestWhatPartsAreToldIsBounded(t *testing.T) {
 			}
 			return s, err
 		}
-		rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+		rg.resolver.Change = func(_ *api.RunRequest, res *policy.Resolved) error {
 			res.Parts = nil
 			for range 6 {
 				res.Parts = append(res.Parts, agenttest.Part("large"))
@@ -97,7 +98,7 @@ func TestStepsAreToldOfTheirInputs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		images := map[string]string{"look": `run=1s/result={"n":1}`, "check": "run=1s", "use": "run=10s"}
-		rg.resolver.Change = func(req *api.RunRequest, res *agent.Resolved) error {
+		rg.resolver.Change = func(req *api.RunRequest, res *policy.Resolved) error {
 			res.Parts[0].Image, res.Parts[0].Pull.Image.Original = images[req.Step], images[req.Step]
 			if req.Step == "use" {
 				res.Parts[0].Inputs = []string{"look", "never", "check"}

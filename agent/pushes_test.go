@@ -19,9 +19,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/push"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // untar returns the files of a tar by their name.
@@ -90,7 +90,7 @@ func TestWhatIsPushedIsTheBundle(t *testing.T) {
 	}, time.Minute, 5*time.Millisecond)
 }
 
-// server is a [agent.Pusher] in memory.
+// server is a [exec.Pusher] in memory.
 type server struct {
 	mu    sync.Mutex
 	began time.Time
@@ -239,7 +239,7 @@ func TestPushes(t *testing.T) {
 			require.NoError(t, err)
 			time.Sleep(time.Minute)
 			require.Equal(t, []string{"41s a"}, s.puts())
-			rg.runner.End("a", agent.Exit{})
+			rg.runner.End("a", container.Exit{})
 			time.Sleep(time.Minute)
 			require.Len(t, s.puts(), 1)
 			require.NoError(t, rg.Close())

@@ -10,6 +10,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 const rebootImage = `run=0s/result={"reboot":true,"reason":"new firmware"}`
@@ -25,7 +26,7 @@ func TestARebootWaitsForWhatRuns(t *testing.T) {
 	rg.waitFor(t, "flash", api.Running)
 	rg.waitFor(t, "asks", api.Running)
 	rg.submit(t, api.RunRequest{ID: "waits", Image: "run=0s"})
-	rg.runner.End("asks", agent.Exit{})
+	rg.runner.End("asks", container.Exit{})
 	wish := <-rg.Reboots()
 	require.Equal(t, "asks", wish.Run)
 
@@ -39,7 +40,7 @@ func TestARebootWaitsForWhatRuns(t *testing.T) {
 		t.Fatal("it did not wait for the other run", err)
 	case <-time.After(20 * time.Millisecond):
 	}
-	rg.runner.End("flash", agent.Exit{Code: 3})
+	rg.runner.End("flash", container.Exit{Code: 3})
 	require.NoError(t, <-ready)
 	require.Equal(t, 3, *rg.end(t, "flash").Outcome.ExitCode)
 	require.NoError(t, rg.Close())

@@ -16,9 +16,12 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
-	"github.com/careen-project/careen/agent/beacon"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/agent/journal"
+	"github.com/careen-project/careen/agent/marker"
+	"github.com/careen-project/careen/agent/policy"
+	"github.com/careen-project/careen/agent/store/journal"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 func TestARestartedAgentAdoptsWhatRuns(t *testing.T) {
@@ -73,7 +76,7 @@ func TestCriticalSectionsLimitCountsOverARestart(t *testing.T) {
 				cfg := newConfig(t)
 				cfg.CriticalMax = time.Minute
 				rg := start(t, cfg)
-				rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+				rg.resolver.Change = func(_ *api.RunRequest, res *policy.Resolved) error {
 					res.Parts[0].Critical = c.whole
 					return nil
 				}
@@ -262,7 +265,7 @@ func TestWhatHadNotStartedGoesOnAfterARestart(t *testing.T) {
 // back in between.
 func TestRunsKeepTheirOrderWhenTheClockIsSetBack(t *testing.T) {
 	cfg := newConfig(t)
-	j, err := journal.Open(filepath.Join(cfg.StateDir, "journal"), journal.Options{})
+	j, err := journal.Open(filepath.Join(cfg.StateDir, "journal"), nil)
 	require.NoError(t, err)
 	for i, created := range []string{"2031-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2028-01-01T00:00:00Z"} {
 		require.NoError(t, j.Put(fmt.Sprint(i), map[string]any{"audited": true, "kept": true, "run": map[string]any{
@@ -421,7 +424,7 @@ func TestNothingStartsWhileARebootIsPending(t *testing.T) {
 		v := rg.end(t, "next")
 		require.Equal(t, api.Failed, v.State)
 		require.Equal(t, "reboot_pending", v.Outcome.Code)
-		require.Equal(t, agent.Reboot{Run: "flash", Reason: "the container wrote it in its result: new firmware"}, <-rg.Reboots())
+		require.Equal(t, exec.Reboot{Run: "flash", Reason: "the container wrote it in its result: new firmware"}, <-rg.Reboots())
 
 		refused := func() {
 			_, _, err := rg.Submit(context.Background(), &api.RunRequest{Image: "run=1s"}, root)
@@ -445,8 +448,8 @@ func TestNothingStartsWhileARebootIsPending(t *testing.T) {
 }
 
 func TestSequence(t *testing.T) {
-	parts := func(images ...string) func(*api.RunRequest, *agent.Resolved) error {
-		return func(_ *api.RunRequest, res *agent.Resolved) error {
+	parts := func(images ...string) func(*api.RunRequest, *policy.Resolved) error {
+		return func(_ *api.RunRequest, res *policy.Resolved) error {
 			res.Parts = nil
 			for _, image := range images {
 				res.Parts = append(res.Parts, agenttest.Part(image))
@@ -496,7 +499,7 @@ func TestTheAuditRecordSaysWhatRan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "a", Image: "run=1s/exit=3", Node: map[string]any{"uuid": "node-1"}, Phase: "clean", Route: "ipa"})
-		rg.resolver.Change = func(*api.RunRequest, *agent.Resolved) error {
+		rg.resolver.Change = func(*api.RunRequest, *policy.Resolved) error {
 			return &fault.Error{Code: fault.Policy, Op: "run", Subject: "evil", Reason: "not allowed"}
 		}
 		_, _, err := rg.Submit(context.Background(), &api.RunRequest{Image: "evil"}, api.Peer{UID: 1000, PID: 77, Command: "sh"})
@@ -550,7 +553,7 @@ func TestAStuckContainerKeepsNewRunsAwayOverARestart(t *testing.T) {
 		refused()
 		time.Sleep(10 * time.Minute)
 		refused()
-		rg.runner.End("a", agent.Exit{Code: 137}) // the disk answered after all
+		rg.runner.End("a", container.Exit{Code: 137}) // the disk answered after all
 		require.Equal(t, api.Succeeded, rg.end(t, "next").State)
 		require.True(t, rg.Health().Ready)
 		require.NoError(t, rg.Close())
@@ -560,10 +563,10 @@ func TestAStuckContainerKeepsNewRunsAwayOverARestart(t *testing.T) {
 func TestTheBeaconTellsOfARebootWithoutAJournal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "esp")
-		light, err := beacon.Open("file:" + path)
+		light, err := marker.Open("file:" + path)
 		require.NoError(t, err)
 		cfg := newConfig(t)
-		cfg.Beacon = light
+		cfg.Marker = light
 		rg := start(t, cfg)
 		rg.submit(t, api.RunRequest{ID: "fine", Image: "run=1s"})
 		rg.end(t, "fine")

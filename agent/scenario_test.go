@@ -14,10 +14,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
+	"github.com/careen-project/careen/agent/policy"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // scenario is one story: a container that does what its script says, things that
@@ -149,7 +150,7 @@ func play(t *testing.T, sc scenario) {
 			require.NoError(t, err)
 			req.RebootExitCodes = []int{code}
 		case "critical":
-			rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+			rg.resolver.Change = func(_ *api.RunRequest, res *policy.Resolved) error {
 				res.Parts[0].Critical = true
 				return nil
 			}
@@ -195,7 +196,7 @@ func (r *rig) act(t *testing.T, text string) {
 	case "abort":
 		_, err = r.Abort(context.Background(), "s", api.AbortRequest{Reason: "the test", Grace: rest})
 	case "exit":
-		var exit agent.Exit
+		var exit container.Exit
 		_, scanErr := fmt.Sscan(rest, &exit.Code)
 		require.NoError(t, scanErr)
 		r.runner.End("s", exit)

@@ -23,6 +23,8 @@ import (
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
+	"github.com/careen-project/careen/agent/policy"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // served is an agent behind a real socket.
@@ -114,7 +116,7 @@ func TestWithoutAQueueTheHolderIsNamed(t *testing.T) {
 
 func TestAStepThatIsNotAbortable(t *testing.T) {
 	rg := newRig(t)
-	rg.resolver.Change = func(_ *api.RunRequest, res *agent.Resolved) error {
+	rg.resolver.Change = func(_ *api.RunRequest, res *policy.Resolved) error {
 		res.Abortable = false
 		return nil
 	}
@@ -149,7 +151,7 @@ func TestLogsAreReadWhileItRunsAndAfter(t *testing.T) {
 	require.Equal(t, "first", string(first.Base64))
 	s.runner.Println("a", "bytes \xff\xfe")
 	require.Equal(t, "bytes \xff\xfe", string((<-got).Base64))
-	s.runner.End("a", agent.Exit{})
+	s.runner.End("a", container.Exit{})
 	require.NoError(t, <-followed, "following ends with the run")
 
 	var raw bytes.Buffer
@@ -179,7 +181,7 @@ func TestEventsAreResumed(t *testing.T) {
 		return nil
 	})
 	require.ErrorIs(t, err, stop)
-	s.runner.End("a", agent.Exit{Code: 1})
+	s.runner.End("a", container.Exit{Code: 1})
 	err = s.client.Events(ctx, "a", seen[len(seen)-1].Seq, func(e api.Event) error {
 		seen = append(seen, e)
 		return nil
@@ -221,7 +223,7 @@ func TestStdinAndTerminal(t *testing.T) {
 	defer writer.Close()
 	fed := make(chan error, 1)
 	go func() { fed <- s.client.Stdin(ctx, "b", reader, false) }()
-	s.runner.End("b", agent.Exit{})
+	s.runner.End("b", container.Exit{})
 	require.Error(t, <-fed)
 }
 
@@ -260,7 +262,7 @@ func TestPullsStepBackForRuns(t *testing.T) {
 	_, err = s.client.Pull(ctx, api.PullRequest{Image: "pull=0s"}, nil)
 	require.NoError(t, err)
 	require.Contains(t, s.runner.Trace(), "step back for a run")
-	s.runner.End("a", agent.Exit{})
+	s.runner.End("a", container.Exit{})
 	s.end(t, "a")
 }
 
@@ -301,7 +303,7 @@ func TestSecretsStayInMemory(t *testing.T) {
 	for _, target := range []string{"/v1/runs", "/v1/runs/a", "/v1/runs/a/spec", "/v1/runs/a/bundle", "/v1/audit", "/v1/health", "/metrics"} {
 		require.NotContains(t, rg.get(t, target).Body.String(), secret, target)
 	}
-	rg.runner.End("a", agent.Exit{})
+	rg.runner.End("a", container.Exit{})
 	rg.end(t, "a")
 	require.NoError(t, rg.Drain(t.Context(), false))
 	for _, dir := range []string{rg.cfg.StateDir, rg.cfg.RunDir} {
@@ -385,7 +387,7 @@ func TestAClientThatGoesStopsNothing(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-waiting, context.Canceled)
 	s.waitFor(t, "a", api.Running)
-	s.runner.End("a", agent.Exit{})
+	s.runner.End("a", container.Exit{})
 	require.Equal(t, api.Succeeded, s.end(t, "a").State)
 }
 

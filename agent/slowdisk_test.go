@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // TestWhoLooksDoesNotWaitForTheDisk: while a record is being brought to a disk that
@@ -28,7 +28,7 @@ func TestWhoLooksDoesNotWaitForTheDisk(t *testing.T) {
 	rg.submit(t, api.RunRequest{ID: "a", Image: "out=hello/run=forever"})
 	rg.waitFor(t, "a", api.Running)
 	slow.Store(true)
-	rg.runner.End("a", agent.Exit{})
+	rg.runner.End("a", container.Exit{})
 	<-arrived
 
 	looked := make(chan struct{})

@@ -20,6 +20,7 @@ import (
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // smallDisk mounts a tmpfs of a few pages for the state directory.
@@ -76,7 +77,7 @@ func TestAFullStateDirectoryStartsNothingAndLosesNothing(t *testing.T) {
 			require.False(t, rg.Health().Ready)
 
 			// What runs goes on, and its end is told although it cannot be written yet.
-			rg.runner.End("before", agent.Exit{Code: 6})
+			rg.runner.End("before", container.Exit{Code: 6})
 			require.Equal(t, 6, *rg.end(t, "before").Outcome.ExitCode)
 			empty()
 			rg.submit(t, api.RunRequest{ID: "after", Image: "run=0s"})
@@ -247,7 +248,7 @@ func TestHostileControlFiles(t *testing.T) {
 			rg.waitFor(t, "a", api.Running)
 			control := filepath.Join(rg.cfg.RunDir, "runs", "a", "control")
 			require.NoError(t, make(filepath.Join(control, "result.json")))
-			rg.runner.End("a", agent.Exit{})
+			rg.runner.End("a", container.Exit{})
 			v := rg.end(t, "a")
 			require.Equal(t, api.Succeeded, v.State)
 			require.Nil(t, v.Outcome.Result)

@@ -31,7 +31,7 @@ var failpoints = []string{
 	"agent.after-create", "agent.spec-kept", "agent.before-start", "agent.after-start", "agent.before-exit",
 	"agent.before-delete", "agent.after-delete", "agent.log-kept", "agent.before-final", "agent.after-final",
 	"agent.before-audit", "agent.after-audit", "agent.events-kept", "agent.request-removed",
-	"journal.before-write", "journal.torn", "journal.before-sync", "journal.after-write",
+	"journal.before-write", "journal.torn", "journal.before-sync",
 	"runtime.leased", "runtime.layer-made", "runtime.layer-mounted", "runtime.control-mounted",
 	"runtime.container-made", "runtime.task-made", "runtime.task-deleted", "runtime.container-deleted",
 	"runtime.layer-deleted", "runtime.dir-cleared",

@@ -12,14 +12,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs/file"
+	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/logs"
 )
 
-// DiskRunner is a fake [agent.Runner] whose containers are files, so that they go
+// DiskRunner is a fake [exec.Runner] whose containers are files, so that they go
 // on when the process that started them is killed. A container runs for the time
 // that its [Script] says, by the clock on the wall; each start leaves a file in
 // effects/ that is never removed, as a flashed chip would.
@@ -27,13 +27,13 @@ type DiskRunner struct{ Dir string }
 
 // diskContainer is the content of a container's file.
 type diskContainer struct {
-	agent.Container
+	container.Container
 	Image string
 }
 
 func (r *DiskRunner) path(id, what string) string { return filepath.Join(r.Dir, "containers", id+what) }
 
-func (r *DiskRunner) effect(c agent.Container) string {
+func (r *DiskRunner) effect(c container.Container) string {
 	return filepath.Join(r.Dir, "effects", c.Run+"."+c.ID)
 }
 
@@ -52,24 +52,24 @@ func (r *DiskRunner) Effects() (map[string]int, error) {
 }
 
 // Image is there at once.
-func (r *DiskRunner) Image(ctx context.Context, pull *oci.Pull, progress func(api.PullProgress)) (agent.ImageInfo, error) {
+func (r *DiskRunner) Image(ctx context.Context, pull *oci.Pull, progress func(api.PullProgress)) (container.ImageInfo, error) {
 	s, err := ParseScript(pull.Image.Original)
 	if err == nil {
 		err = sleep(ctx, s.Pull)
 	}
 	progress(api.PullProgress{Status: "done"})
-	return agent.ImageInfo{Reference: pull.Image.Original, Digest: "sha256:feed"}, err
+	return container.ImageInfo{Reference: pull.Image.Original, Digest: "sha256:feed"}, err
 }
 
 // Create writes the container's file.
-func (r *DiskRunner) Create(_ context.Context, spec agent.CreateSpec) (agent.Created, error) {
+func (r *DiskRunner) Create(_ context.Context, spec container.CreateSpec) (container.Created, error) {
 	dirs := []string{filepath.Join(r.Dir, "containers"), filepath.Join(r.Dir, "effects"), filepath.Join(spec.Dir, "control")}
 	for _, dir := range dirs {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return agent.Created{}, err
+			return container.Created{}, err
 		}
 	}
-	return agent.Created{}, r.write(spec.ID, "", diskContainer{spec.Container, spec.Image.Reference})
+	return container.Created{}, r.write(spec.ID, "", diskContainer{spec.Container, spec.Image.Reference})
 }
 
 func (r *DiskRunner) write(id, what string, v any) error {
@@ -81,7 +81,7 @@ func (r *DiskRunner) write(id, what string, v any) error {
 }
 
 // Start has the container's effect, which is possible once.
-func (r *DiskRunner) Start(_ context.Context, c agent.Container) (int, error) {
+func (r *DiskRunner) Start(_ context.Context, c container.Container) (int, error) {
 	if _, err := os.Stat(r.path(c.ID, "")); err != nil {
 		return 0, err
 	}
@@ -103,7 +103,7 @@ func (r *DiskRunner) Start(_ context.Context, c agent.Container) (int, error) {
 }
 
 // state returns when and how the container ends.
-func (r *DiskRunner) state(c agent.Container) (started bool, ends time.Time, exit agent.Exit, err error) {
+func (r *DiskRunner) state(c container.Container) (started bool, ends time.Time, exit container.Exit, err error) {
 	data, err := os.ReadFile(r.path(c.ID, ""))
 	if err != nil {
 		return false, ends, exit, err
@@ -125,14 +125,14 @@ func (r *DiskRunner) state(c agent.Container) (started bool, ends time.Time, exi
 	}
 	ends, exit = info.ModTime().Add(script.Run), script.Exit
 	if killed, err := os.Stat(r.path(c.ID, ".killed")); err == nil && killed.ModTime().Before(ends) {
-		ends, exit = killed.ModTime(), agent.Exit{Code: 137, Signal: 9}
+		ends, exit = killed.ModTime(), container.Exit{Code: 137, Signal: 9}
 	}
 	exit.ExitedAt, exit.Ran = ends, ends.Sub(info.ModTime())
 	return true, ends, exit, nil
 }
 
 // Wait returns the exit when its time has come.
-func (r *DiskRunner) Wait(ctx context.Context, c agent.Container) (agent.Exit, error) {
+func (r *DiskRunner) Wait(ctx context.Context, c container.Container) (container.Exit, error) {
 	for {
 		started, ends, exit, err := r.state(c)
 		if err != nil {
@@ -148,7 +148,7 @@ func (r *DiskRunner) Wait(ctx context.Context, c agent.Container) (agent.Exit, e
 }
 
 // Signal ends the container, whatever the signal.
-func (r *DiskRunner) Signal(_ context.Context, c agent.Container, _ syscall.Signal, _ bool) error {
+func (r *DiskRunner) Signal(_ context.Context, c container.Container, _ syscall.Signal, _ bool) error {
 	file, err := os.OpenFile(r.path(c.ID, ".killed"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
@@ -160,23 +160,28 @@ func (r *DiskRunner) Signal(_ context.Context, c agent.Container, _ syscall.Sign
 }
 
 // Delete removes the container's files; its effect stays.
-func (r *DiskRunner) Delete(_ context.Context, c agent.Container) (agent.Leftovers, error) {
+func (r *DiskRunner) Delete(_ context.Context, c container.Container) (container.Leftovers, error) {
 	err := os.RemoveAll(filepath.Join(c.Dir, "control"))
-	for _, what := range []string{".killed", ".new", ""} {
+	// What a killed writer left.
+	torn, _ := filepath.Glob(filepath.Join(r.Dir, "containers", "."+c.ID+"*"))
+	for _, path := range torn {
+		err = errors.Join(err, os.Remove(path))
+	}
+	for _, what := range []string{".killed", ""} {
 		if rerr := os.Remove(r.path(c.ID, what)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 			err = errors.Join(err, rerr)
 		}
 	}
-	return agent.Leftovers{}, err
+	return container.Leftovers{}, err
 }
 
 // Existing lists the containers' files.
-func (r *DiskRunner) Existing(context.Context) ([]agent.Existing, error) {
+func (r *DiskRunner) Existing(context.Context) ([]container.Existing, error) {
 	files, err := filepath.Glob(filepath.Join(r.Dir, "containers", "*"))
 	if err != nil {
 		return nil, err
 	}
-	var found []agent.Existing
+	var found []container.Existing
 	for _, file := range files {
 		if filepath.Ext(file) != "" {
 			continue
@@ -193,12 +198,12 @@ func (r *DiskRunner) Existing(context.Context) ([]agent.Existing, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := agent.Existing{Container: known.Container, State: agent.ContainerCreated}
+		e := container.Existing{Container: known.Container, State: container.StateCreated}
 		switch {
 		case started && time.Now().Before(ends):
-			e.State = agent.ContainerRunning
+			e.State = container.StateRunning
 		case started:
-			e.State, e.Exit = agent.ContainerStopped, &exit
+			e.State, e.Exit = container.StateStopped, &exit
 		}
 		found = append(found, e)
 	}
@@ -206,12 +211,12 @@ func (r *DiskRunner) Existing(context.Context) ([]agent.Existing, error) {
 }
 
 // Stdin is not there.
-func (r *DiskRunner) Stdin(context.Context, agent.Container) (io.WriteCloser, error) {
+func (r *DiskRunner) Stdin(context.Context, container.Container) (io.WriteCloser, error) {
 	return nil, errors.New("a container on disk has no input")
 }
 
 // Resize does nothing.
-func (r *DiskRunner) Resize(context.Context, agent.Container, api.TerminalSize) error { return nil }
+func (r *DiskRunner) Resize(context.Context, container.Container, api.TerminalSize) error { return nil }
 
 // Images is empty.
 func (r *DiskRunner) Images(context.Context) ([]api.Image, error) { return nil, nil }

@@ -1,27 +1,27 @@
 package agenttest
 
 import (
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/policy"
 	"github.com/careen-project/careen/oci"
 )
 
 // Resolver lets every request through as one container, or as those of Parts.
 type Resolver struct {
 	// Change, if set, is called on what a request resolves to.
-	Change func(req *api.RunRequest, res *agent.Resolved) error
+	Change func(req *api.RunRequest, res *policy.Resolved) error
 	// Conductor is what SetConductor was given last.
 	Conductor map[string]any
 }
 
 // Resolve lets req through.
-func (r *Resolver) Resolve(req *api.RunRequest, local bool) (*agent.Resolved, error) {
+func (r *Resolver) Resolve(req *api.RunRequest, local bool) (*policy.Resolved, error) {
 	image := req.Image
 	if image == "" {
 		image, _ = req.Args["container_url"].(string)
 	}
-	res := &agent.Resolved{Abortable: true, Parts: []agent.Part{Part(image)}}
+	res := &policy.Resolved{Abortable: true, Parts: []policy.Part{Part(image)}}
 	if !local {
 		res.Warnings = append(res.Warnings, "asked by a user other than root")
 	}
@@ -34,9 +34,9 @@ func (r *Resolver) Resolve(req *api.RunRequest, local bool) (*agent.Resolved, er
 }
 
 // Part returns one container of image.
-func Part(image string) agent.Part {
+func Part(image string) policy.Part {
 	ref := oci.Reference{Original: image}
-	return agent.Part{Image: image, Entry: "test", Pull: &oci.Pull{Image: ref}, Run: &oci.Run{Image: ref}}
+	return policy.Part{Image: image, Entry: "test", Pull: &oci.Pull{Image: ref}, Run: &oci.Run{Image: ref}}
 }
 
 // ResolvePull lets req through.

@@ -12,15 +12,15 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/image/polite"
 	"github.com/careen-project/careen/runtime/logs"
 )
 
-// Runner is a fake [agent.Runner] in memory. Its containers are told what to do by
+// Runner is a fake [exec.Runner] in memory. Its containers are told what to do by
 // [Script].
 type Runner struct {
 	// Script returns what an image does; nil is [ParseScript] of the image's name.
@@ -36,13 +36,13 @@ type Runner struct {
 
 // Container is a container of a [Runner].
 type Container struct {
-	agent.CreateSpec
+	container.CreateSpec
 	Script Script
 
-	state  agent.ExistingState
+	state  container.State
 	starts int
 	exited chan struct{}
-	exit   agent.Exit
+	exit   container.Exit
 	began  time.Time
 	input  *io.PipeReader
 	feeder *io.PipeWriter
@@ -94,7 +94,7 @@ func (r *Runner) Container(run string) *Container {
 }
 
 // End ends the container of a run as exit says, as if it did so itself.
-func (r *Runner) End(run string, exit agent.Exit) {
+func (r *Runner) End(run string, exit container.Exit) {
 	c := r.Container(run)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -107,7 +107,7 @@ func (r *Runner) Forget(run string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c.unseen = true
-	c.end(agent.Exit{})
+	c.end(container.Exit{})
 }
 
 // Size returns the size of the terminal of a run's container.
@@ -137,11 +137,11 @@ func (r *Runner) script(image string) (Script, error) {
 }
 
 // Image takes as long as the script says.
-func (r *Runner) Image(ctx context.Context, pull *oci.Pull, progress func(api.PullProgress)) (agent.ImageInfo, error) {
+func (r *Runner) Image(ctx context.Context, pull *oci.Pull, progress func(api.PullProgress)) (container.ImageInfo, error) {
 	image := pull.Image.Original
 	s, err := r.script(image)
 	if err != nil {
-		return agent.ImageInfo{}, err
+		return container.ImageInfo{}, err
 	}
 	busy := polite.Busy(ctx) // asks the agent, which may ask this runner
 	r.mu.Lock()
@@ -154,38 +154,38 @@ func (r *Runner) Image(ctx context.Context, pull *oci.Pull, progress func(api.Pu
 	const pieces = 4
 	for i := range pieces {
 		if err := sleep(ctx, s.Pull/pieces); err != nil {
-			return agent.ImageInfo{}, err
+			return container.ImageInfo{}, err
 		}
 		if !s.PullSilent {
 			progress(api.PullProgress{Status: "downloading", Done: int64(i+1) * 25, Total: 100})
 		}
 	}
 	if s.PullErr != "" {
-		return agent.ImageInfo{}, &fault.Error{Code: s.PullErr, Op: "pull image", Subject: image, Reason: "the script says so"}
+		return container.ImageInfo{}, &fault.Error{Code: s.PullErr, Op: "pull image", Subject: image, Reason: "the script says so"}
 	}
 	progress(api.PullProgress{Status: "done", Done: 100, Total: 100})
-	return agent.ImageInfo{Reference: image, Digest: "sha256:feed", ID: "sha256:beef", Pulled: true}, nil
+	return container.ImageInfo{Reference: image, Digest: "sha256:feed", ID: "sha256:beef", Pulled: true}, nil
 }
 
 // Create makes a container as the script says.
-func (r *Runner) Create(ctx context.Context, spec agent.CreateSpec) (agent.Created, error) {
+func (r *Runner) Create(ctx context.Context, spec container.CreateSpec) (container.Created, error) {
 	s, err := r.script(spec.Image.Reference)
 	if err == nil {
 		err = sleep(ctx, s.Create)
 	}
 	if err != nil {
-		return agent.Created{}, err
+		return container.Created{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.note("create %s", spec.Container.Run)
 	if s.CreateErr != "" {
-		return agent.Created{}, &fault.Error{Code: s.CreateErr, Op: "create container", Subject: spec.Container.Run, Reason: "the script says so"}
+		return container.Created{}, &fault.Error{Code: s.CreateErr, Op: "create container", Subject: spec.Container.Run, Reason: "the script says so"}
 	}
 	if err := r.materialise(spec, s); err != nil {
-		return agent.Created{}, err
+		return container.Created{}, err
 	}
-	created := agent.Created{Timeout: s.ProcessTimeout, Warnings: s.Warnings}
+	created := container.Created{Timeout: s.ProcessTimeout, Warnings: s.Warnings}
 	if s.Grace > 0 {
 		created.StopTimeout = &s.Grace
 	}
@@ -193,8 +193,8 @@ func (r *Runner) Create(ctx context.Context, spec agent.CreateSpec) (agent.Creat
 }
 
 // materialise makes the container's files. The lock is held.
-func (r *Runner) materialise(spec agent.CreateSpec, s Script) error {
-	c := &Container{CreateSpec: spec, Script: s, state: agent.ContainerCreated, exited: make(chan struct{})}
+func (r *Runner) materialise(spec container.CreateSpec, s Script) error {
+	c := &Container{CreateSpec: spec, Script: s, state: container.StateCreated, exited: make(chan struct{})}
 	c.input, c.feeder = io.Pipe()
 	if err := os.MkdirAll(filepath.Join(spec.Dir, "control"), 0o700); err != nil {
 		return err
@@ -213,14 +213,14 @@ func (r *Runner) materialise(spec agent.CreateSpec, s Script) error {
 }
 
 // Start lets the container do what its script says.
-func (r *Runner) Start(_ context.Context, k agent.Container) (int, error) {
+func (r *Runner) Start(_ context.Context, k container.Container) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok := r.containers[k.ID]
 	if !ok {
 		return 0, errors.New("no such container")
 	}
-	if c.state != agent.ContainerCreated {
+	if c.state != container.StateCreated {
 		return 0, errors.New("the container was started before")
 	}
 	r.note("start %s", k.Run)
@@ -228,7 +228,7 @@ func (r *Runner) Start(_ context.Context, k agent.Container) (int, error) {
 		return 0, &fault.Error{Code: c.Script.StartErr, Op: "start", Subject: k.Run, Reason: "the script says so"}
 	}
 	c.starts++
-	c.state, c.began = agent.ContainerRunning, time.Now()
+	c.state, c.began = container.StateRunning, time.Now()
 	out := c.log.Stream(logs.Stdout)
 	for _, line := range c.Script.Output {
 		fmt.Fprintln(out, line)
@@ -257,11 +257,11 @@ func (r *Runner) Println(run, line string) {
 }
 
 // end ends the container once. The lock is held.
-func (c *Container) end(exit agent.Exit) {
-	if c.state == agent.ContainerStopped {
+func (c *Container) end(exit container.Exit) {
+	if c.state == container.StateStopped {
 		return
 	}
-	c.state = agent.ContainerStopped
+	c.state = container.StateStopped
 	exit.ExitedAt = time.Now()
 	exit.Ran = time.Since(c.began)
 	c.exit = exit
@@ -271,30 +271,30 @@ func (c *Container) end(exit agent.Exit) {
 }
 
 // Wait returns the exit.
-func (r *Runner) Wait(ctx context.Context, k agent.Container) (agent.Exit, error) {
+func (r *Runner) Wait(ctx context.Context, k container.Container) (container.Exit, error) {
 	r.mu.Lock()
 	c, ok := r.containers[k.ID]
 	broken := r.broken
 	r.mu.Unlock()
 	if broken != nil {
-		return agent.Exit{}, broken
+		return container.Exit{}, broken
 	}
 	if !ok {
-		return agent.Exit{}, errors.New("no such container")
+		return container.Exit{}, errors.New("no such container")
 	}
 	select {
 	case <-c.exited:
 		if c.unseen {
-			return agent.Exit{}, errors.New("nobody saw it end")
+			return container.Exit{}, errors.New("nobody saw it end")
 		}
 		return c.exit, nil
 	case <-ctx.Done():
-		return agent.Exit{}, ctx.Err()
+		return container.Exit{}, ctx.Err()
 	}
 }
 
 // Signal does what the script says to SIGTERM and SIGKILL.
-func (r *Runner) Signal(_ context.Context, k agent.Container, sig syscall.Signal, all bool) error {
+func (r *Runner) Signal(_ context.Context, k container.Container, sig syscall.Signal, all bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.note("signal %s %d all=%v", k.Run, int(sig), all)
@@ -312,9 +312,9 @@ func (r *Runner) Signal(_ context.Context, k agent.Container, sig syscall.Signal
 	time.AfterFunc(act.After, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		exit := agent.Exit{Code: 128 + int(sig), Signal: int(sig)}
+		exit := container.Exit{Code: 128 + int(sig), Signal: int(sig)}
 		if act.Code >= 0 {
-			exit = agent.Exit{Code: act.Code}
+			exit = container.Exit{Code: act.Code}
 		}
 		c.end(exit)
 	})
@@ -322,40 +322,40 @@ func (r *Runner) Signal(_ context.Context, k agent.Container, sig syscall.Signal
 }
 
 // Delete removes the container, killing it if it has to.
-func (r *Runner) Delete(ctx context.Context, k agent.Container) (agent.Leftovers, error) {
+func (r *Runner) Delete(ctx context.Context, k container.Container) (container.Leftovers, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.note("delete %s", k.Run)
 	c, ok := r.containers[k.ID]
 	if !ok {
-		return agent.Leftovers{}, nil
+		return container.Leftovers{}, nil
 	}
-	if c.Script.Kill.Ignore && c.state == agent.ContainerRunning {
+	if c.Script.Kill.Ignore && c.state == container.StateRunning {
 		if end, ok := ctx.Deadline(); ok {
 			r.patience = time.Until(end)
 		}
-		return agent.Leftovers{}, errors.New("the container is still there")
+		return container.Leftovers{}, errors.New("the container is still there")
 	}
-	if c.state == agent.ContainerCreated {
+	if c.state == container.StateCreated {
 		c.began = time.Now()
 	}
-	c.end(agent.Exit{Code: 137, Signal: 9})
+	c.end(container.Exit{Code: 137, Signal: 9})
 	delete(r.containers, k.ID)
 	err := errors.Join(os.RemoveAll(filepath.Join(k.Dir, "control")), os.RemoveAll(filepath.Join(k.Dir, "spec.json")))
-	return agent.Leftovers{Left: c.Script.Leftovers}, err
+	return container.Leftovers{Left: c.Script.Leftovers}, err
 }
 
 // Existing lists the containers.
-func (r *Runner) Existing(context.Context) ([]agent.Existing, error) {
+func (r *Runner) Existing(context.Context) ([]container.Existing, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.broken != nil {
 		return nil, r.broken
 	}
-	var found []agent.Existing
+	var found []container.Existing
 	for _, c := range r.containers {
-		e := agent.Existing{Container: c.CreateSpec.Container, State: c.state, Pid: 4242}
-		if c.state == agent.ContainerStopped && !c.unseen {
+		e := container.Existing{Container: c.CreateSpec.Container, State: c.state, Pid: 4242}
+		if c.state == container.StateStopped && !c.unseen {
 			e.Exit = &c.exit
 		}
 		found = append(found, e)
@@ -364,7 +364,7 @@ func (r *Runner) Existing(context.Context) ([]agent.Existing, error) {
 }
 
 // Stdin returns the container's standard input; what is written becomes output.
-func (r *Runner) Stdin(_ context.Context, k agent.Container) (io.WriteCloser, error) {
+func (r *Runner) Stdin(_ context.Context, k container.Container) (io.WriteCloser, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok := r.containers[k.ID]
@@ -375,14 +375,14 @@ func (r *Runner) Stdin(_ context.Context, k agent.Container) (io.WriteCloser, er
 	go func() {
 		_, _ = io.Copy(out, c.input)
 		if c.Script.EndWithInput {
-			r.End(k.Run, agent.Exit{})
+			r.End(k.Run, container.Exit{})
 		}
 	}()
 	return c.feeder, nil
 }
 
 // Resize keeps the size.
-func (r *Runner) Resize(_ context.Context, k agent.Container, size api.TerminalSize) error {
+func (r *Runner) Resize(_ context.Context, k container.Container, size api.TerminalSize) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok := r.containers[k.ID]

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 // Script is what a container does.
@@ -20,7 +20,7 @@ type Script struct {
 	PullSilent bool
 	// Run is how long the container runs, negative for ever, and Exit how it ends.
 	Run  time.Duration
-	Exit agent.Exit
+	Exit container.Exit
 	// Term and Kill are what the signals do.
 	Term, Kill Act
 	// Grace and ProcessTimeout are what Create returns.

@@ -13,6 +13,7 @@ import (
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/client"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
 )
@@ -23,8 +24,8 @@ func startAgent() (socket string, stop func()) {
 	check(err)
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	a, err := agent.New(agent.Config{Runner: agenttest.NewRunner(), Resolver: &agenttest.Resolver{}, Log: log,
-		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state")})
+	a, err := agent.New(agent.Config{Config: exec.Config{Runner: agenttest.NewRunner(), Log: log,
+		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state")}, Resolver: &agenttest.Resolver{}})
 	check(err)
 	check(a.Recover(context.Background()))
 	socket = filepath.Join(dir, "s")
@@ -76,7 +77,7 @@ func Example() {
 	// stdout: wiping
 	// stdout: done
 	// failed 3 [wiping done]
-	// exit Read its output for the reason; what the code means is the program's own
+	// exit Read its output for the reason; the program defines what the code means
 }
 
 // What the agent refuses is a *fault.Error with a stable code.

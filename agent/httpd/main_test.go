@@ -16,6 +16,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/httpd"
 )
 
@@ -35,9 +36,12 @@ func newConfig(t testing.TB) agent.Config {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	return agent.Config{
-		Runner: agenttest.NewRunner(), Resolver: &agenttest.Resolver{}, Log: log, BootID: "boot-1",
-		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"),
-		Version: api.Version{Version: "test", APIVersion: "1"},
+		Config: exec.Config{
+			Runner: agenttest.NewRunner(), Log: log, BootID: "boot-1",
+			RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"),
+		},
+		Resolver: &agenttest.Resolver{},
+		Version:  api.Version{Version: "test", APIVersion: "1"},
 	}
 }
 

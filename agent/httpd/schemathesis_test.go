@@ -14,12 +14,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/oci"
+	"github.com/careen-project/careen/agent/policy"
 )
 
 // TestSchemathesis has schemathesis (https://schemathesis.io) make requests of the served
@@ -55,7 +55,7 @@ func TestSchemathesis(t *testing.T) {
 // strictResolver refuses options of a wrong type, as the resolver of the binary does.
 type strictResolver struct{ *agenttest.Resolver }
 
-func (r strictResolver) Resolve(req *api.RunRequest, local bool) (*agent.Resolved, error) {
+func (r strictResolver) Resolve(req *api.RunRequest, local bool) (*policy.Resolved, error) {
 	if err := errors.Join(checkOptions("run_options", req.RunOptions), checkOptions("pull_options", req.PullOptions)); err != nil {
 		return nil, err
 	}

@@ -19,10 +19,11 @@ import (
 
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
-	"github.com/careen-project/careen/agent/beacon"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
+	"github.com/careen-project/careen/agent/marker"
 	"github.com/careen-project/careen/agent/policy"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
@@ -64,7 +65,7 @@ type node struct {
 	layout   *rootfs.Layout
 	engine   *runtime.Engine
 	sharing  *sharing
-	pusher   agent.Pusher
+	pusher   exec.Pusher
 	agent    *agent.Agent
 	listener net.Listener
 	served   chan error
@@ -143,8 +144,8 @@ func (n *node) prepare(ctx context.Context, log *logrus.Logger) error {
 
 // The engine runs the agent's containers.
 var (
-	_ agent.Runner     = (*runtime.Engine)(nil)
-	_ agent.Prestarter = (*runtime.Engine)(nil)
+	_ exec.Runner     = (*runtime.Engine)(nil)
+	_ exec.Prestarter = (*runtime.Engine)(nil)
 )
 
 func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
@@ -197,7 +198,7 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 	if critical == 0 {
 		critical = -1 // none
 	}
-	record, err := openBeacon(n.opts.beacon)
+	marker, err := openMarker(n.opts.beacon)
 	if err != nil {
 		return nil, err
 	}
@@ -211,11 +212,13 @@ func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.
 		pusher = nil // a command that ends with its run would have to wait for it
 	}
 	return agent.New(agent.Config{
-		Runner: n.engine, Resolver: decides,
-		RunDir: n.opts.runDir, StateDir: n.stateDir(), Persistent: n.opts.state != "",
-		Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
-		Version: version.Get(), Log: log, Checks: n.checks, Gauges: n.gauges, NodeState: nodeState,
-		CriticalMax: critical, Beacon: record, AllowedUIDs: n.opts.allowedUIDs, Failpoint: failpoint(), Push: pusher,
+		Config: exec.Config{
+			Runner: n.engine, RunDir: n.opts.runDir, StateDir: n.stateDir(), Persistent: n.opts.state != "",
+			Grace: n.opts.grace, QueueLimit: n.opts.queue, StopOnDrain: n.opts.stopOnExit, LogLimit: n.opts.logLimit,
+			CriticalMax: critical, Marker: marker, Push: pusher, Checks: n.checks, Log: log, Failpoint: failpoint(),
+		},
+		Resolver: decides,
+		Version:  version.Get(), Gauges: n.gauges, NodeState: nodeState, AllowedUIDs: n.opts.allowedUIDs,
 	})
 }
 
@@ -227,12 +230,12 @@ func (n *node) stateDir() string {
 	return filepath.Join(n.opts.runDir, "state")
 }
 
-// openBeacon opens the record that outlives a reboot, nil for none.
-func openBeacon(spec string) (agent.Beacon, error) {
+// openMarker opens the reboot marker, nil for none.
+func openMarker(spec string) (exec.Marker, error) {
 	if spec == "" {
-		return nil, nil //nolint:nilnil // no beacon is a choice
+		return nil, nil //nolint:nilnil // no marker is a choice
 	}
-	return beacon.Open(spec)
+	return marker.Open(spec)
 }
 
 // nodeState is what a bundle says of the node beside the agent's own.

@@ -3,15 +3,15 @@ package main
 import (
 	"crypto/x509"
 
-	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/push"
 	"github.com/careen-project/careen/steps"
 )
 
 // readPush reads [push] of careen.toml; nil where there is none. roots returns the
 // authorities that are trusted, nil for the system's.
-func readPush(cfg *steps.Config, roots func() *x509.CertPool) (agent.Pusher, []steps.Warning, error) {
+func readPush(cfg *steps.Config, roots func() *x509.CertPool) (exec.Pusher, []steps.Warning, error) {
 	var opts push.Options
 	warnings, err := cfg.Section("push", &opts)
 	if err != nil || opts == (push.Options{}) {

@@ -12,7 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
-	"github.com/careen-project/careen/agent"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/fault"
 )
 
@@ -129,7 +129,7 @@ func (n *node) close() error {
 // for a reboot that a container asked for, if the operator allows that; reboot says
 // why then, and everything that must not be interrupted has ended.
 func (n *node) awaitStop(ctx context.Context) (reboot string, err error) {
-	var wishes <-chan agent.Reboot
+	var wishes <-chan exec.Reboot
 	if n.opts.allowReboot {
 		wishes = n.agent.Reboots()
 	}

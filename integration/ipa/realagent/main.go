@@ -22,6 +22,7 @@ import (
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/agenttest"
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/exec"
 	"github.com/careen-project/careen/agent/httpd"
 	"github.com/careen-project/careen/agent/policy"
 	"github.com/careen-project/careen/rootfs"
@@ -52,10 +53,12 @@ func serve(socket, dir string) error {
 	runner := agenttest.NewRunner()
 	runner.Script = func(image string) (agenttest.Script, error) { return script(dir, image) }
 	a, err := agent.New(agent.Config{
-		Runner: runner, Resolver: policy.New(policy.Config{
+		Config: exec.Config{
+			Runner: runner, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Persistent: true,
+		},
+		Resolver: policy.New(policy.Config{
 			Steps: cfg, Warnings: warnings, Host: rootfs.Host(), ConductorFile: filepath.Join(dir, "conductor.json"),
 		}),
-		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Persistent: true,
 		Version: api.Version{Version: "test", APIVersion: "v1"},
 	})
 	if err != nil {

@@ -1,0 +1,4 @@
+package exec
+
+// Survivors is what an outcome says of processes that SIGKILL did not end.
+var Survivors = survivors

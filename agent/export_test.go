@@ -1,4 +1,0 @@
-package agent
-
-// Survivors is what an outcome says of processes that SIGKILL did not end.
-var Survivors = survivors

@@ -1,0 +1,224 @@
+package marker
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/careen-project/careen/agent/fault"
+)
+
+// MaxSize bounds what is kept, in bytes: EFI variables have little room.
+const MaxSize = 1024
+
+// Places of the kernel's, which tests replace.
+const (
+	efivars   = "/sys/firmware/efi/efivars"
+	pstore    = "/sys/fs/pstore"
+	pmsg      = "/dev/pmsg0"
+	efiVendor = "-8f1d6a3e-6f0b-4c58-9d0e-63617265656e" // careen's own; the end spells it
+)
+
+// Beacon keeps one small text over a reboot.
+type Beacon struct {
+	kind string
+	// path is the file, the variable's file, or the device that is written to; found
+	// is where pstore shows what an earlier boot wrote.
+	path, found string
+}
+
+// Open returns the beacon that spec names: "file:PATH", "efivar", "efivar:NAME" or
+// "pstore". It fails with code bad_config for anything else, and with code node
+// where the node does not have what is named.
+func Open(spec string) (*Beacon, error) {
+	kind, value, _ := strings.Cut(spec, ":")
+	switch {
+	case kind == "file" && filepath.IsAbs(value):
+		return check(&Beacon{kind: kind, path: value}, filepath.Dir(value), "mount what the file lies on")
+	case kind == "efivar":
+		if value == "" {
+			value = "CareenRun"
+		}
+		if strings.ContainsAny(value, "/-") || len(value) > 64 {
+			break
+		}
+		return check(&Beacon{kind: kind, path: filepath.Join(efivars, value+efiVendor)}, efivars,
+			"boot by UEFI and mount efivarfs there")
+	case spec == "pstore":
+		return check(&Beacon{kind: kind, path: pmsg, found: pstore}, pmsg, "load ramoops with a pmsg_size")
+	}
+	return nil, &fault.Error{Code: fault.BadConfig, Op: "use the beacon", Subject: spec,
+		Reason: "it is none of file:/PATH, efivar, efivar:NAME and pstore"}
+}
+
+// check refuses a beacon whose place is not there.
+func check(b *Beacon, place, remedy string) (*Beacon, error) {
+	if _, err := os.Stat(place); err != nil {
+		return nil, &fault.Error{Code: fault.Node, Op: "use the beacon", Subject: place, Err: err,
+			Remedy: "Leave the beacon out, or " + remedy}
+	}
+	return b, nil
+}
+
+// Write keeps data, of one line and at most [MaxSize] bytes, in place of what was kept.
+func (b *Beacon) Write(data []byte) error {
+	if len(data) > MaxSize || bytes.IndexByte(data, '\n') >= 0 {
+		return b.fail("write", errors.New("it is too long or of several lines"))
+	}
+	var err error
+	switch b.kind {
+	case "efivar":
+		// Attributes: non-volatile, at boot and at run time (UEFI specification 8.2);
+		// the variable has to come in one write.
+		err = errors.Join(mutable(b.path), writeOnce(b.path, append([]byte{7, 0, 0, 0}, data...), os.O_CREATE|os.O_TRUNC))
+	case "pstore":
+		err = writeOnce(b.path, append(slices.Clone(data), '\n'), 0)
+	default:
+		err = replace(b.path, data)
+	}
+	return b.fail("write", err)
+}
+
+// Read returns what is kept, nil for nothing.
+func (b *Beacon) Read() ([]byte, error) {
+	if b.kind == "pstore" {
+		data, err := b.lastMessage()
+		return data, b.fail("read", err)
+	}
+	data, err := os.ReadFile(b.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if b.kind == "efivar" && len(data) >= 4 {
+		data = data[4:]
+	}
+	return trim(data), b.fail("read", err)
+}
+
+// lastMessage returns the last line that the boot before this one wrote. Messages
+// of this boot are not shown by pstore.
+func (b *Beacon) lastMessage() ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(b.found, "pmsg-*"))
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(files)
+	var last []byte
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		lines := bytes.Split(bytes.TrimRight(data, "\n\x00"), []byte{'\n'})
+		if line := trim(lines[len(lines)-1]); len(line) > 0 {
+			last = line
+		}
+	}
+	if string(last) == "{}" {
+		return nil, nil
+	}
+	return last, nil
+}
+
+// Clear forgets what is kept.
+func (b *Beacon) Clear() error {
+	switch b.kind {
+	case "pstore":
+		err := writeOnce(b.path, []byte("{}\n"), 0)
+		files, gerr := filepath.Glob(filepath.Join(b.found, "pmsg-*"))
+		err = errors.Join(err, gerr)
+		for _, file := range files {
+			err = errors.Join(err, os.Remove(file))
+		}
+		return b.fail("clear", err)
+	case "efivar":
+		if err := mutable(b.path); err != nil {
+			return b.fail("clear", err)
+		}
+	}
+	err := os.Remove(b.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return b.fail("clear", err)
+}
+
+func (b *Beacon) fail(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fault.Error{Code: fault.Node, Op: op + " the beacon", Subject: b.path, Err: err,
+		Remedy: "Leave the beacon out, or mend its place"}
+}
+
+// trim cuts what is longer than anything that Write keeps, and padding.
+func trim(data []byte) []byte {
+	data = bytes.Trim(data[:min(len(data), MaxSize+64)], "\x00\n ")
+	if len(data) == 0 {
+		return nil
+	}
+	return data
+}
+
+// replace writes a file whole or not at all, and waits until it is stable.
+func replace(path string, data []byte) error {
+	temp := path + ".new"
+	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	// vfat refuses to sync a directory, and has written it by then.
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return errors.Join(err, dir.Close())
+	}
+	return dir.Close()
+}
+
+// writeOnce writes data in one system call.
+func writeOnce(path string, data []byte, flags int) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Close())
+}
+
+// immutable is FS_IMMUTABLE_FL of linux/fs.h.
+const immutable = 0x10
+
+// mutable takes the immutable flag off that efivarfs puts on each variable. A file
+// system without such flags has nothing to take off.
+func mutable(path string) error {
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	flags, err := unix.IoctlGetInt(int(file.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil || flags&immutable == 0 {
+		return nil //nolint:nilerr // the write itself tells whether it is possible
+	}
+	return unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags&^immutable)
+}
