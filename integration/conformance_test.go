@@ -291,8 +291,8 @@ func TestExplainWithoutTheNode(t *testing.T) {
 		"--device=/dev/none0:/dev/sda", "--env-file=/none.env", "--workdir=/opt/fw", "--pid=host", "registry.invalid/fw:1", "--update")
 	require.Zero(t, code, out)
 	for _, text := range []string{
-		"--pid=host: the container sees all processes", "through this socket the container can start any", "Not known here:",
-		"/dev/none0 is not on this machine", "/none.env is not on this machine", "the number of the user fw is made up",
+		"--pid=host: the container sees all processes", "through this socket the container can start any", "Assumed, not checked here:",
+		"/dev/none0 is not on this machine", "/none.env is not on this machine", "the id of the user fw is invented",
 	} {
 		require.Contains(t, out, text)
 	}

@@ -24,9 +24,11 @@ const (
 	markerDestination   = "/run/.containerenv"
 )
 
-// Build makes the runtime-spec and the list of what has to exist before it can
-// run. It is pure: the same input gives the same plan, and nothing is touched. The
-// error is of podman's kind: see [ExitCode].
+// Build makes the runtime-spec and the list of what has to exist before it can run. It
+// is pure: the same input gives the same plan. Errors have the codes [fault.BadOption],
+// [fault.Unsupported], [fault.BadRequest] (no command), [fault.BadImage], [fault.Node]
+// (the kernel lacks something) or [fault.Internal]; [ExitCode] returns podman's exit code
+// for them.
 func (r *Run) Build(in BuildInput) (*Plan, error) {
 	if in.Host == nil {
 		in.Host = r.caller.Host
@@ -81,7 +83,7 @@ func (b *builder) warnf(format string, args ...any) {
 	b.plan.Warnings = append(b.plan.Warnings, fmt.Sprintf(format, args...))
 }
 
-// base fills in what does not depend on options.
+// base sets the fields that do not depend on options.
 func (b *builder) base() error {
 	b.spec = &specs.Spec{
 		Version:     specVersion,
@@ -141,8 +143,8 @@ func (b *builder) command() error {
 	if len(words) == 0 {
 		return &fault.Error{
 			Code: fault.BadRequest, Op: "run image", Subject: b.in.Image.Reference,
-			Reason: "neither the image nor the request says which command to run",
-			Remedy: "Give a command, or an image that has an ENTRYPOINT or a CMD",
+			Reason: "neither the image nor the request has a command",
+			Remedy: "Add a command, or use an image with an ENTRYPOINT or a CMD",
 		}
 	}
 	if b.o.Init {

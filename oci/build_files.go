@@ -16,7 +16,7 @@ import (
 // defaultShmSize is podman's 64000k.
 const defaultShmSize = 65536000
 
-// engineBind mounts a file of careen's at a path, unless the user mounts there.
+// engineBind mounts a generated file at a path, unless the user mounts there.
 func (b *builder) engineBind(destination, source string) {
 	if b.hasMount(destination) {
 		return
@@ -116,7 +116,7 @@ func (b *builder) localtime() error {
 	}
 	content, err := b.in.Host.ReadFile(zonePath(zone), maxFile)
 	if err != nil {
-		e := badOption("--tz="+zone, "the node has no file of that zone: "+err.Error(), "--tz=Europe/Berlin")
+		e := badOption("--tz="+zone, "the node has no data for this time zone: "+err.Error(), "--tz=Europe/Berlin")
 		e.Err = err
 		return Errors{e}
 	}
@@ -258,7 +258,7 @@ func (b *builder) resolvConf() []byte {
 			options = append(append([]string(nil), options...), node.options...)
 		}
 		if len(servers) == 0 {
-			b.warnf("the node has no name server that the container can reach; names will not resolve")
+			b.warnf("the node has no name server that the container can reach; names cannot be resolved")
 		}
 	}
 	if len(searches) == 0 {

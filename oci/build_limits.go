@@ -16,9 +16,9 @@ const defaultPidsLimit = 2048
 // cgroupRoot is the cgroup below which containers are made.
 const cgroupRoot = "/careen"
 
-// Check applies what only the node decides and the image does not: the limits that
-// its cgroup version takes, its AppArmor and SELinux. Call it before anything is
-// pulled; Build checks the same again.
+// Check checks the options that depend on the node but not on the image: limits of its
+// cgroup version, AppArmor, SELinux. Call it before the pull; Build repeats it. The error
+// is an [Errors] with the codes [fault.BadOption] and [fault.Unsupported].
 func (r *Run) Check(node Node) error {
 	b := &builder{run: r, o: &r.Options, in: BuildInput{Node: node}, plan: &Plan{}, resources: r.Options.Resources.clone()}
 	return b.checkNode()
@@ -58,7 +58,7 @@ func (b *builder) checkNode() error {
 		b.checkV1(fail)
 	}
 	if memory := b.resources.Memory; memory != nil && memory.Swap != nil && b.in.Node.NoSwapLimit {
-		b.warnf("the kernel does not limit swap; memory is limited without it")
+		b.warnf("the kernel cannot limit swap; only memory is limited")
 		memory.Swap = nil
 	}
 	b.checkSecurityModules(fail)
@@ -69,11 +69,11 @@ func (b *builder) checkNode() error {
 func (b *builder) checkV2() {
 	r := &b.resources
 	if r.CPU != nil && r.CPU.RealtimePeriod != nil {
-		b.warnf("--cpu-rt-period is dropped: cgroup v2 has no real-time period")
+		b.warnf("--cpu-rt-period is ignored: cgroup v2 has no real-time period")
 		r.CPU.RealtimePeriod = nil
 	}
 	if r.CPU != nil && r.CPU.RealtimeRuntime != nil {
-		b.warnf("--cpu-rt-runtime is dropped: cgroup v2 has no real-time runtime")
+		b.warnf("--cpu-rt-runtime is ignored: cgroup v2 has no real-time runtime")
 		r.CPU.RealtimeRuntime = nil
 	}
 	if r.Memory != nil && r.Memory.DisableOOMKiller != nil {
@@ -88,20 +88,20 @@ func (b *builder) checkV2() {
 func (b *builder) checkV1(fail func(option, reason, remedy string)) {
 	r := &b.resources
 	if r.Unified != nil {
-		fail("cgroup-conf", "the node has cgroup v1, which has no such files", "Leave it out on this node")
+		fail("cgroup-conf", "the node has cgroup v1, which does not have these files", "Leave it out on this node")
 	}
 	if memory := r.Memory; memory != nil {
 		switch {
 		case memory.Limit != nil && memory.Swap != nil && *memory.Swap < *memory.Limit:
-			fail("memory-swap", "memory and swap together are less than --memory", "Give at least the size of --memory")
+			fail("memory-swap", "memory plus swap is less than --memory", "Use at least the value of --memory")
 		case memory.Limit == nil && memory.Swap != nil:
-			fail("memory-swap", "it needs --memory", "Give --memory too")
+			fail("memory-swap", "it needs --memory", "Add --memory")
 		}
 		if memory.Swappiness != nil && *memory.Swappiness > 100 {
 			fail("memory-swappiness", "it is not from 0 to 100", useExample("--memory-swappiness=10"))
 		}
 		if memory.Limit != nil && memory.Reservation != nil && *memory.Limit < *memory.Reservation {
-			fail("memory-reservation", "it is more than --memory", "Give less than --memory")
+			fail("memory-reservation", "it is more than --memory", "Use less than --memory")
 		}
 	}
 	if cpu := r.CPU; cpu != nil {
@@ -130,7 +130,7 @@ func (b *builder) checkWeight(fail func(option, reason, remedy string)) {
 	weight := b.resources.BlockIO.Weight
 	switch {
 	case b.in.Node.NoBlkioWeight:
-		b.warnf("--blkio-weight is dropped: the kernel has no block I/O weight")
+		b.warnf("--blkio-weight is ignored: the kernel has no block I/O weight")
 		b.resources.BlockIO.Weight = nil
 	case *weight < 10 || *weight > 1000:
 		fail("blkio-weight", "it is not from 10 to 1000", useExample("--blkio-weight=500"))
@@ -147,7 +147,7 @@ func (b *builder) checkSet(option, list string, count int, fail func(option, rea
 	case err != nil:
 		fail(option, err.Error(), useExample("--"+option+"=0"))
 	case count > 0 && highest >= count:
-		fail(option, fmt.Sprintf("the node has 0 to %d only", count-1), "Name those that exist")
+		fail(option, fmt.Sprintf("the node has only 0 to %d", count-1), "Use existing ones")
 	}
 }
 
@@ -172,12 +172,12 @@ func highestOf(list string) (int, error) {
 func (b *builder) checkSecurityModules(fail func(option, reason, remedy string)) {
 	sec := b.o.Security
 	if sec.AppArmor != "" && sec.AppArmor != "unconfined" && !b.in.Node.AppArmor {
-		fail("security-opt", fmt.Sprintf("the node has no AppArmor for the profile %s", quote(sec.AppArmor)),
+		fail("security-opt", fmt.Sprintf("the node has no AppArmor, so the profile %s cannot apply", quote(sec.AppArmor)),
 			"Use apparmor=unconfined, or leave it out")
 	}
 	for _, label := range sec.Labels {
 		if b.in.Node.SELinux && label != "disable" {
-			fail("security-opt", "careen does not label for SELinux", "Use label=disable")
+			fail("security-opt", "careen does not set SELinux labels", "Use label=disable")
 		}
 	}
 }
@@ -259,7 +259,7 @@ func (b *builder) sysctls() error {
 	return nil
 }
 
-// needHost returns the error of a Build without a node.
+// needHost makes the error of a Build without a Host.
 func needHost(written string) error {
 	return &fault.Error{Code: fault.Internal, Op: "build the spec for", Subject: written, Reason: "no node was given"}
 }

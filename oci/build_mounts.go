@@ -224,8 +224,7 @@ func (b *builder) overlays() error {
 	return nil
 }
 
-// special takes the options out of all mounts that are for careen and not for the
-// mount: U, z, Z, copy, idmap.
+// special removes the options for careen from all mounts: U, z, Z, copy, idmap.
 func (b *builder) special() error {
 	for i := range b.mounts {
 		if err := b.specialOptions(&b.mounts[i]); err != nil {
@@ -312,7 +311,7 @@ func (b *builder) specialOptions(m *specs.Mount) error {
 		b.chown(m.Source)
 	}
 	if (special["z"] != "" || special["Z"] != "") && b.in.Node.SELinux {
-		b.warnf("%s is not relabelled: careen does not label for SELinux", m.Destination)
+		b.warnf("%s is not relabelled: careen does not set SELinux labels", m.Destination)
 	}
 	if special["idmap"] == "" {
 		return nil
@@ -322,7 +321,7 @@ func (b *builder) specialOptions(m *specs.Mount) error {
 		return Errors{badOption(special["idmap"], err.Error(), "idmap=uids=0-1000-1;gids=0-1000-1")}
 	}
 	if uids == nil {
-		b.warnf("idmap on %s is left out: without a user namespace it changes nothing", m.Destination)
+		b.warnf("idmap on %s is ignored: it has no effect without a user namespace", m.Destination)
 		return nil
 	}
 	m.UIDMappings, m.GIDMappings = uids, gids

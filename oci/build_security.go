@@ -51,7 +51,7 @@ func (b *builder) capabilities() error {
 	return nil
 }
 
-// isRoot reports whether podman takes USER[:GROUP] for root's before it looks it up.
+// isRoot reports whether podman treats USER[:GROUP] as root without a lookup.
 func isRoot(spec string) bool {
 	user, _, _ := strings.Cut(spec, ":")
 	return user == "" || user == "root" || user == "0"
@@ -75,19 +75,19 @@ func (b *builder) boundingSet() ([]string, error) {
 	if err != nil {
 		return nil, &fault.Error{
 			Code: fault.BadImage, Op: "run image", Subject: b.in.Image.Reference, Err: err,
-			Reason: fmt.Sprintf("its label %s: %v", capabilitiesLabel, err), Remedy: "Set the label right with --label",
+			Reason: fmt.Sprintf("its label %s: %v", capabilitiesLabel, err), Remedy: "Correct the label with --label",
 		}
 	}
 	for _, name := range wanted {
 		if !contains(caps, name) {
-			b.warnf("the label %s asks for %s, which is not given; it is not used", capabilitiesLabel, name)
+			b.warnf("the label %s asks for %s, which the container does not have; the label is ignored", capabilitiesLabel, name)
 			return caps, nil
 		}
 	}
 	return wanted, nil
 }
 
-// nodeCapabilities is what a process of the agent can give at all, sorted.
+// nodeCapabilities are the capabilities that the agent can give, sorted.
 func (b *builder) nodeCapabilities() []string { return unique(b.in.Node.Capabilities) }
 
 func intersect(list, other []string) []string {
@@ -116,7 +116,7 @@ func (b *builder) filter() error {
 			return &fault.Error{
 				Code: fault.BadImage, Op: "run image", Subject: b.in.Image.Reference,
 				Reason: "--seccomp-policy=image, but the image has no label " + seccompLabel,
-				Remedy: "Leave the option out, or give --security-opt=seccomp=FILE",
+				Remedy: "Leave the option out, or use --security-opt=seccomp=FILE",
 			}
 		}
 		content = []byte(label)
@@ -136,7 +136,7 @@ func (b *builder) filter() error {
 		return &fault.Error{
 			Code: fault.Node, Op: "filter the system calls of", Subject: b.in.Image.Reference,
 			Reason: "the kernel has no seccomp (CONFIG_SECCOMP_FILTER)",
-			Remedy: "Use another kernel, or give --security-opt=seccomp=unconfined",
+			Remedy: "Use another kernel, or --security-opt=seccomp=unconfined",
 		}
 	}
 	result, err := evalSeccomp(profile, b.in.Node.SeccompArch, b.spec.Process.Capabilities.Bounding)
@@ -262,7 +262,7 @@ func (b *builder) addDevice(device specs.LinuxDevice) {
 	b.spec.Linux.Devices = append(b.spec.Linux.Devices, device)
 }
 
-// privilegedDevice is false for what a container gets of its own below /dev.
+// privilegedDevice is false for devices that every container has.
 func privilegedDevice(file string) bool {
 	for _, own := range []string{"/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/console", "/dev/.lxc", "/dev/.lxd-mounts"} {
 		if below(file, own) {

@@ -14,7 +14,7 @@ import (
 	"github.com/moby/sys/user"
 )
 
-// execUser is the user that the process runs as.
+// execUser is the user of the process.
 type execUser struct {
 	uid, gid int
 	sgids    []int
@@ -67,8 +67,8 @@ func (b *builder) imageFile(file string) ([]byte, error) {
 	return b.in.Image.Files.ReadFile(file, maxFile)
 }
 
-// reader returns nil, and not a reader of nothing, for an absent file, since the
-// difference decides whether names may be unknown.
+// reader returns nil for an absent file, not an empty reader: only with a file must names
+// be known.
 func reader(content []byte) io.Reader {
 	if content == nil {
 		return nil
@@ -96,7 +96,7 @@ func (b *builder) lookupUser() error {
 	}
 	if err != nil {
 		return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference, err.Error(),
-			"Name a user and group of the image, or use numbers such as --user=1000:1000", err)
+			"Use a user and group of the image, or numbers such as --user=1000:1000", err)
 	}
 	b.account = execUser{uid: found.Uid, gid: found.Gid, sgids: found.Sgids, home: found.Home}
 	b.spec.Process.User.Umask = b.o.Umask
@@ -133,7 +133,7 @@ func (b *builder) groups(group []byte) error {
 		gids, err := addedGroups(b.o.GroupAdd, group)
 		if err != nil {
 			return exitFault(fault.BadOption, ExitDenied, b.in.Image.Reference, "--group-add: "+err.Error(),
-				"Name each group of the image once, or use numbers such as --group-add=6", err)
+				"Use each group of the image once, or numbers such as --group-add=6", err)
 		}
 		for _, gid := range gids {
 			b.addGroup(gid)
@@ -187,7 +187,7 @@ func addedGroups(names []string, file []byte) ([]int, error) {
 			}
 		}
 		if gid < 0 || gid > maxID {
-			return nil, fmt.Errorf("%s is no group id from 0 to %d", quote(name), maxID)
+			return nil, fmt.Errorf("%s is not a group id from 0 to %d", quote(name), maxID)
 		}
 		take(gid)
 	}

@@ -1,9 +1,10 @@
 package oci
 
 // CanonicalRun returns options of podman run as one "--long=value" each, sorted by
-// name, so that "-v /a:/b" and "--volume=/a:/b" are the same text. It fails on
-// what it does not know and on words that are no options. Rules of the policy
-// compare options by it.
+// name, so that "-v /a:/b" and "--volume=/a:/b" are the same text. Policy rules compare
+// options in this form. The error is an [Errors] with the codes [fault.BadOption],
+// [fault.Unsupported] and [fault.BadRequest]: unknown options and words that are not
+// options.
 func CanonicalRun(words []string) ([]string, error) { return canonical(OnRun, words) }
 
 // CanonicalPull is [CanonicalRun] for options of podman pull.

@@ -79,7 +79,7 @@ func parseLabelFile(labels map[string]string, content []byte, environ map[string
 		case name == "":
 			return fmt.Errorf("the label has no name")
 		case strings.ContainsAny(name, blanks):
-			return fmt.Errorf("the name %s holds blanks", quote(name))
+			return fmt.Errorf("the name %s contains white space", quote(name))
 		case hasValue:
 			labels[name] = value
 		case strings.HasSuffix(name, "*"):
@@ -113,7 +113,7 @@ const maxNesting = 16
 // until copies and expands up to one of the characters of stop, which it leaves.
 func (e *expander) until(stop string, depth int) error {
 	if depth > maxNesting {
-		return fmt.Errorf("it is nested too deeply")
+		return fmt.Errorf("the expansion is nested too deeply")
 	}
 	for e.rest != "" {
 		c := e.rest[0]

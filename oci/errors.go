@@ -25,9 +25,8 @@ const (
 // does not follow from the error's code.
 const exitAttr = "exit_code"
 
-// Errors is all that is wrong with one set of options: first what single words show, then
-// what their values and other options do.
-// It is never empty when it is returned as an error. errors.As finds the first
+// Errors are all problems of one set of options: first those of single words, then those
+// of values and combinations. It is never empty when it is returned as an error. errors.As finds the first
 // [fault.Error], so fault.CodeOf works on it.
 type Errors []*fault.Error
 
@@ -43,8 +42,8 @@ func (e Errors) Error() string {
 	return strings.Join(parts, "; ")
 }
 
-// RemedyOfAll returns what to do about the last error: the remedies of the others
-// are in the text. fault.RemedyOf asks for it.
+// RemedyOfAll returns the remedy of the last error; the text has the remedies of the
+// others. fault.RemedyOf calls it.
 func (e Errors) RemedyOfAll() string {
 	if len(e) == 0 {
 		return ""
@@ -69,7 +68,7 @@ func (e Errors) err() error {
 	return e
 }
 
-// ExitCode returns the code with which podman run would leave for err: 125 for
+// ExitCode returns the exit code of podman run for err: 125 for
 // options, 126 for an unknown user or group and a missing working directory or a
 // command that cannot be executed, 127 for a missing command, 0 for nil.
 func ExitCode(err error) int {
@@ -79,7 +78,7 @@ func ExitCode(err error) int {
 	code := 0
 	for _, e := range faults(err) {
 		if one := exitOf(e); code == 0 || one < code {
-			code = one // what podman notices first: options come before the image's files
+			code = one // podman checks options before the image's files
 		}
 	}
 	return max(code, ExitEngine)
@@ -111,7 +110,7 @@ func faults(err error) []*fault.Error {
 	return nil
 }
 
-// badOption is a value that podman would refuse too.
+// badOption makes the error for a value that podman refuses too.
 func badOption(written, reason, example string) *fault.Error {
 	return &fault.Error{
 		Code: fault.BadOption, Op: "accept option", Subject: shorten(written), Reason: reason,
@@ -119,7 +118,7 @@ func badOption(written, reason, example string) *fault.Error {
 	}
 }
 
-// unsupported is an option or value that careen refuses by name.
+// unsupported makes the error for an option or value that careen refuses by name.
 func unsupported(written, reason, remedy string) *fault.Error {
 	return &fault.Error{
 		Code: fault.Unsupported, Op: "accept option", Subject: shorten(written), Reason: reason, Remedy: asSentence(remedy),
@@ -153,7 +152,7 @@ func asFault(err error, written, example string) *fault.Error {
 	return f
 }
 
-// shorten cuts what an operator would not read to its end.
+// shorten cuts a long value for an error text.
 func shorten(s string) string {
 	const limit = 240
 	if len(s) > limit {

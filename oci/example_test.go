@@ -18,7 +18,7 @@ func ExampleParseRun() {
 	// Output:
 	// cannot accept option --pod p: there are no pods on a node that runs one step
 	//    Leave it out
-	// cannot accept option -z: there is no option -z
+	// cannot accept option -z: the option -z does not exist
 	//    See careen run --help
 	// cannot accept option --memory=lots: "lots" is not a size
 	//    Write it like --memory=512m

@@ -28,7 +28,7 @@ func tmpfsOptions(options []string) ([]string, error) {
 	for _, option := range options {
 		set := tmpfsOptionSet(option)
 		if set == "" {
-			return nil, fmt.Errorf("there is no tmpfs option %s", quote(option))
+			return nil, fmt.Errorf("the tmpfs option %s is unknown", quote(option))
 		}
 		if other, ok := seen[set]; ok && set != "consistency" {
 			return nil, fmt.Errorf("%s and %s cannot be given together", other, option)

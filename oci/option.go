@@ -1,14 +1,14 @@
 package oci
 
-// Verdict says what careen does with an option of podman or docker.
+// Verdict is what careen does with an option of podman or docker.
 type Verdict string
 
 // The verdicts.
 const (
 	// Implement: the option has podman's effect.
 	Implement Verdict = "implement"
-	// Accept: the value is checked as podman checks it and then has no effect,
-	// because there is nothing on a node that runs one step for it to act on.
+	// Accept: the value is checked as podman checks it and then ignored, because it
+	// has nothing to act on.
 	Accept Verdict = "accept"
 	// Reject: the option is refused by name, except with a value of Harmless.
 	Reject Verdict = "reject"
@@ -55,7 +55,7 @@ var groupOrder = []Group{
 	GroupMounts, GroupDevices, GroupLimits, GroupLife, GroupNoOp, GroupReject,
 }
 
-// Command says which of careen's commands know an option.
+// Command is a set of careen's commands that have an option.
 type Command uint8
 
 // The commands; OnBoth is their union.
@@ -66,7 +66,7 @@ const (
 )
 
 // OptionInfo is one option of podman run or podman pull, or of docker's where
-// podman has none: all that parsing, help and docs/options.md have to know.
+// podman has none: the data for parsing, help and docs/options.md.
 type OptionInfo struct {
 	// Name is the long name without dashes, Short the letter or "".
 	Name, Short string
@@ -84,25 +84,25 @@ type OptionInfo struct {
 	// Help is what the option does, as a sentence without a final stop. For a
 	// refused option it is the reason.
 	Help string
-	// Difference is what careen does otherwise than podman 4.3.1, "" for nothing.
+	// Difference is the difference from podman 4.3.1, "" for none.
 	Difference string
-	// Example is a right use, for error messages.
+	// Example is a valid use, for error messages.
 	Example string
-	// Harmless are the values that pass although the option is refused.
+	// Harmless are values that are accepted although the option is refused.
 	Harmless []string
 	// Instead says what to use instead of a refused option.
 	Instead string
 	// Podman is the podman or docker that has the option: "4.3.1", "newer" or
 	// "docker".
 	Podman string
-	// Since is careen's version that first knew the option.
+	// Since is the careen version that added the option.
 	Since string
-	// Secret says that the value must not appear in logs.
+	// Secret marks a value that must not appear in logs.
 	Secret bool
 }
 
-// Options returns every option that careen knows of, implemented or not, sorted
-// by group and name. The slice is the caller's.
+// Options returns every option that careen knows, implemented or not, sorted
+// by group and name. The caller may change the slice.
 func Options() []OptionInfo {
 	return append([]OptionInfo(nil), optionTable...)
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Caller is what the words of one command depend on outside of them.
+// Caller is the environment of one command.
 type Caller struct {
-	// Host is the node. Nil leaves out what has to be looked up there, such as the
-	// devices' existence; files that options name cannot be read then either.
+	// Host is the node. With nil, checks on the node (such as the existence of devices)
+	// are skipped, and files that options name cannot be read.
 	Host Host
 	// Environ are the variables of the caller's shell.
 	Environ map[string]string
@@ -18,7 +18,7 @@ type Caller struct {
 	WorkDir string
 }
 
-// Run is one `run` command, understood and valid.
+// Run is one valid `run` command.
 type Run struct {
 	Options RunOptions
 	Image   Reference
@@ -29,7 +29,7 @@ type Run struct {
 	caller  Caller
 }
 
-// NamespaceMode says where a namespace comes from.
+// NamespaceMode is the source of a namespace.
 type NamespaceMode string
 
 // The modes. Default is podman's default for the kind of namespace.
@@ -52,11 +52,11 @@ type Namespace struct {
 // Host reports whether the namespace is the node's.
 func (n Namespace) Host() bool { return n.Mode == NamespaceHost }
 
-// MountKind is what a user's mount is made of.
+// MountKind is the kind of a user's mount.
 type MountKind string
 
-// The kinds of mounts. A volume is a directory of the store, an overlay a
-// directory of the node whose changes are dropped afterwards.
+// The kinds of mounts. A volume is a directory of the store. An overlay is a directory of
+// the node; changes are discarded after the run.
 const (
 	MountBind    MountKind = "bind"
 	MountTmpfs   MountKind = "tmpfs"
@@ -75,7 +75,7 @@ type Mount struct {
 	Destination string
 	// Options are podman's, before its defaults are added.
 	Options []string
-	// Written is the option as it stood.
+	// Written is the option as the caller wrote it.
 	Written string
 	// raw is Destination before it was cleaned.
 	raw string
@@ -86,23 +86,23 @@ type Device struct {
 	// Source is a device node or directory of the node, Destination its path in the
 	// container, "" for the same. Access is of r, w and m, "" for all.
 	Source, Destination, Access string
-	// Written is the option as it stood.
+	// Written is the option as the caller wrote it.
 	Written string
 	// relative says that Source was not absolute as it was written.
 	relative bool
-	// twice says that an access was given twice, which podman takes for a device
-	// node and not for a directory.
+	// twice marks an access that was given twice: podman accepts this for a device node
+	// and refuses it for a directory.
 	twice bool
 }
 
-// DeviceRate is one of --device-read-bps and its like, or --blkio-weight-device.
+// DeviceRate is one --blkio-weight-device or one of the options such as --device-read-bps.
 type DeviceRate struct {
 	Path    string
 	Rate    uint64
 	Written string
 }
 
-// Security is what --security-opt says.
+// Security holds the values of --security-opt.
 type Security struct {
 	NoNewPrivileges bool
 	// AppArmor is a profile's name, "" when none is asked for.
@@ -211,17 +211,17 @@ type RunOptions struct {
 	// Cgroups is "enabled", "no-conmon" or "disabled".
 	Cgroups string
 
-	// Published says that --publish was given, which is discarded.
+	// Published is true if --publish was given; its value is ignored.
 	Published bool
 
 	pull Pull
 }
 
-// Baseline returns the same image and command without any option.
+// Baseline returns the same image and command without options.
 func (r *Run) Baseline() *Run {
 	base, err := ParseRunOptions(nil, r.Image.Original, r.Command, Caller{Environ: map[string]string{}})
 	if err != nil {
-		// The image has been parsed already, so this is a defect of careen's.
+		// The image was parsed before, so this is a defect in careen.
 		panic(fmt.Sprintf("parsing %q again: %v", r.Image.Original, err))
 	}
 	return base

@@ -9,8 +9,10 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// ParseRun reads `[options] IMAGE [COMMAND [ARG...]]` as podman run does. All that
-// is wrong is in the returned [Errors]. With --help only Options.Help is set.
+// ParseRun reads `[options] IMAGE [COMMAND [ARG...]]` as podman run does. With --help only
+// Options.Help is set. The error is an [Errors] with every problem; their codes are
+// [fault.BadOption], [fault.Unsupported], [fault.BadReference] and [fault.BadRequest] (no
+// image, or too many words).
 func ParseRun(words []string, caller Caller) (*Run, error) {
 	s := scan(OnRun, words)
 	run := &Run{scanned: s, caller: caller}
@@ -21,7 +23,7 @@ func ParseRun(words []string, caller Caller) (*Run, error) {
 	switch {
 	case len(s.rest) == 0 && len(s.errs) == 0:
 		s.fail(&fault.Error{
-			Code: fault.BadRequest, Op: "run", Reason: "there is no image after the options",
+			Code: fault.BadRequest, Op: "run", Reason: "the image is missing after the options",
 			Remedy: "Write it like careen run --rm docker://registry.example/tool:1",
 		})
 	case len(s.rest) > 0:
@@ -31,8 +33,8 @@ func ParseRun(words []string, caller Caller) (*Run, error) {
 	return run.finish()
 }
 
-// ParseRunOptions reads options only, as Ironic's run_options are, for an image
-// and a command that are given apart. Words that are no options are refused.
+// ParseRunOptions reads options alone, such as Ironic's run_options, for a separate image
+// and command. It refuses words that are not options. Errors are those of [ParseRun].
 func ParseRunOptions(words []string, image string, command []string, caller Caller) (*Run, error) {
 	s := scan(OnRun, words)
 	run := &Run{scanned: s, caller: caller, Command: command}
@@ -45,14 +47,14 @@ func ParseRunOptions(words []string, image string, command []string, caller Call
 // --help, with which podman would print its help, run nothing and report success.
 func refuseRest(s *scanned) {
 	if s.bool("help", false) {
-		s.fail(unsupported(s.written("help"), "it runs nothing", "Leave it out; docs/options.md has the options"))
+		s.fail(unsupported(s.written("help"), "it does not run anything", "Leave it out; docs/options.md lists the options"))
 	}
 	if len(s.rest) == 0 || len(s.errs) > 0 {
 		return
 	}
 	s.fail(&fault.Error{
 		Code: fault.BadRequest, Op: "read options", Subject: quote(s.rest[0]),
-		Reason: "this is not an option; a value with a blank in it is split where options are split on blanks",
+		Reason: "it is not an option; options are split at white space, also inside a value",
 		Remedy: "Join name and value with =, or give the options as a list of exact words",
 	})
 }
@@ -113,7 +115,7 @@ func (p *runParser) readFile(it item, path string) ([]byte, bool) {
 	content, err := p.caller.Host.ReadFile(p.path(path), maxFile)
 	if err != nil {
 		e := badOption(it.written, "the file cannot be read: "+err.Error(), "")
-		e.Err, e.Remedy = err, "Give a file that exists on the node"
+		e.Err, e.Remedy = err, "Use a file that exists on the node"
 		p.fail(e)
 		return nil, false
 	}
@@ -124,7 +126,7 @@ func (p *runParser) identity() {
 	o := p.o
 	o.Name = p.text("name", "")
 	if o.Name != "" && !validName(o.Name) {
-		p.bad("name", "names are letters, digits, _, . and -, beginning with a letter or digit")
+		p.bad("name", "a name has letters, digits, _, . and -, and starts with a letter or digit")
 	}
 	o.CIDFile = p.text("cidfile", "")
 	if o.CIDFile != "" {
@@ -151,14 +153,14 @@ func (p *runParser) mustBeAbsent(name, path string) {
 		return
 	}
 	if _, err := p.caller.Host.Lstat(path); err == nil {
-		e := badOption(p.written(name), "the file exists, another container may be using it", "")
-		e.Remedy = "Remove it or give another path"
+		e := badOption(p.written(name), "the file exists already; another container may use it", "")
+		e.Remedy = "Remove it or use another path"
 		p.fail(e)
 		return
 	}
 	if dir, err := p.caller.Host.Stat(filepath.Dir(path)); err != nil || !dir.IsDir() {
-		e := badOption(p.written(name), "there is no directory to make the file in", "")
-		e.Err, e.Remedy = err, "Give a path in a directory that exists"
+		e := badOption(p.written(name), "its directory does not exist", "")
+		e.Err, e.Remedy = err, "Use a path in an existing directory"
 		p.fail(e)
 	}
 }
@@ -198,7 +200,7 @@ func validName(name string) bool {
 	return name != ""
 }
 
-// conflicts reports options that podman does not take together.
+// conflicts reports options that podman does not accept together.
 func (p *runParser) conflicts() {
 	o := p.o
 	for _, name := range []string{"cpu-period", "cpu-quota"} {
@@ -214,10 +216,10 @@ func (p *runParser) conflicts() {
 	}
 	uts := o.UTS.Mode
 	if o.Hostname != "" && uts != NamespaceDefault && uts != NamespacePrivate {
-		p.bad("hostname", "the name of a UTS namespace that is not the container's own cannot be set")
+		p.bad("hostname", "the host name can be set only in a private UTS namespace")
 	}
 	if p.text("shm-size", "") != "" && (o.IPC.Host() || o.IPC.Mode == NamespaceNone) {
-		p.bad("shm-size", fmt.Sprintf("with --ipc=%s there is no /dev/shm of the container's own", o.IPC.Mode))
+		p.bad("shm-size", fmt.Sprintf("with --ipc=%s the container has no private /dev/shm", o.IPC.Mode))
 	}
 	for _, name := range []string{"dns", "dns-option", "dns-search"} {
 		if p.changed(name) && o.Network.Mode == NamespaceNone {
@@ -225,16 +227,16 @@ func (p *runParser) conflicts() {
 		}
 	}
 	if o.ImageResolvConf && (len(o.DNSOptions) > 0 || len(o.DNSSearch) > 0) {
-		p.bad("dns", "none keeps the image's resolv.conf, so no other DNS option fits")
+		p.bad("dns", "none keeps the image's resolv.conf and excludes other DNS options")
 	}
 	if o.Cgroups == "disabled" && o.CgroupParent != "" {
 		p.bad("cgroup-parent", "it cannot be given together with --cgroups=disabled")
 	}
 	if o.Cgroups == "disabled" && (o.PID.Host() || o.PID.Mode == NamespacePath) {
-		p.bad("cgroups", "without cgroups the container needs a PID namespace of its own")
+		p.bad("cgroups", "without cgroups the container needs a private PID namespace")
 	}
 	if o.Init && (o.PID.Host() || o.PID.Mode == NamespacePath) {
-		p.bad("init", "a reaper must be process 1 of a PID namespace of the container's own")
+		p.bad("init", "the init process needs a private PID namespace")
 	}
 	if o.Init && o.Systemd == "always" {
 		p.bad("init", "it cannot be given together with --systemd=always")
@@ -248,9 +250,9 @@ func (p *runParser) conflicts() {
 // readOnlyTargets are where --read-only mounts a tmpfs, in podman's order.
 var readOnlyTargets = []string{"/tmp", "/var/tmp", "/run"}
 
-// readOnlyConflicts refuses a mount at one of those places that is not written as they
-// are, such as /tmp/: podman takes it for another place, and then finds two mounts at
-// one. What --mount names has been cleaned before.
+// readOnlyConflicts refuses a mount at one of readOnlyTargets in another spelling, such as
+// /tmp/. podman treats it as another path and then fails with two mounts at one path.
+// --mount cleans its path before.
 func (p *runParser) readOnlyConflicts() {
 	if !p.o.ReadOnly || !p.o.ReadOnlyTmpfs {
 		return

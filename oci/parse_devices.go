@@ -21,13 +21,13 @@ func (p *runParser) devices() {
 	o := p.o
 	for _, it := range p.items("device") {
 		if cdiPattern().MatchString(it.value) {
-			e := unsupported(it.written, "CDI devices are not injected", "Give the device nodes by their paths")
-			e.Attrs = map[string]any{exitAttr: ExitDenied} // podman looks for them when it starts the container
+			e := unsupported(it.written, "CDI devices are not supported", "Name the paths of the device nodes")
+			e.Attrs = map[string]any{exitAttr: ExitDenied} // podman checks this when it starts the container
 			p.fail(e)
 			continue
 		}
 		if o.Privileged {
-			continue // podman does not look at them: all devices are there anyway
+			continue // podman does not check them: all devices are present
 		}
 		device, err := parseDevice(it)
 		if err != nil {
@@ -69,7 +69,7 @@ func parseDevice(it item) (Device, error) {
 	device.Source = parts[0]
 	if len(parts) == 3 {
 		if !validAccess(parts[2]) {
-			return device, fmt.Errorf("%s is not an access of r, w and m", quote(parts[2]))
+			return device, fmt.Errorf("%s is not an access such as rwm", quote(parts[2]))
 		}
 		device.Access = parts[2]
 	}
@@ -80,7 +80,7 @@ func parseDevice(it item) (Device, error) {
 		case strings.HasPrefix(parts[1], "/"):
 			device.Destination = parts[1]
 		default:
-			return device, fmt.Errorf("%s is neither an absolute path nor an access of r, w and m", quote(parts[1]))
+			return device, fmt.Errorf("%s is neither an absolute path nor an access such as rwm", quote(parts[1]))
 		}
 	}
 	return device, nil
@@ -139,7 +139,7 @@ func resolveDevice(host Host, d Device) ([]resolved, error) {
 		return nil, fmt.Errorf("the access is given twice")
 	}
 	if d.relative {
-		return nil, fmt.Errorf("%s is a directory, which has to be given by its absolute path", quote(source))
+		return nil, fmt.Errorf("%s is a directory; its path must be absolute", quote(source))
 	}
 	var devices []resolved
 	if err := walkDevices(host, source, destination, access, &devices, 0); err != nil {
@@ -156,7 +156,7 @@ func walkDevices(host Host, dir, destination, access string, devices *[]resolved
 	const maxDepth = 16
 	entries, err := host.ReadDir(dir)
 	if err != nil || depth > maxDepth {
-		// A directory that vanishes while it is read is no error for podman either.
+		// podman ignores a directory that vanishes while it is read, too.
 		return nil
 	}
 	for _, entry := range entries {
@@ -195,7 +195,7 @@ func parseDeviceRule(text string) (specs.LinuxDeviceCgroup, error) {
 		return rule, fmt.Errorf("the type %s is not a, b or c", quote(rule.Type))
 	}
 	if strings.Trim(rule.Access, "rwm") != "" {
-		return rule, fmt.Errorf("the access %s is not of r, w and m", quote(rule.Access))
+		return rule, fmt.Errorf("the access %s is not one such as rwm", quote(rule.Access))
 	}
 	major, minor, _ := strings.Cut(fields[1], ":")
 	var err error

@@ -54,7 +54,7 @@ func (p *runParser) cpu() *specs.LinuxCPU {
 	limited := cpu.Cpus != "" || cpu.Mems != ""
 	if cpus := p.float("cpus", 0); cpus > 0 {
 		if cpus > math.MaxInt32 {
-			p.bad("cpus", "that many CPUs do not exist")
+			p.bad("cpus", "the number is too large")
 			return nil
 		}
 		period, quota := uint64(cpuPeriod), int64(cpus*cpuPeriod)
@@ -187,20 +187,20 @@ func parseSysctl(text string) (name, value string, err error) {
 	case !ok:
 		return "", "", fmt.Errorf("it is not NAME=VALUE")
 	case strings.TrimSpace(name) != name, strings.TrimSpace(value) != value, strings.Contains(value, "="):
-		return "", "", fmt.Errorf("it has blanks around the name or value, or a second =")
+		return "", "", fmt.Errorf("it has white space around the name or value, or a second =")
 	case contains(namespacedSysctls, name), strings.HasPrefix(name, "net."), strings.HasPrefix(name, "fs.mqueue."):
 		return name, value, nil
 	}
-	return "", "", fmt.Errorf("%s is a parameter of the whole node, not of a namespace", name)
+	return "", "", fmt.Errorf("%s is not namespaced: it applies to the whole node", name)
 }
 
 // checkSysctl refuses a parameter whose namespace is the node's.
 func (o *RunOptions) checkSysctl(name string) error {
 	switch {
 	case o.Network.Host() && strings.HasPrefix(name, "net."):
-		return fmt.Errorf("%s would change the node, whose network the container shares; use --network=none or ns:PATH", name)
+		return fmt.Errorf("%s would change the node, because the container shares its network; use --network=none or ns:PATH", name)
 	case o.IPC.Host() && strings.HasPrefix(name, "fs.mqueue."):
-		return fmt.Errorf("%s would change the node, whose IPC namespace the container shares", name)
+		return fmt.Errorf("%s would change the node, because the container shares its IPC namespace", name)
 	}
 	return nil
 }

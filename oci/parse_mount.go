@@ -27,9 +27,9 @@ func (p *runParser) parseMount(it item) (Mount, error) {
 	case MountVolume:
 		err = reader.read(fields, reader.volumeField)
 	case "image", "glob", "artifact":
-		return m, unsupported(it.written, fmt.Sprintf("mounts of type %s are not made", kind), "bind a directory of the node")
+		return m, unsupported(it.written, fmt.Sprintf("mounts of type %s are not supported", kind), "bind a directory of the node")
 	default:
-		return m, fmt.Errorf("there is no mount type %s", quote(kind))
+		return m, fmt.Errorf("the mount type %s is unknown", quote(kind))
 	}
 	if err != nil {
 		return m, err
@@ -130,7 +130,7 @@ func (r *mountReader) common(name, value string, hasValue bool) (bool, error) {
 		on, err := parseTrue(name, value, hasValue)
 		if err != nil || r.once["U"] != "" {
 			//lint:ignore ST1005 U is the option's name
-			return true, fmt.Errorf("U or chown can be given once, as true or false")
+			return true, fmt.Errorf("U (or chown) can be given only once, as true or false")
 		}
 		r.once["U"] = name
 		if on {
@@ -165,7 +165,7 @@ func (r *mountReader) bindField(name, value string, hasValue bool) (bool, error)
 	case "relabel":
 		option, ok := map[string]string{"private": "Z", "shared": "z"}[value]
 		if !ok || r.once["relabel"] != "" {
-			return true, fmt.Errorf("relabel can be given once, as private or shared")
+			return true, fmt.Errorf("relabel can be given only once, as private or shared")
 		}
 		r.once["relabel"] = name
 		r.mount.Options = append(r.mount.Options, option)
@@ -244,7 +244,7 @@ func (r *mountReader) volumeField(name, value string, hasValue bool) (bool, erro
 	case "ro", "rw":
 		return r.flag("rw", name)
 	case "readonly":
-		return true, fmt.Errorf("type volume knows ro, and not docker's readonly")
+		return true, fmt.Errorf("type volume takes ro, not docker's readonly")
 	case "src", "source":
 		if !hasValue {
 			return true, needsValue(name)
@@ -252,10 +252,10 @@ func (r *mountReader) volumeField(name, value string, hasValue bool) (bool, erro
 		r.mount.Source = value
 		return true, nil
 	case "volume-opt":
-		return true, unsupported(r.written, "volumes are directories of the store, without a driver's options",
+		return true, unsupported(r.written, "volumes are directories of the store and have no driver options",
 			"Use type=tmpfs with tmpfs-size=, or a bind")
 	case "volume-label":
-		return true, unsupported(r.written, "podman has no volume-label either", "leave it out")
+		return true, unsupported(r.written, "podman does not support volume-label either", "leave it out")
 	}
 	return r.common(name, value, hasValue)
 }

@@ -171,14 +171,14 @@ func (p *runParser) checkSources() {
 		} else if contains(m.Options, "U") && p.keepsOwner(m.Source) {
 			e := badOption(m.Written, "U would give all of the node's "+m.Source+" to another user", "")
 			e.Remedy = "Leave U out, or bind a directory that holds nothing but the container's data"
-			e.Attrs = map[string]any{exitAttr: ExitDenied} // podman notices when it starts the container
+			e.Attrs = map[string]any{exitAttr: ExitDenied} // podman checks this when it starts the container
 			p.fail(e)
 		}
 	}
 }
 
-// ownedPaths are those whose owner podman never changes, whatever U says. What lies
-// below them is no matter.
+// ownedPaths are paths whose owner podman never changes, even with U. Paths below them
+// are not protected.
 var ownedPaths = []string{
 	"/", "/bin", "/boot", "/dev", "/etc", "/etc/passwd", "/etc/pki", "/etc/shadow", "/home", "/lib", "/lib64", "/media", "/opt",
 	"/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/log",
@@ -325,7 +325,7 @@ func checkVolumeOptions(options []string) ([]string, error) {
 		case option == "cached" || option == "delegated":
 			continue
 		case set == "":
-			return nil, fmt.Errorf("there is no volume option %s", quote(option))
+			return nil, fmt.Errorf("the volume option %s is unknown", quote(option))
 		case (set == "upperdir" || set == "workdir") && !contains(options, "O"):
 			return nil, fmt.Errorf("%s is for O only", set)
 		case set == "idmap":

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// noBridge says what a ramdisk offers instead of a network of podman's.
+// noBridge names the alternatives to a podman network.
 const noBridge = "Use --network=host for the node's network, --network=none for loopback only," +
 	" or --network=ns:PATH for a namespace that exists"
 
@@ -20,7 +20,7 @@ func (p *runParser) network() {
 		p.networkMode(items[0])
 	}
 	if len(items) > 1 {
-		p.badItem("network", items[1], "more than one network needs bridges")
+		p.badItem("network", items[1], "only one network is possible without bridges")
 	}
 	o.Hostname = p.text("hostname", "")
 	o.NoHosts, o.NoHostname = p.bool("no-hosts", false), p.bool("no-hostname", false)
@@ -48,13 +48,13 @@ func (p *runParser) networkMode(it item) {
 	case isPath:
 		o.Network = p.namespacePath("network", path)
 	case it.value == "default" || it.value == "private" || strings.HasPrefix(it.value, "bridge"):
-		p.fail(unsupported(it.written, "a ramdisk has no bridge and nothing that would manage one", noBridge))
+		p.fail(unsupported(it.written, "careen has no bridge networks", noBridge))
 	case strings.HasPrefix(it.value, "slirp4netns"), strings.HasPrefix(it.value, "pasta"):
-		p.fail(unsupported(it.written, "the user-mode network is a program that the ramdisk does not have", noBridge))
+		p.fail(unsupported(it.written, "careen has no user-mode network", noBridge))
 	case strings.HasPrefix(it.value, "container:"), it.value == "pod":
-		p.fail(unsupported(it.written, "there is no other container whose network could be joined", noBridge))
+		p.fail(unsupported(it.written, "there is no other container to share a network with", noBridge))
 	default:
-		p.fail(unsupported(it.written, "there are no named networks in a ramdisk", noBridge))
+		p.fail(unsupported(it.written, "careen has no named networks", noBridge))
 	}
 }
 
@@ -65,7 +65,7 @@ func checkHost(text string) error {
 	case !ok || name == "":
 		return fmt.Errorf("it is not NAME:IP")
 	case address == "host-gateway":
-		return fmt.Errorf("host-gateway needs a bridge; on the node's network the node is localhost")
+		return fmt.Errorf("host-gateway needs a bridge network; on the node's network the node is localhost")
 	case net.ParseIP(strings.TrimSpace(address)) == nil:
 		return fmt.Errorf("%s is not an IP address", quote(address))
 	}

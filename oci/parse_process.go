@@ -76,7 +76,7 @@ func (p *runParser) initExists() {
 	}
 	if _, err := p.caller.Host.Stat(p.o.InitPath); err != nil {
 		e := badOption(p.written("init-path"), "the binary is not on the node: "+err.Error(), "")
-		e.Err, e.Remedy = err, "Leave --init-path out to use careen's own"
+		e.Err, e.Remedy = err, "Leave --init-path out to use careen's init"
 		p.fail(e)
 	}
 }
@@ -104,12 +104,12 @@ func (p *runParser) stopping() {
 		}
 		o.StopSignal = signal
 	}
-	// Longer than a computer lasts is as long as it lasts.
+	// Larger values mean no practical limit; they must not overflow.
 	o.StopTimeout = time.Duration(min(p.uint("stop-timeout", 10), math.MaxInt32)) * time.Second
 	timeout := p.uint("timeout", 0)
 	if timeout > math.MaxInt32 {
 		e := badOption(p.written("timeout"), fmt.Sprintf("it is more than %d seconds", math.MaxInt32), p.example("timeout"))
-		e.Attrs = map[string]any{exitAttr: ExitDenied} // podman's conmon notices
+		e.Attrs = map[string]any{exitAttr: ExitDenied} // podman's conmon checks this
 		p.fail(e)
 		return
 	}
@@ -130,7 +130,7 @@ func (p *runParser) environment() {
 	}
 	variables := p.items("env")
 	if len(variables) == 1 && variables[0].value == "" {
-		variables = nil // podman takes one empty --env for none at all
+		variables = nil // podman ignores a single empty --env
 	}
 	for _, it := range variables {
 		if err := parseEnv(o.Env, it.value, p.caller.Environ); err != nil {
@@ -172,7 +172,7 @@ func (p *runParser) users() {
 		case len(items) > 1:
 			p.badItem("group-add", it, "keep-groups cannot be given together with other groups")
 		default:
-			// crun alone acts on the annotation; with runc, and so here, it is inert.
+			// Only crun uses the annotation; runc and careen ignore it.
 			o.KeepGroups = true
 			o.Annotations["run.oci.keep_original_groups"] = "1"
 		}
@@ -181,8 +181,8 @@ func (p *runParser) users() {
 	p.hostUsersExist()
 }
 
-// hostUsersExist looks up the accounts of --hostuser. podman notices an unknown one
-// when it writes the container's passwd, so its exit code is that of a bad image.
+// hostUsersExist looks up the accounts of --hostuser. podman finds an unknown one when it
+// writes the container's passwd, so the exit code is that of a bad image.
 func (p *runParser) hostUsersExist() {
 	if p.caller.Host == nil || !p.o.Passwd {
 		return
@@ -224,7 +224,7 @@ func (p *runParser) noops() {
 	}
 }
 
-// checkLog checks the options of a log that is always careen's.
+// checkLog checks log options, which have no effect: the log is always careen's.
 func (p *runParser) checkLog() {
 	for _, it := range p.items("log-opt") {
 		name, value, ok := strings.Cut(it.value, "=")

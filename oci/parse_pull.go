@@ -28,7 +28,7 @@ type Platform struct {
 	OS, Arch, Variant string
 }
 
-// Pull is one pull, understood and valid.
+// Pull is one valid `pull` command.
 type Pull struct {
 	// Help is set by --help; nothing else is checked then.
 	Help  bool
@@ -40,17 +40,17 @@ type Pull struct {
 	Creds, AuthFile, CertDir string
 	// TLSVerify is nil when the configuration decides.
 	TLSVerify *bool
-	// Retry is how often a failed attempt is repeated, -1 when the operator did not
-	// say. RetryDelay is 0 when the delay shall grow.
+	// Retry is the number of retries, -1 if not given. RetryDelay is 0 if the delay
+	// grows.
 	Retry      int
 	RetryDelay time.Duration
-	// Quiet asks for the image's id only.
+	// Quiet prints only the image id.
 	Quiet bool
 
 	scanned *scanned
 }
 
-// ParsePull reads `[options] IMAGE` as podman pull does.
+// ParsePull reads `[options] IMAGE` as podman pull does. Errors are those of [ParseRun].
 func ParsePull(words []string, caller Caller) (*Pull, error) {
 	s := scan(OnPull, words)
 	if s.bool("help", false) {
@@ -67,15 +67,15 @@ func ParsePull(words []string, caller Caller) (*Pull, error) {
 		})
 	case len(s.errs) == 0:
 		s.fail(&fault.Error{
-			Code: fault.BadRequest, Op: "pull", Reason: "there is no image after the options",
+			Code: fault.BadRequest, Op: "pull", Reason: "the image is missing after the options",
 			Remedy: "Write it like careen pull docker://registry.example/tool:1",
 		})
 	}
 	return finishPull(s, image, caller)
 }
 
-// ParsePullOptions reads options only, as Ironic's pull_options are, for an image
-// that is given apart. Words that are no options are refused.
+// ParsePullOptions reads options alone, such as Ironic's pull_options, for a separate
+// image. It refuses words that are not options. Errors are those of [ParseRun].
 func ParsePullOptions(words []string, image string, caller Caller) (*Pull, error) {
 	s := scan(OnPull, words)
 	refuseRest(s)
@@ -83,7 +83,7 @@ func ParsePullOptions(words []string, image string, caller Caller) (*Pull, error
 }
 
 func finishPull(s *scanned, image string, caller Caller) (*Pull, error) {
-	// A run does for the pull's options exactly what is needed here.
+	// The options of a pull are a subset of those of a run.
 	run := &Run{scanned: s, caller: caller}
 	if image != "" || len(s.errs) == 0 {
 		run.setImage(s, image)
@@ -105,8 +105,8 @@ func (r *Run) Pull() *Pull {
 	return &pull
 }
 
-// Words returns the options as they were read, one use a word pair or word, with
-// nothing masked. It is for handing a command on; never log it.
+// Words returns the options as --name=value with nothing masked, to pass a command on.
+// Never log it.
 func (p *Pull) Words() []string { return p.scanned.words() }
 
 // pull reads the options that run and pull share.
@@ -121,7 +121,7 @@ func (p *runParser) pull() {
 	o.Platform = p.platform()
 	o.Creds = p.text("creds", "")
 	if user, _, ok := strings.Cut(o.Creds, ":"); o.Creds != "" && (!ok || user == "") {
-		p.bad("creds", "it is not USER:PASSWORD, and nobody can be asked for the rest")
+		p.bad("creds", "it is not USER:PASSWORD, and careen cannot ask for the missing part")
 	}
 	if o.AuthFile = p.text("authfile", p.caller.Environ["REGISTRY_AUTH_FILE"]); o.AuthFile != "" {
 		o.AuthFile = p.path(o.AuthFile)
@@ -131,7 +131,7 @@ func (p *runParser) pull() {
 	if o.CertDir = p.text("cert-dir", ""); o.CertDir != "" {
 		o.CertDir = p.path(o.CertDir)
 		if p.absent(o.CertDir) {
-			o.CertDir = "" // no directory is to podman as one without certificates
+			o.CertDir = "" // podman treats an absent directory as an empty one
 		}
 	}
 	if p.changed("tls-verify") {
@@ -157,7 +157,7 @@ func (p *runParser) mustExist(name, path string) {
 	}
 	if _, err := p.caller.Host.Stat(path); err != nil {
 		e := badOption(p.written(name), err.Error(), "")
-		e.Err, e.Remedy = err, "Give a path that exists on the node"
+		e.Err, e.Remedy = err, "Use a path that exists on the node"
 		p.fail(e)
 	}
 }
@@ -170,8 +170,8 @@ func (p *runParser) absent(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// checkAuthFile refuses for a pull what holds no credentials at all; a run may do
-// without them.
+// checkAuthFile refuses for a pull a file without credentials. A run accepts it, because
+// the image may be present.
 func (p *runParser) checkAuthFile(path string) {
 	if p.caller.Host == nil || p.command != OnPull || !p.changed("authfile") {
 		return
@@ -181,7 +181,7 @@ func (p *runParser) checkAuthFile(path string) {
 		Auths map[string]any `json:"auths"`
 	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // which has been said
+	case errors.Is(err, fs.ErrNotExist): // already reported
 	case err != nil:
 		p.bad("authfile", err.Error())
 	case len(content) > 0 && json.Unmarshal(content, &auths) != nil:
@@ -204,8 +204,8 @@ func (p *runParser) policy(name, def string) string {
 	case "ifnewer", "ifNewer":
 		return PullNewer
 	case "true", "false":
-		// podman before 4 took a boolean, and so do buildah's habits.
-		p.bad(name, "it is a word now: always for true, missing for false")
+		// podman before version 4 and buildah take a boolean.
+		p.bad(name, "it is not a boolean: use always for true, missing for false")
 	default:
 		p.bad(name, quote(text)+" is not one of always, missing, never and newer")
 	}

@@ -55,8 +55,8 @@ func normalizeCaps(names []string) ([]string, error) {
 	return caps, nil
 }
 
-// mergeCaps adds to and takes from base. ALL in add is the bounding set, ALL in
-// drop leaves what add names.
+// mergeCaps adds to and removes from base. ALL in add is the bounding set, ALL in
+// drop keeps only what add names.
 func mergeCaps(base, add, drop, bounding []string) ([]string, error) {
 	add, err := normalizeCaps(add)
 	if err != nil {
@@ -96,7 +96,7 @@ func (p *runParser) capabilities() {
 	names := []string{"cap-add", "cap-drop"}
 	switch {
 	case o.Privileged && isRoot(o.User):
-		// They are without effect then, and podman does not look at the names.
+		// They have no effect then, and podman does not check the names.
 		return
 	case o.Privileged:
 		names = names[:1]
@@ -139,7 +139,7 @@ func (p *runParser) security() {
 		}
 		name, value, ok := strings.Cut(it.value, separator)
 		if !ok {
-			p.badItem("security-opt", it, "there is no such option")
+			p.badItem("security-opt", it, "the option does not exist")
 			continue
 		}
 		p.securityOption(it, name, value)
@@ -156,7 +156,7 @@ func (p *runParser) securityOption(it item, name, value string) {
 		sec.Labels = append(sec.Labels, value)
 	case "mask":
 		for _, path := range strings.Split(value, ":") {
-			// podman logs a relative path and goes on without it.
+			// podman ignores a relative path with a log message.
 			if strings.HasPrefix(path, "/") {
 				sec.Mask = append(sec.Mask, path)
 			}
@@ -180,9 +180,9 @@ func (p *runParser) securityOption(it item, name, value string) {
 		}
 		sec.NoNewPrivileges = on
 	case "writable-cgroups":
-		p.fail(unsupported(it.written, "this is recent docker's only", "Use --security-opt=unmask=/sys/fs/cgroup"))
+		p.fail(unsupported(it.written, "only newer docker has it", "Use --security-opt=unmask=/sys/fs/cgroup"))
 	default:
-		p.badItem("security-opt", it, "there is no such option")
+		p.badItem("security-opt", it, "the option does not exist")
 	}
 }
 
@@ -222,12 +222,12 @@ func (p *runParser) namespaces() {
 	case "":
 		o.Cgroups = "enabled"
 	case "split":
-		p.fail(unsupported(p.written("cgroups"), "there is no conmon to split from", "leave it out"))
+		p.fail(unsupported(p.written("cgroups"), "there is no conmon process", "leave it out"))
 	default:
 		p.bad("cgroups", "it is not one of enabled, disabled and no-conmon")
 	}
 	if o.CgroupParent = p.text("cgroup-parent", ""); strings.HasSuffix(path.Base(o.CgroupParent), ".slice") {
-		p.bad("cgroup-parent", "systemd slices are not used, the cgroups are made directly")
+		p.bad("cgroup-parent", "careen does not use systemd slices")
 	}
 }
 
@@ -245,10 +245,10 @@ func (p *runParser) namespace(name string) Namespace {
 	case isPath:
 		return p.namespacePath(name, path)
 	case strings.HasPrefix(text, "container:"), text == "pod":
-		p.fail(unsupported(p.written(name), "there is no other container whose namespace could be joined",
+		p.fail(unsupported(p.written(name), "there is no other container to share a namespace with",
 			"Use host, or ns:PATH for an existing namespace"))
 	default:
-		p.bad(name, "there is no such namespace mode")
+		p.bad(name, "the namespace mode is unknown")
 	}
 	return Namespace{}
 }
@@ -262,7 +262,7 @@ func (p *runParser) namespacePath(name, path string) Namespace {
 	if p.caller.Host != nil {
 		if _, err := p.caller.Host.Stat(path); err != nil {
 			e := badOption(p.written(name), "the namespace does not exist: "+err.Error(), "")
-			e.Err, e.Remedy = err, "Give the path of a namespace, such as /run/netns/NAME"
+			e.Err, e.Remedy = err, "Use the path of a namespace, such as /run/netns/NAME"
 			p.fail(e)
 		}
 	}
@@ -278,7 +278,7 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// unique sorts list and drops what is in it twice.
+// unique sorts list and removes duplicates.
 func unique(list []string) []string {
 	sorted := append([]string(nil), list...)
 	sort.Strings(sorted)

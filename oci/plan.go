@@ -8,8 +8,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Host is what the meaning of options depends on outside of them. Package oci
-// touches nothing itself: a test gives a fake, careen gives package rootfs's.
+// Host is the node that the options refer to. Package oci does no I/O of its own: careen
+// passes the Host of package rootfs, tests pass a fake.
 // Paths are absolute; errors are those of package os.
 type Host interface {
 	// ReadFile reads an --env-file, a seccomp profile, a label file. It must
@@ -68,7 +68,7 @@ type Node struct {
 	ZoneinfoDir string
 }
 
-// Image is what Build has to know of an image.
+// Image is the image as Build needs it.
 type Image struct {
 	// Reference is the name as the operator wrote it, Digest what it resolved to.
 	Reference string
@@ -79,7 +79,7 @@ type Image struct {
 	Files       Files
 }
 
-// BuildInput is everything [Run.Build] needs beside the options.
+// BuildInput is the input of [Run.Build] apart from the options.
 type BuildInput struct {
 	// ID is the container's id: 64 hexadecimal digits.
 	ID    string
@@ -105,7 +105,7 @@ type BuildInput struct {
 	RootFS string
 }
 
-// Plan is a spec and all that has to be made on the node before it can run.
+// Plan is a spec and everything that has to be created on the node before it can run.
 // Every path in it lies below BuildInput.Dir unless it says otherwise.
 type Plan struct {
 	Spec *specs.Spec
@@ -136,8 +136,8 @@ type Plan struct {
 	Timeout time.Duration
 	// Labels are the image's and the operator's, the latter over the former.
 	Labels map[string]string
-	// Warnings are one line each: what was dropped as podman drops it, and what
-	// weakens isolation.
+	// Warnings, one line each: options that were ignored as podman ignores them, and
+	// options that weaken isolation.
 	Warnings []string
 }
 
@@ -171,7 +171,7 @@ type PlanAppend struct {
 	Content []byte
 }
 
-// PlanOverlay is a writable overlay over a directory of the node, dropped after.
+// PlanOverlay is a writable overlay over a directory of the node; changes are discarded.
 // Upper and Work have to exist; Upper starts with Lower's owner and mode.
 type PlanOverlay struct {
 	// Lower is the directory of the node. Target is where to mount on the node, ""

@@ -12,9 +12,8 @@ var secretNames = []string{"PASS", "SECRET", "TOKEN", "KEY", "CRED", "AUTH", "PW
 const masked = "***"
 
 // Redacted returns the command's words, options first, with secrets replaced by
-// "***": passwords of --creds, the values of all variables, for which of them are
-// secrets nobody can tell, and labels that look like secrets. It is what may be
-// logged.
+// "***": passwords of --creds, the values of all variables, because which of them are
+// secrets cannot be known, and labels that look like secrets. This form may be logged.
 func (r *Run) Redacted() []string {
 	words := r.scanned.redacted()
 	if r.Image.Original != "" {
@@ -88,7 +87,7 @@ func (s *scanned) each(change func(OptionInfo, string) string) []string {
 	return words
 }
 
-// redactValue hides what looks like a secret from somebody who gave the option.
+// redactValue masks values that look like secrets.
 func redactValue(option OptionInfo, value string) string {
 	switch option.Name {
 	case "creds":

@@ -61,8 +61,8 @@ const maxReference = 1024
 // spelling) and a bare NAME are images in a registry, with docker.io and library/
 // filled in as docker does and the tag latest when neither tag nor digest is
 // given; with both, the digest decides. oci:DIR[:TAG], oci-archive:FILE[:NAME] and
-// docker-archive:FILE[:NAME] are images on the node. Any other transport is
-// refused by name.
+// docker-archive:FILE[:NAME] are images on the node. Other transports are refused with the
+// code [fault.Unsupported]; other errors have the code [fault.BadReference].
 func ParseReference(s string) (Reference, error) {
 	text := strings.TrimSpace(s)
 	switch {
@@ -71,7 +71,7 @@ func ParseReference(s string) (Reference, error) {
 	case len(text) > maxReference:
 		return Reference{}, badReference(text[:64]+"...", fmt.Sprintf("it is longer than %d bytes", maxReference))
 	case text != s:
-		return Reference{}, badReference(s, "it has blanks around it")
+		return Reference{}, badReference(s, "it has white space around it")
 	}
 	for _, prefix := range []string{"docker://", "oci://"} {
 		if name, ok := strings.CutPrefix(s, prefix); ok {

@@ -98,7 +98,7 @@ func checkSize(words []string) *fault.Error {
 func (s *scanned) long(word string, words []string) []string {
 	name, value, hasValue := strings.Cut(word[2:], "=")
 	if name == "" || name[0] == '-' {
-		s.fail(badOption(word, "this is not the syntax of an option", "--name=value"))
+		s.fail(badOption(word, "it is not written like an option", "--name=value"))
 		return words
 	}
 	option, ok := findOption(s.command, name)
@@ -269,7 +269,7 @@ var engineOptions = []string{
 	"runtime-flag", "ssh", "storage-driver", "syslog", "tmpdir", "transient-store", "url", "volumepath",
 }
 
-// unknownOption names the nearest option that there is.
+// unknownOption makes the error for an unknown option. It suggests a similar one.
 func unknownOption(command Command, word, name string) *fault.Error {
 	remedy := "See careen run --help"
 	if command == OnPull {
@@ -283,17 +283,17 @@ func unknownOption(command Command, word, name string) *fault.Error {
 		if contains(engineOptions, name) {
 			return &fault.Error{
 				Code: fault.Unsupported, Op: "accept option", Subject: shorten(word),
-				Reason: "it is an option of podman itself, about its own store, log or runtime", Remedy: "Leave it out",
+				Reason: "it configures podman itself: its store, log or runtime", Remedy: "Leave it out",
 			}
 		}
 		return &fault.Error{
-			Code: fault.BadOption, Op: "accept option", Subject: shorten(word), Reason: "there is no such option",
+			Code: fault.BadOption, Op: "accept option", Subject: shorten(word), Reason: "the option does not exist",
 			Remedy: remedy,
 		}
 	}
 	return &fault.Error{
 		Code: fault.BadOption, Op: "accept option", Subject: shorten(word),
-		Reason: fmt.Sprintf("there is no option -%s", name), Remedy: remedy,
+		Reason: fmt.Sprintf("the option -%s does not exist", name), Remedy: remedy,
 	}
 }
 

@@ -7,17 +7,17 @@ var imageOptions = []OptionInfo{
 		Help: "choose the image for this architecture", Example: "--arch=arm64",
 	},
 	{
-		Name: "authfile", On: OnBoth, Arg: "FILE", Group: GroupImage, Default: "the usual places", Secret: false,
-		Help: "read the registry's credentials from this auth.json", Example: "--authfile=/etc/containers/auth.json",
+		Name: "authfile", On: OnBoth, Arg: "FILE", Group: GroupImage, Default: "the default paths", Secret: false,
+		Help: "path of the auth.json with the registry's credentials", Example: "--authfile=/etc/containers/auth.json",
 	},
 	{
 		Name: "cert-dir", On: OnBoth, Arg: "DIR", Group: GroupImage, Podman: "4.3.1",
-		Help:       "take the registry's CA (*.crt) and client certificates (*.cert, *.key) from this directory",
-		Difference: "podman 4.3.1 has it for pull only", Example: "--cert-dir=/etc/containers/certs.d/registry",
+		Help:       "directory with the registry's CA (*.crt) and client certificates (*.cert, *.key)",
+		Difference: "in podman 4.3.1 only pull has it", Example: "--cert-dir=/etc/containers/certs.d/registry",
 	},
 	{
 		Name: "creds", On: OnBoth, Arg: "USER:PASSWORD", Group: GroupImage, Secret: true,
-		Help: "log in to the registry with these credentials", Difference: "podman 4.3.1 has it for pull only",
+		Help: "credentials for the registry", Difference: "in podman 4.3.1 only pull has it",
 		Example: "--creds=user:password",
 	},
 	{
@@ -30,31 +30,31 @@ var imageOptions = []OptionInfo{
 	},
 	{
 		Name: "policy", On: OnPull, Arg: "always|missing|never|newer", Group: GroupImage, Default: "always", Podman: "newer",
-		Help: "when the registry is asked", Example: "--policy=missing",
+		Help: "when to ask the registry for the image", Example: "--policy=missing",
 	},
 	{
 		Name: "pull", Arg: "always|missing|never|newer", Group: GroupImage, Default: "missing",
-		Help: "when the registry is asked; always takes a value", Example: "--pull=never",
+		Help: "when to ask the registry for the image; the value is required", Example: "--pull=never",
 	},
 	{
 		Name: "quiet", Short: "q", On: OnPull, Kind: Bool, Group: GroupImage, Default: "false",
-		Help: "print the image's id only, no progress",
+		Help: "print only the image id, no progress",
 	},
 	{
 		Name: "quiet", Short: "q", On: OnRun, Kind: Bool, Group: GroupNoOp, Verdict: Accept, Default: "false",
-		Help: "silences the progress of the pull, which run does not print",
+		Help: "it hides the progress of the pull, and run prints none",
 	},
 	{
 		Name: "retry", On: OnBoth, Kind: Uint, Arg: "N", Group: GroupImage, Default: "3", Podman: "newer",
-		Help: "try a failed pull again so many times", Example: "--retry=5",
+		Help: "number of retries of a failed pull", Example: "--retry=5",
 	},
 	{
-		Name: "retry-delay", On: OnBoth, Arg: "DURATION", Group: GroupImage, Default: "grows from 1s", Podman: "newer",
-		Help: "wait so long between attempts; a plain number is seconds", Example: "--retry-delay=5s",
+		Name: "retry-delay", On: OnBoth, Arg: "DURATION", Group: GroupImage, Default: "1s, then longer", Podman: "newer",
+		Help: "delay between retries; a number without a unit is seconds", Example: "--retry-delay=5s",
 	},
 	{
 		Name: "rmi", Kind: Bool, Group: GroupImage, Default: "false",
-		Help: "remove the image afterwards, which gives its memory back to the ramdisk",
+		Help: "remove the image after the run, which frees its memory in a ramdisk",
 	},
 	{
 		Name: "tls-verify", On: OnBoth, Kind: Bool, Group: GroupImage, Default: "true",
@@ -67,26 +67,26 @@ var imageOptions = []OptionInfo{
 	},
 }
 
-// processOptions say what runs.
+// processOptions choose the command and how it runs.
 var processOptions = []OptionInfo{
 	{
 		Name: "attach", Short: "a", Kind: List, Arg: "STREAM", Group: GroupProcess, Default: "stdout,stderr",
-		Help: "forward only these of stdin, stdout and stderr; the log keeps all", Example: "--attach=stdout",
+		Help: "streams to forward: stdin, stdout, stderr; the log keeps all output", Example: "--attach=stdout",
 	},
 	{
 		Name: "entrypoint", Arg: "COMMAND|JSON", Group: GroupProcess, Default: "the image's",
-		Help:    "replace the image's entry point and drop its CMD; a JSON list gives several words",
+		Help:    "override the image's ENTRYPOINT and ignore its CMD; a JSON list for several words",
 		Example: `--entrypoint='["/bin/sh","-c"]'`,
 	},
-	{Name: "help", On: OnBoth, Kind: Bool, Group: GroupProcess, Default: "false", Help: "print the options and leave"},
+	{Name: "help", On: OnBoth, Kind: Bool, Group: GroupProcess, Default: "false", Help: "print the options and exit"},
 	{
 		Name: "init", Kind: Bool, Group: GroupProcess, Default: "false",
-		Help:       "run careen's reaper as process 1, which forwards signals to the command",
-		Difference: "the reaper is careen itself, mounted at /run/careen-init, so that no binary has to be on the node",
+		Help:       "run careen as the init process (PID 1): it forwards signals and reaps processes",
+		Difference: "the init binary is careen itself, mounted at /run/careen-init; the node needs no other",
 	},
 	{
 		Name: "init-path", Arg: "FILE", Group: GroupProcess, Default: "careen itself",
-		Help: "mount this binary of the node for --init", Example: "--init-path=/usr/libexec/podman/catatonit",
+		Help: "path of another init binary on the node", Example: "--init-path=/usr/libexec/podman/catatonit",
 	},
 	{
 		Name: "interactive", Short: "i", Kind: Bool, Group: GroupProcess, Default: "false",
@@ -94,7 +94,7 @@ var processOptions = []OptionInfo{
 	},
 	{
 		Name: "personality", Arg: "LINUX|LINUX32", Group: GroupProcess, Default: "none",
-		Help: "execution domain, for 32-bit vendor tools", Example: "--personality=LINUX32",
+		Help: "execution domain, for 32-bit tools", Example: "--personality=LINUX32",
 	},
 	{
 		Name: "sig-proxy", Kind: Bool, Group: GroupProcess, Default: "true",
@@ -102,24 +102,24 @@ var processOptions = []OptionInfo{
 	},
 	{
 		Name: "stop-signal", Arg: "SIGNAL", Group: GroupProcess, Default: "the image's or SIGTERM",
-		Help: "first signal when the container is stopped", Example: "--stop-signal=SIGINT",
+		Help: "signal that stops the container", Example: "--stop-signal=SIGINT",
 	},
 	{
 		Name: "stop-timeout", Kind: Uint, Arg: "SECONDS", Group: GroupProcess, Default: "10",
-		Help: "time between that signal and SIGKILL", Example: "--stop-timeout=30",
+		Help: "seconds between the stop signal and SIGKILL", Example: "--stop-timeout=30",
 	},
 	{
 		Name: "systemd", Arg: "true|false|always", Group: GroupProcess, Default: "true",
-		Help:    "prepare for systemd as process 1: tmpfs on /run, /run/lock, /tmp and /var/log/journal, SIGRTMIN+3",
+		Help:    "set up systemd as PID 1: tmpfs on /run, /run/lock, /tmp and /var/log/journal, stop signal SIGRTMIN+3",
 		Example: "--systemd=always",
 	},
 	{
-		Name: "timeout", Kind: Uint, Arg: "SECONDS", Group: GroupProcess, Default: "0, none",
-		Help: "kill the container after so long", Example: "--timeout=3600",
+		Name: "timeout", Kind: Uint, Arg: "SECONDS", Group: GroupProcess, Default: "0 (none)",
+		Help: "kill the container after this time", Example: "--timeout=3600",
 	},
 	{
 		Name: "tty", Short: "t", Kind: Bool, Group: GroupProcess, Default: "false",
-		Help: "give the container a terminal", Difference: "TERM is set with a terminal only, as newer podman does",
+		Help: "allocate a pseudo-terminal", Difference: "TERM is set only with a terminal, as in newer podman",
 	},
 	{
 		Name: "umask", Arg: "OCTAL", Group: GroupProcess, Default: "0022",
@@ -127,97 +127,97 @@ var processOptions = []OptionInfo{
 	},
 	{
 		Name: "workdir", Short: "w", Arg: "DIR", Group: GroupProcess, Default: "the image's or /",
-		Help: "working directory; must exist, only the image's own is created", Example: "--workdir=/work",
+		Help: "working directory; it must exist, except the image's own, which is created", Example: "--workdir=/work",
 	},
 }
 
-// envOptions make the environment.
+// envOptions set environment variables.
 var envOptions = []OptionInfo{
 	{
 		Name: "env", Short: "e", Kind: Array, Arg: "NAME=VALUE|NAME|PREFIX*", Group: GroupEnv, Secret: true,
-		Help:    "set a variable, or copy it, or all with a prefix, from the caller",
+		Help:    "set a variable; NAME copies it from the caller, PREFIX* copies all with the prefix",
 		Example: "--env=NAME=value",
-		Difference: "container= is careen, TERM is set with -t only; LISTEN_* and NOTIFY_SOCKET of the caller are not" +
-			" passed in, since neither descriptors nor that socket reach the container",
+		Difference: "container= is careen; TERM is set only with -t; the caller's LISTEN_* and NOTIFY_SOCKET are not" +
+			" passed, because the descriptors and the socket do not reach the container",
 	},
 	{
 		Name: "env-file", Kind: List, Arg: "FILE", Group: GroupEnv,
-		Help:    "read variables by line, as --env takes them; quotes are kept, # begins a comment line",
+		Help:    "file with one variable per line in the syntax of --env; quotes stay, # starts a comment line",
 		Example: "--env-file=/etc/step.env",
 	},
 	{
 		Name: "env-host", Kind: Bool, Group: GroupEnv, Default: "false",
-		Help: "pass in the caller's whole environment, below --env and above the image's",
+		Help: "pass the caller's environment; it overrides the image's, and --env overrides it",
 	},
 	{
 		Name: "env-merge", Kind: Array, Arg: "NAME=TEXT", Group: GroupEnv, Secret: true,
-		Help:       "expand $NAME, ${NAME}, ${NAME:-x} and ${NAME:+x} with the image's variables; only for names that are set",
-		Difference: "a value keeps what follows its second =, which podman 4.3.1 cuts off",
+		Help:       "set a variable with $NAME, ${NAME}, ${NAME:-x} and ${NAME:+x} expanded from the image's; only if NAME is set",
+		Difference: "podman 4.3.1 cuts the value at its second =",
 		Example:    "--env-merge='PATH=/opt/bin:${PATH}'",
 	},
 	{
 		Name: "http-proxy", Kind: Bool, Group: GroupEnv, Default: "true",
-		Help: "pass in the caller's http_proxy, https_proxy, ftp_proxy and no_proxy, in both cases of letters",
+		Help: "pass the caller's http_proxy, https_proxy, ftp_proxy and no_proxy, in lower and upper case",
 	},
 	{
 		Name: "unsetenv", Kind: Array, Arg: "NAME", Group: GroupEnv,
-		Help: "remove a variable of the image or a default one, not one of --env", Example: "--unsetenv=LANG",
+		Help: "unset a variable of the image or a default variable; --env is not affected", Example: "--unsetenv=LANG",
 	},
 	{
 		Name: "unsetenv-all", Kind: Bool, Group: GroupEnv, Default: "false",
-		Help: "remove all variables of the image and all default ones, even PATH",
+		Help: "unset all variables of the image and all default variables, PATH too",
 	},
 }
 
-// userOptions say as whom the process runs.
+// userOptions choose the user of the process.
 var userOptions = []OptionInfo{
 	{
 		Name: "group-add", Kind: List, Arg: "GROUP", Group: GroupUser,
-		Help: "supplementary group, by the image's name or by number", Example: "--group-add=disk",
+		Help: "supplementary group: a name in the image, or a number", Example: "--group-add=disk",
 	},
 	{
 		Name: "group-entry", Arg: "LINE", Group: GroupUser, Podman: "newer",
-		Help: "template of the line added to /etc/group: $GROUPNAME, $GID, $USERLIST", Example: "--group-entry='fw:x:$GID:'",
+		Help: "template of the entry in /etc/group: $GROUPNAME, $GID, $USERLIST", Example: "--group-entry='fw:x:$GID:'",
 	},
 	{
 		Name: "hostuser", Kind: List, Arg: "USER", Group: GroupUser,
-		Help:       "add this account of the node to the container's /etc/passwd",
-		Difference: "ids are read as decimal numbers; podman 4.3.1 takes them for octal when --user names the account",
+		Help:       "add this user of the node to the container's /etc/passwd",
+		Difference: "ids are decimal; podman 4.3.1 reads them as octal if --user names the account",
 		Example:    "--hostuser=ironic",
 	},
 	{
 		Name: "passwd", Kind: Bool, Group: GroupUser, Default: "true",
-		Help: "add a line for an unknown numeric --user to /etc/passwd and /etc/group",
+		Help: "add entries for an unknown numeric --user to /etc/passwd and /etc/group",
 	},
 	{
 		Name: "passwd-entry", Arg: "LINE", Group: GroupUser,
-		Help: "template of that line: $USERNAME, $UID, $GID, $NAME, $HOME", Example: "--passwd-entry='fw:*:$UID:0::/:/bin/sh'",
+		Help: "template of the entry in /etc/passwd: $USERNAME, $UID, $GID, $NAME, $HOME", Example: "--passwd-entry='fw:*:$UID:0::/:/bin/sh'",
 	},
 	{
 		Name: "user", Short: "u", Arg: "USER[:GROUP]", Group: GroupUser, Default: "the image's or root",
-		Help:    "user by the image's name or by number; anyone but root starts without capabilities",
+		Help:    "user: a name in the image, or a number; users other than root start without capabilities",
 		Example: "--user=1000:1000",
 	},
 }
 
-// securityOptions widen or narrow what the process may do.
+// securityOptions set privileges.
 var securityOptions = []OptionInfo{
 	{
 		Name: "cap-add", Kind: List, Arg: "CAP|ALL", Group: GroupSecurity,
-		Help: "add a capability; also opens the system calls that need it", Example: "--cap-add=SYS_RAWIO",
+		Help: "add a capability; the seccomp filter then allows its system calls", Example: "--cap-add=SYS_RAWIO",
 	},
 	{
 		Name: "cap-drop", Kind: List, Arg: "CAP|ALL", Group: GroupSecurity,
-		Help: "take a capability away; without effect beside --privileged", Example: "--cap-drop=ALL",
-		Default: "keeps CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, NET_BIND_SERVICE, SETFCAP, SETGID, SETPCAP, SETUID, SYS_CHROOT",
+		Help: "drop a capability; no effect with --privileged", Example: "--cap-drop=ALL",
+		Default: "drops all but CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, NET_BIND_SERVICE, SETFCAP, SETGID, SETPCAP, SETUID, SYS_CHROOT",
 	},
 	{
 		Name: "privileged", Kind: Bool, Group: GroupSecurity, Default: "false",
-		Help: "all capabilities and devices, no seccomp filter, nothing masked, /sys writable",
+		Help: "give all capabilities and devices, without seccomp filter and masked paths, with /sys writable",
 	},
 	{
 		Name: "read-only", Kind: Bool, Group: GroupSecurity, Default: "false",
-		Help: "read-only root file system",
+		Help: "make the root file system read-only",
 	},
 	{
 		Name: "read-only-tmpfs", Kind: Bool, Group: GroupSecurity, Default: "true",
@@ -225,14 +225,14 @@ var securityOptions = []OptionInfo{
 	},
 	{
 		Name: "seccomp-policy", Arg: "default|image", Group: GroupSecurity, Default: "default",
-		Help: "image takes the filter from the image's label io.containers.seccomp.profile", Example: "--seccomp-policy=image",
+		Help: "image: use the filter in the image's label io.containers.seccomp.profile", Example: "--seccomp-policy=image",
 	},
 	{
 		Name: "security-opt", Kind: Array, Arg: "OPTION", Group: GroupSecurity,
 		Help: "no-new-privileges, seccomp=FILE|unconfined, mask=PATHS, unmask=ALL|PATHS, proc-opts=OPTIONS," +
 			" systempaths=unconfined, apparmor=PROFILE, label=OPTION",
-		Difference: "more paths are masked by default, as in newer podman; no AppArmor profile of careen's own is loaded;" +
-			" nothing is labelled for SELinux",
+		Difference: "more paths are masked by default, as in newer podman; careen loads no default AppArmor profile;" +
+			" SELinux labels are not set",
 		Example: "--security-opt=seccomp=unconfined",
 	},
 }

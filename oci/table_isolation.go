@@ -8,23 +8,23 @@ var isolateOptions = []OptionInfo{
 	},
 	{
 		Name: "ipc", Arg: "shareable|private|none|host|ns:PATH", Group: GroupIsolate, Default: "shareable",
-		Help: "IPC namespace; host also gives the node's /dev/shm, none removes it", Example: "--ipc=host",
+		Help: "IPC namespace; host: also the node's /dev/shm; none: no /dev/shm", Example: "--ipc=host",
 	},
 	{
 		Name: "pid", Arg: "private|host|ns:PATH", Group: GroupIsolate, Default: "private",
-		Help: "PID namespace; host shows and may signal all processes of the node", Example: "--pid=host",
+		Help: "PID namespace; host: the container sees and can signal all processes of the node", Example: "--pid=host",
 	},
 	{
 		Name: "userns", Arg: "host", Group: GroupReject, Verdict: Reject, Harmless: []string{"", "host"}, Default: "host",
-		Help: "id shifting needs a shifted copy of the image", Instead: "use --user to run as somebody else",
+		Help: "user namespaces need a copy of the image with shifted ids", Instead: "use --user to run as another user",
 	},
 	{
 		Name: "uts", Arg: "private|host|ns:PATH", Group: GroupIsolate, Default: "private",
-		Help: "UTS namespace; host shares the node's name", Example: "--uts=host",
+		Help: "UTS namespace; host: the node's host name", Example: "--uts=host",
 	},
 }
 
-// netOptions are about the network and the files that names are looked up in.
+// netOptions set the network and name resolution.
 var netOptions = []OptionInfo{
 	{
 		Name: "add-host", Kind: List, Arg: "NAME:IP", Group: GroupNet,
@@ -33,8 +33,8 @@ var netOptions = []OptionInfo{
 	},
 	{
 		Name: "dns", Kind: List, Arg: "IP|none", Group: GroupNet, Default: "the node's",
-		Help: "name server; none keeps the image's /etc/resolv.conf", Example: "--dns=10.0.0.53",
-		Difference: "a private network namespace whose node has no usable name server gets none, not a public one",
+		Help: "name server; none: keep the image's /etc/resolv.conf", Example: "--dns=10.0.0.53",
+		Difference: "in a private network namespace without a usable name server of the node there is none; podman adds a public one",
 	},
 	{
 		Name: "dns-option", Aliases: []string{"dns-opt"}, Kind: List, Arg: "OPTION", Group: GroupNet, Default: "the node's",
@@ -42,41 +42,41 @@ var netOptions = []OptionInfo{
 	},
 	{
 		Name: "dns-search", Kind: List, Arg: "DOMAIN", Group: GroupNet, Default: "the node's",
-		Help: "search domain; . removes them all", Example: "--dns-search=lab.example",
+		Help: "search domain; a dot removes all", Example: "--dns-search=lab.example",
 	},
 	{
-		Name: "hostname", Short: "h", Arg: "NAME", Group: GroupNet, Default: "the node's with --network=host, else the id",
-		Help: "host name, HOSTNAME and /etc/hostname; not with --uts=host", Example: "--hostname=flasher",
+		Name: "hostname", Short: "h", Arg: "NAME", Group: GroupNet, Default: "the node's with --network=host, otherwise the id",
+		Help: "host name, also in HOSTNAME and /etc/hostname; not with --uts=host", Example: "--hostname=flasher",
 	},
 	{
 		Name: "hosts-file", Arg: "FILE|image|none", Group: GroupNet, Default: "the node's /etc/hosts", Podman: "newer",
-		Help: "what the generated /etc/hosts starts from", Example: "--hosts-file=none",
+		Help: "base of the generated /etc/hosts", Example: "--hosts-file=none",
 	},
 	{
 		Name: "network", Aliases: []string{"net"}, Kind: Array, Arg: "host|none|ns:PATH", Group: GroupNet, Default: "host",
 		Help:       "host: the node's network; none: loopback only; ns:PATH: an existing namespace",
-		Difference: "host is the default, podman's is a bridge; bridge, slirp4netns, pasta and named networks are refused",
+		Difference: "the default is host, in podman a bridge; bridge, slirp4netns, pasta and named networks are refused",
 		Example:    "--network=host",
 	},
 	{
 		Name: "no-hostname", Kind: Bool, Group: GroupNet, Default: "false", Podman: "newer",
-		Help: "leave the image's /etc/hostname in place",
+		Help: "keep the image's /etc/hostname",
 	},
 	{
 		Name: "no-hosts", Kind: Bool, Group: GroupNet, Default: "false",
-		Help: "leave the image's /etc/hosts in place; not with --add-host",
+		Help: "keep the image's /etc/hosts; not with --add-host",
 	},
 }
 
-// mountOptions put files into the container.
+// mountOptions add mounts.
 var mountOptions = []OptionInfo{
 	{
 		Name: "chrootdirs", Kind: List, Arg: "DIR", Group: GroupMounts,
-		Help: "also mount hosts and resolv.conf below this directory", Example: "--chrootdirs=/srv/chroot",
+		Help: "mount hosts and resolv.conf also under this directory", Example: "--chrootdirs=/srv/chroot",
 	},
 	{
 		Name: "image-volume", Arg: "anonymous|bind|tmpfs|ignore", Group: GroupMounts, Default: "anonymous",
-		Help: "what the image's VOLUME paths become", Example: "--image-volume=tmpfs",
+		Help: "how to mount the image's VOLUME paths", Example: "--image-volume=tmpfs",
 		Difference: "anonymous is newer podman's word for bind; 4.3.1 does not know it",
 	},
 	{
@@ -159,12 +159,12 @@ var limitOptions = []OptionInfo{
 	},
 	{
 		Name: "cgroup-parent", Arg: "PATH", Group: GroupLimits, Default: "/careen",
-		Help: "cgroup below which the container's is made", Example: "--cgroup-parent=/steps",
-		Difference: "the cgroups are named careen where podman says libpod",
+		Help: "parent of the container's cgroup", Example: "--cgroup-parent=/steps",
+		Difference: "the cgroup names contain careen instead of libpod",
 	},
 	{
 		Name: "cgroups", Arg: "enabled|disabled|no-conmon", Group: GroupLimits, Default: "enabled",
-		Help: "disabled drops the default limit of processes; split is refused, there is no conmon", Example: "--cgroups=enabled",
+		Help: "disabled: no default process limit; split is refused because there is no conmon", Example: "--cgroups=enabled",
 	},
 	{
 		Name: "cpu-period", Kind: Uint, Arg: "MICROSECONDS", Group: GroupLimits,
@@ -176,31 +176,31 @@ var limitOptions = []OptionInfo{
 	},
 	{
 		Name: "cpu-rt-period", Kind: Uint, Arg: "MICROSECONDS", Group: GroupLimits,
-		Help: "real-time period; dropped with a warning on cgroup v2", Example: "--cpu-rt-period=1000000",
+		Help: "real-time period; ignored with a warning on cgroup v2", Example: "--cpu-rt-period=1000000",
 	},
 	{
 		Name: "cpu-rt-runtime", Kind: Int, Arg: "MICROSECONDS", Group: GroupLimits,
-		Help: "real-time runtime; dropped with a warning on cgroup v2", Example: "--cpu-rt-runtime=950000",
+		Help: "real-time runtime; ignored with a warning on cgroup v2", Example: "--cpu-rt-runtime=950000",
 	},
 	{
 		Name: "cpu-shares", Short: "c", Kind: Uint, Arg: "WEIGHT", Group: GroupLimits,
-		Help: "relative CPU weight; 0 leaves it unset", Example: "--cpu-shares=512",
+		Help: "CPU shares (relative weight); 0: not set", Example: "--cpu-shares=512",
 	},
 	{
 		Name: "cpus", Kind: Float, Arg: "NUMBER", Group: GroupLimits,
-		Help: "CPU time, as a quota over a period of 100 ms", Example: "--cpus=1.5",
+		Help: "number of CPUs, as a quota in a period of 100 ms", Example: "--cpus=1.5",
 	},
 	{
 		Name: "cpuset-cpus", Arg: "LIST", Group: GroupLimits,
-		Help: "CPUs to run on; on cgroup v1 they must exist", Example: "--cpuset-cpus=0-3,8",
+		Help: "CPUs that the container may use; on cgroup v1 they must exist", Example: "--cpuset-cpus=0-3,8",
 	},
 	{
 		Name: "cpuset-mems", Arg: "LIST", Group: GroupLimits,
-		Help: "NUMA nodes to take memory from; on cgroup v1 they must exist", Example: "--cpuset-mems=0",
+		Help: "memory (NUMA) nodes that the container may use; on cgroup v1 they must exist", Example: "--cpuset-mems=0",
 	},
 	{
 		Name: "memory", Short: "m", Arg: "SIZE", Group: GroupLimits,
-		Help: "memory limit; sets memory and swap together to twice that", Example: "--memory=512m",
+		Help: "memory limit; memory plus swap is limited to twice this", Example: "--memory=512m",
 	},
 	{
 		Name: "memory-reservation", Arg: "SIZE", Group: GroupLimits,
@@ -208,34 +208,34 @@ var limitOptions = []OptionInfo{
 	},
 	{
 		Name: "memory-swap", Arg: "SIZE|-1", Group: GroupLimits,
-		Help: "memory and swap together; -1 leaves swap alone", Example: "--memory-swap=1g",
+		Help: "limit of memory plus swap; -1: no limit on swap", Example: "--memory-swap=1g",
 	},
 	{
-		Name: "memory-swappiness", Kind: Int, Arg: "0-100", Group: GroupLimits, Default: "-1, the kernel's",
-		Help: "how readily the kernel swaps; without effect on cgroup v2", Example: "--memory-swappiness=10",
+		Name: "memory-swappiness", Kind: Int, Arg: "0-100", Group: GroupLimits, Default: "-1 (the kernel's)",
+		Help: "swappiness of the container's memory; no effect on cgroup v2", Example: "--memory-swappiness=10",
 	},
 	{
 		Name: "oom-kill-disable", Kind: Bool, Group: GroupLimits, Default: "false",
-		Help: "let processes wait for memory; without effect on cgroup v2",
+		Help: "do not kill processes at the memory limit; no effect on cgroup v2",
 	},
 	{
 		Name: "oom-score-adj", Kind: Int, Arg: "-1000..1000", Group: GroupLimits,
-		Help: "how readily the kernel kills the container for memory", Example: "--oom-score-adj=500",
+		Help: "OOM score adjustment of the container", Example: "--oom-score-adj=500",
 	},
 	{
 		Name: "pids-limit", Kind: Int, Arg: "N", Group: GroupLimits, Default: "2048",
-		Help: "most processes and threads; -1 and 0 mean no limit", Example: "--pids-limit=4096",
-		Difference: "no limit is written as -1, which is what the runtime-spec now wants, podman 4.3.1 writes 0",
+		Help: "maximum number of processes and threads; -1 or 0: no limit", Example: "--pids-limit=4096",
+		Difference: "no limit is -1 in the spec, as the runtime-spec requires now; podman 4.3.1 writes 0",
 	},
 	{
 		Name: "sysctl", Kind: List, Arg: "NAME=VALUE", Group: GroupLimits, Default: "net.ipv4.ping_group_range=0 0",
-		Help:    "kernel parameter of the container's own namespaces: net.*, fs.mqueue.*, kernel.msg*, sem, shm*",
+		Help:    "kernel parameter of the container's private namespaces: net.*, fs.mqueue.*, kernel.msg*, sem, shm*",
 		Example: "--sysctl=net.ipv4.ip_forward=1",
 	},
 	{
 		Name: "ulimit", Kind: List, Arg: "NAME=SOFT[:HARD]|host", Group: GroupLimits, Default: "the agent's",
-		Help:       "resource limit; host drops all limits given before",
-		Difference: "nothing is added for limits that are not named, as in newer podman; 4.3.1 sets nofile and nproc",
+		Help:       "resource limit; host: discard all limits given before",
+		Difference: "limits that are not given stay as they are, as in newer podman; 4.3.1 sets nofile and nproc",
 		Example:    "--ulimit=nofile=1024:2048",
 	},
 }

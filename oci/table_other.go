@@ -1,52 +1,52 @@
 package oci
 
-// lifeOptions name the container and leave traces of it.
+// lifeOptions name the container and write its ids to files.
 var lifeOptions = []OptionInfo{
 	{
 		Name: "annotation", Kind: List, Arg: "NAME=VALUE", Group: GroupLife,
 		Help: "annotation of the spec", Example: "--annotation=com.example.job=42",
-		Difference: "podman's own io.podman.* and io.container.* annotations are not made",
+		Difference: "podman's io.podman.* and io.container.* annotations are not set",
 	},
 	{
 		Name: "cidfile", Arg: "FILE", Group: GroupLife,
-		Help: "write the container's id to this file, which must not exist", Example: "--cidfile=/run/step.id",
+		Help: "write the container id to this new file", Example: "--cidfile=/run/step.id",
 	},
 	{
 		Name: "label", Short: "l", Kind: Array, Arg: "NAME[=VALUE]", Group: GroupLife,
-		Help:    "label; io.containers.capabilities narrows the capabilities",
+		Help:    "set a label; io.containers.capabilities restricts the capabilities",
 		Example: "--label=job=42",
 	},
 	{
 		Name: "label-file", Kind: List, Arg: "FILE", Group: GroupLife,
-		Help: "read labels by line", Example: "--label-file=/etc/step.labels",
+		Help: "file with one label per line", Example: "--label-file=/etc/step.labels",
 	},
 	{
-		Name: "name", Arg: "NAME", Group: GroupLife, Default: "made up",
-		Help: "name in lists and logs", Example: "--name=fw-step-1",
+		Name: "name", Arg: "NAME", Group: GroupLife, Default: "generated",
+		Help: "name of the container in lists and logs", Example: "--name=fw-step-1",
 	},
 	{
 		Name: "pidfile", Arg: "FILE", Group: GroupLife,
-		Help: "write the process id of the container on the node to this file", Example: "--pidfile=/run/step.pid",
+		Help: "write the container's process id on the node to this file", Example: "--pidfile=/run/step.pid",
 	},
 }
 
-// noopOptions are checked and have no effect.
+// noopOptions are checked, then ignored.
 var noopOptions = []OptionInfo{
 	{
 		Name: "detach-keys", Arg: "KEYS", Group: GroupNoOp, Verdict: Accept,
-		Help: "nobody attaches, so nobody detaches",
+		Help: "a step is not attached to, so there is nothing to detach from",
 	},
 	{
 		Name: "disable-content-trust", On: OnBoth, Kind: Bool, Group: GroupNoOp, Verdict: Accept,
-		Help: "docker's, ignored by podman too",
+		Help: "an option of docker; podman ignores it too",
 	},
 	{
 		Name: "expose", Kind: List, Arg: "PORT[/PROTOCOL]", Group: GroupNoOp, Verdict: Accept, Example: "--expose=80/tcp",
-		Help: "metadata; on the node's network every port is reachable",
+		Help: "it is metadata only; on the node's network every port is reachable",
 	},
 	{
 		Name: "health-cmd", Aliases: []string{"healthcheck-command"}, Arg: "COMMAND", Group: GroupNoOp, Verdict: Accept,
-		Help: "no health checks beside a step that runs once",
+		Help: "a step runs once and has no health checks",
 	},
 	{
 		Name: "health-interval", Aliases: []string{"healthcheck-interval"}, Arg: "DURATION", Group: GroupNoOp,
@@ -66,7 +66,7 @@ var noopOptions = []OptionInfo{
 	},
 	{
 		Name: "health-on-failure", Arg: "none", Group: GroupReject, Verdict: Reject, Harmless: []string{"", "none"},
-		Help: "no health check ever fails, so the action would never happen", Instead: "give the step a timeout",
+		Help: "there are no health checks, so the action would never run", Instead: "give the step a timeout",
 	},
 	{
 		Name: "health-retries", Aliases: []string{"healthcheck-retries"}, Kind: Uint, Arg: "N", Group: GroupNoOp,
@@ -106,69 +106,69 @@ var noopOptions = []OptionInfo{
 	},
 	{
 		Name: "kernel-memory", Arg: "SIZE", Group: GroupNoOp, Verdict: Accept,
-		Help: "gone from the kernel; podman warns and does nothing",
+		Help: "the kernel no longer has this limit; podman ignores it with a warning",
 	},
 	{
 		Name: "link-local-ip", Kind: List, Arg: "IP", Group: GroupNoOp, Verdict: Accept, Podman: "newer",
-		Help: "not implemented by podman either",
+		Help: "podman does not implement it either",
 	},
 	{
 		Name: "log-driver", Arg: "DRIVER", Group: GroupNoOp, Verdict: Accept, Example: "--log-driver=none",
-		Help: "output always goes to the caller and to careen's log",
+		Help: "the output always goes to the caller and to careen's log",
 	},
 	{
 		Name: "log-opt", Kind: List, Arg: "NAME=VALUE", Group: GroupNoOp, Verdict: Accept, Example: "--log-opt=max-size=1mb",
-		Help: "output always goes to the caller and to careen's log",
+		Help: "the output always goes to the caller and to careen's log",
 	},
 	{
-		Name: "no-healthcheck", Kind: Bool, Group: GroupNoOp, Verdict: Accept, Help: "no health checks anyway",
+		Name: "no-healthcheck", Kind: Bool, Group: GroupNoOp, Verdict: Accept, Help: "there are no health checks",
 	},
 	{
 		Name: "publish", Short: "p", Kind: List, Arg: "[[IP:]PORT:]PORT", Group: GroupNoOp, Verdict: Accept,
-		Help: "checked and discarded with a warning, as podman does on the node's network", Example: "--publish=8080:80",
+		Help: "the value is checked and ignored with a warning, as podman does on the node's network", Example: "--publish=8080:80",
 	},
 	{
 		Name: "publish-all", Short: "P", Kind: Bool, Group: GroupNoOp, Verdict: Accept,
-		Help: "discarded, as podman does on the node's network",
+		Help: "ignored, as podman does on the node's network",
 	},
 	{
-		Name: "replace", Kind: Bool, Group: GroupNoOp, Verdict: Accept, Help: "no older container of that name is left",
+		Name: "replace", Kind: Bool, Group: GroupNoOp, Verdict: Accept, Help: "no earlier container with this name exists",
 	},
 	{
 		Name: "rm", Aliases: []string{"purge"}, Kind: Bool, Group: GroupNoOp, Verdict: Accept, Default: "true",
-		Help: "always so: a step leaves nothing behind",
+		Help: "a step is always removed after it ran",
 	},
 	{
 		Name: "sdnotify", Arg: "container|conmon|healthy|ignore", Group: GroupNoOp, Verdict: Accept,
-		Help: "no supervisor listens to a step", Example: "--sdnotify=ignore",
+		Help: "no service manager waits for a notification of a step", Example: "--sdnotify=ignore",
 	},
 }
 
 // rejectedOptions are refused by name.
 var rejectedOptions = []OptionInfo{
-	emptyPasses(reject("conmon-pidfile", String, "there is no conmon whose process id could be written", "use --pidfile")),
+	emptyPasses(reject("conmon-pidfile", String, "there is no conmon process", "use --pidfile")),
 	rejectOn("decryption-key", List, OnBoth, "newer", "encrypted images are not supported", "push the image unencrypted"),
 	{
 		Name: "detach", Short: "d", Kind: Bool, Group: GroupReject, Verdict: Reject, Harmless: []string{"false"},
-		Help:    "a step is judged by its exit code, so somebody has to wait for it",
-		Instead: "leave it out; the agent runs the step in the background and keeps its log",
+		Help:    "the result of a step is its exit code, so the caller has to wait for it",
+		Instead: "leave it out; the agent runs steps in the background and keeps their logs",
 	},
-	emptyPasses(reject("gidmap", List, "id shifting needs a shifted copy of the image", "use --user")),
-	emptyPasses(reject("gpus", String, "no CDI devices are injected; podman 4.3.1 ignores the option, which would mislead",
-		"give the device nodes with --device")),
+	emptyPasses(reject("gidmap", List, "user namespaces need a copy of the image with shifted ids", "use --user")),
+	emptyPasses(reject("gpus", String, "CDI devices are not supported; podman 4.3.1 ignores the option, and the container runs without the GPU",
+		"name the device nodes with --device")),
 	reject("init-ctr", String, "there are no pods on a node that runs one step", "leave it out"),
-	reject("ip", String, "no addresses are managed without a bridge", "use --network=host"),
-	reject("ip6", String, "no addresses are managed without a bridge", "use --network=host"),
-	reject("mac-address", String, "the container has no interface of its own", "use --network=host"),
-	emptyPasses(reject("network-alias", List, "there is no bridge network with a name server", "use --add-host")),
+	reject("ip", String, "there is no bridge network, so the container has no address of its own to set", "use --network=host"),
+	reject("ip6", String, "there is no bridge network, so the container has no address of its own to set", "use --network=host"),
+	reject("mac-address", String, "there is no bridge network, so the container has no interface to set it on", "use --network=host"),
+	emptyPasses(reject("network-alias", List, "there is no bridge network that resolves aliases", "use --add-host")),
 	emptyPasses(reject("pod", String, "there are no pods on a node that runs one step", "leave it out")),
 	emptyPasses(reject("pod-id-file", String, "there are no pods on a node that runs one step", "leave it out")),
-	rejectOn("preserve-fd", List, OnRun, "newer", "the caller's descriptors do not reach the container", "use a bind mount"),
+	rejectOn("preserve-fd", List, OnRun, "newer", "file descriptors of the caller cannot be passed to the container", "use a bind mount"),
 	{
 		Name: "preserve-fds", Kind: Uint, Arg: "N", Group: GroupReject, Verdict: Reject, Harmless: []string{"0"},
-		Help: "the caller's descriptors do not reach the container", Instead: "use a bind mount", Example: "--preserve-fds=0",
+		Help: "file descriptors of the caller cannot be passed to the container", Instead: "use a bind mount", Example: "--preserve-fds=0",
 	},
-	rejectOn("rdt-class", String, OnRun, "newer", "nobody prepares resctrl classes in a ramdisk", "leave it out"),
+	rejectOn("rdt-class", String, OnRun, "newer", "careen does not manage resctrl classes", "leave it out"),
 	emptyPasses(reject("requires", List, "there is no other container to depend on", "leave it out")),
 	{
 		Name: "restart", Arg: "no", Group: GroupReject, Verdict: Reject, Harmless: []string{"", "no"},
@@ -176,34 +176,34 @@ var rejectedOptions = []OptionInfo{
 	},
 	{
 		Name: "rootfs", Kind: Bool, Group: GroupReject, Verdict: Reject, Harmless: []string{"false"},
-		Help: "steps are images, not directories", Instead: "use an image, or oci:DIR for one that is baked into the ramdisk",
+		Help: "steps are images, not directories", Instead: "use an image, or oci:DIR for an image in the ramdisk",
 	},
 	reject("secret", Array, "there is no store of secrets in a ramdisk", "use --env-file or a read-only bind"),
-	rejectOn("signature-policy", String, OnBoth, "4.3.1", "policy.json is read from its usual place only",
-		"put the policy into /etc/containers/policy.json"),
-	emptyPasses(reject("subgidname", String, "id shifting needs a shifted copy of the image", "use --user")),
-	emptyPasses(reject("subuidname", String, "id shifting needs a shifted copy of the image", "use --user")),
-	emptyPasses(reject("uidmap", List, "id shifting needs a shifted copy of the image", "use --user")),
-	reject("volumes-from", Array, "no earlier container is left to take volumes from", "use a named volume: -v NAME:/dir"),
+	rejectOn("signature-policy", String, OnBoth, "4.3.1", "careen reads policy.json from its default path only",
+		"put the policy in /etc/containers/policy.json"),
+	emptyPasses(reject("subgidname", String, "user namespaces need a copy of the image with shifted ids", "use --user")),
+	emptyPasses(reject("subuidname", String, "user namespaces need a copy of the image with shifted ids", "use --user")),
+	emptyPasses(reject("uidmap", List, "user namespaces need a copy of the image with shifted ids", "use --user")),
+	reject("volumes-from", Array, "there are no other containers to take volumes from", "use a named volume: -v NAME:/dir"),
 	{
 		Name: "all-tags", Short: "a", On: OnPull, Kind: Bool, Group: GroupReject, Verdict: Reject, Harmless: []string{"false"},
 		Help: "a step names one image, not a repository", Instead: "name the tag",
 	},
-	rejectDocker("runtime", String, "careen has one runtime, its own", "leave it out"),
-	rejectDocker("domainname", String, "podman has no such option", "give a full name to --hostname"),
-	rejectDocker("link", List, "containers are not linked; podman refuses it too", "use --add-host"),
-	rejectDocker("net-alias", List, "there is no bridge network with a name server", "use --add-host"),
-	rejectDocker("storage-opt", List, "the store has one size for all", "leave it out"),
+	rejectDocker("runtime", String, "careen has a single runtime", "leave it out"),
+	rejectDocker("domainname", String, "podman has no such option", "use a full name with --hostname"),
+	rejectDocker("link", List, "containers cannot be linked; podman refuses it too", "use --add-host"),
+	rejectDocker("net-alias", List, "there is no bridge network that resolves aliases", "use --add-host"),
+	rejectDocker("storage-opt", List, "the store has one size limit for all containers", "leave it out"),
 	rejectDocker("volume-driver", String, "there are no volume plugins", "use a bind or a named volume"),
 	rejectDocker("cpu-count", Int, "Windows only", "use --cpus"),
 	rejectDocker("cpu-percent", Int, "Windows only", "use --cpus"),
 	rejectDocker("io-maxbandwidth", String, "Windows only", "use --device-read-bps and --device-write-bps"),
 	rejectDocker("io-maxiops", Uint, "Windows only", "use --device-read-iops and --device-write-iops"),
 	rejectDocker("isolation", String, "Windows only", "leave it out"),
-	rejectDocker("use-api-socket", Bool, "there is no docker socket to hand in", "leave it out"),
+	rejectDocker("use-api-socket", Bool, "there is no docker socket to mount", "leave it out"),
 }
 
-// emptyPasses lets an empty value pass, which podman takes for no use of the option.
+// emptyPasses accepts an empty value: podman treats it as if the option was not given.
 func emptyPasses(option OptionInfo) OptionInfo {
 	option.Harmless = []string{""}
 	return option

@@ -15,20 +15,20 @@ import (
 	"github.com/careen-project/careen/oci"
 )
 
-// AssumedHost stands for a node and an image that are not at hand: what options name and
-// is not there is taken to be there, and noted. With it a runbook can be explained on
-// a machine that is not the node. It is a [oci.Host], and not for running anything.
+// AssumedHost is an [oci.Host] for a review on a machine that is not the node. Files and
+// devices that options name and this machine lacks are assumed to exist, and each
+// assumption is noted. Never run a container with it.
 type AssumedHost struct {
 	host  oci.Host
 	notes map[string]bool
 }
 
-// NewAssumedHost returns a AssumedHost that looks at host first.
+// NewAssumedHost returns an AssumedHost that asks host first.
 func NewAssumedHost(host oci.Host) *AssumedHost {
 	return &AssumedHost{host: host, notes: make(map[string]bool)}
 }
 
-// Notes says what was taken to be there, one line each, sorted.
+// Notes returns the assumptions, one line each, sorted.
 func (h *AssumedHost) Notes() []string {
 	notes := make([]string, 0, len(h.notes))
 	for note := range h.notes {
@@ -39,12 +39,12 @@ func (h *AssumedHost) Notes() []string {
 }
 
 // notePresent is the note on a path.
-const notePresent = "%s is not on this machine: it is taken to be on the node"
+const notePresent = "%s is not on this machine: assumed to exist on the node"
 
 func (h *AssumedHost) notef(format string, args ...any) { h.notes[fmt.Sprintf(format, args...)] = true }
 
-// absent reports whether err says that a path is not there that may be on a node. What
-// careen looks for by itself below /sys and /etc/netns is not of that kind.
+// absent reports whether err means that a path is absent here and may exist on the node.
+// Paths below /sys and /etc/netns do not count: careen looks there by itself.
 func absent(name string, err error) bool {
 	return errors.Is(err, fs.ErrNotExist) && !below(name, "/sys") && !below(name, "/etc/netns")
 }
@@ -55,15 +55,15 @@ func (h *AssumedHost) ReadFile(name string, limit int64) ([]byte, error) {
 	if !absent(name, err) {
 		return content, err
 	}
-	h.notef("%s is not on this machine: its content is not known", name)
+	h.notef("%s is not on this machine: assumed to be empty", name)
 	if strings.HasSuffix(name, ".json") {
 		return []byte("{}"), nil
 	}
 	return nil, nil
 }
 
-// Stat takes an absent path below /dev for a device node, a time zone for a file and
-// all else for a directory.
+// Stat assumes a device node for an absent path below /dev, a file for a time zone, and a
+// directory otherwise.
 func (h *AssumedHost) Stat(name string) (fs.FileInfo, error) {
 	info, err := h.host.Stat(name)
 	if !absent(name, err) {
@@ -79,13 +79,13 @@ func (h *AssumedHost) Stat(name string) (fs.FileInfo, error) {
 	return assumed{name, fs.ModeDir}, nil
 }
 
-// Lstat is the host's: only files that must not exist are looked for with it.
+// Lstat asks the host only: it is used for files that must not exist.
 func (h *AssumedHost) Lstat(name string) (fs.FileInfo, error) { return h.host.Lstat(name) }
 
-// ReadDir is the host's.
+// ReadDir asks the host only.
 func (h *AssumedHost) ReadDir(name string) ([]fs.DirEntry, error) { return h.host.ReadDir(name) }
 
-// EvalSymlinks takes an absent path for one without links.
+// EvalSymlinks assumes that an absent path has no links.
 func (h *AssumedHost) EvalSymlinks(name string) (string, error) {
 	resolved, err := h.host.EvalSymlinks(name)
 	if absent(name, err) {
@@ -100,12 +100,12 @@ func (h *AssumedHost) Device(name string) (specs.LinuxDevice, error) {
 	if !absent(name, err) {
 		return device, err
 	}
-	delete(h.notes, fmt.Sprintf(notePresent, name)) // this says as much
-	h.notef("%s is not on this machine: its type and numbers are not known", name)
+	delete(h.notes, fmt.Sprintf(notePresent, name)) // the next note includes it
+	h.notef("%s is not on this machine: its type and numbers are unknown", name)
 	return specs.LinuxDevice{Path: name, Type: "c"}, nil
 }
 
-// MountFlags returns those of the nearest directory above an absent path.
+// MountFlags returns the flags of the nearest existing directory for an absent path.
 func (h *AssumedHost) MountFlags(name string) ([]string, error) {
 	flags, err := h.host.MountFlags(name)
 	for absent(name, err) && name != "/" {
@@ -115,18 +115,18 @@ func (h *AssumedHost) MountFlags(name string) ([]string, error) {
 	return flags, err
 }
 
-// LookupUser is the host's, or an account without a name of its own.
+// LookupUser returns the host's account, or assumes one.
 func (h *AssumedHost) LookupUser(name string) (string, error) {
 	line, err := h.host.LookupUser(name)
 	if err == nil {
 		return line, nil
 	}
-	h.notef("there is no account %s on this machine: its numbers are not known", name)
+	h.notef("there is no account %s on this machine: its ids are unknown", name)
 	return name + ":x:1000:1000::/:/bin/sh", nil
 }
 
-// Files returns the files of an image that is not at hand: it has the users and groups
-// that run and the image's own USER name, and every directory.
+// Files returns assumed files of an image: every directory exists, and /etc/passwd and
+// /etc/group have the users and groups that run and the image's USER name.
 func (h *AssumedHost) Files(run *oci.Run, imageUser string) oci.Files {
 	spec := run.Options.User
 	if spec == "" {
@@ -147,16 +147,16 @@ func (h *AssumedHost) Files(run *oci.Run, imageUser string) oci.Files {
 	return files
 }
 
-// named reports whether name is one that only the image's files can tell the number of.
+// named reports whether only the image's files could give the id of name.
 func (h *AssumedHost) named(what, name string) bool {
 	if name == "" || name == "root" || strings.Trim(name, "0123456789") == "" {
 		return false
 	}
-	h.notef("the image's files are not given (--rootfs): the number of the %s %s is made up", what, name)
+	h.notef("without --rootfs the image's files are unknown: the id of the %s %s is invented", what, name)
 	return true
 }
 
-// assumedFiles are the files of an image by path.
+// assumedFiles are the contents of an image's files by path.
 type assumedFiles map[string]string
 
 func (f assumedFiles) ReadFile(name string, _ int64) ([]byte, error) {
@@ -171,7 +171,7 @@ func (f assumedFiles) Resolve(name string) (string, error) { return path.Clean(n
 
 func (f assumedFiles) Stat(name string) (fs.FileInfo, error) { return assumed{name, fs.ModeDir}, nil }
 
-// assumed describes a file that is taken to be there.
+// assumed describes a file that is assumed to exist.
 type assumed struct {
 	name string
 	mode fs.FileMode

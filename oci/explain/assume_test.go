@@ -64,11 +64,11 @@ func TestAssumedWithoutTheNode(t *testing.T) {
 func TestAssumedStillWarns(t *testing.T) {
 	e, plan := review(t, "-v /var/run/docker.sock:/var/run/docker.sock:ro -v /opt/fw:/fw --device /dev/sdq -u svc")
 	require.Len(t, e.Warnings, 1)
-	require.Contains(t, e.Warnings[0], "through this socket the container can start any other")
+	require.Contains(t, e.Warnings[0], "through this socket the container can start any other container")
 	require.Contains(t, optionsAt(plan, "/fw"), "nosuid")
 	require.Equal(t, "/dev/sdq", plan.Spec.Linux.Devices[0].Path)
 	require.EqualValues(t, 1000, plan.Spec.Process.User.UID)
-	require.Contains(t, e.String(), "Not known here:\n  /dev/sdq is not on this machine: ")
+	require.Contains(t, e.String(), "Assumed, not checked here:\n  /dev/sdq is not on this machine: ")
 }
 
 // TestReviewRefusesAsARunDoes: what is wrong on every machine stays wrong.

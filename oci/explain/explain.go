@@ -7,26 +7,26 @@ import (
 	"github.com/careen-project/careen/oci"
 )
 
-// Explanation says what a set of options does, for an operator who reviews a
-// runbook before it runs.
+// Explanation is what a set of options does, for an operator who reviews a runbook before
+// it runs.
 type Explanation struct {
-	// Options says of each option that was given what it does, in the order of
-	// docs/options.md; those without effect say why.
+	// Options is one line for each given option, in the order of docs/options.md: its
+	// effect, or why it has none.
 	Options []string
 	// Changes are the differences from the spec of the same image without options.
 	Changes []Change
-	// Warnings are what weakens isolation and what is dropped, one line each.
+	// Warnings are options that weaken isolation or are ignored, one line each.
 	Warnings []string
-	// Requires is what the image's label asks of the node; the caller reads it.
+	// Requires are the requirements in the image's label. The caller fills it.
 	Requires []string
-	// Assumed is what was taken to be there without looking, see [Review].
+	// Assumed are the assumptions about the node and the image, see [AssumedHost].
 	Assumed []string
 }
 
 // Change is one difference between two plans.
 type Change struct {
-	// What is changed, such as "memory limit" or "mount /host". Things of one kind that
-	// change alike, such as capabilities, are one change.
+	// What is changed, such as "memory limit" or "mount /host". Several things of one kind
+	// that change alike, such as capabilities, are one change.
 	What string
 	// From and To are the values; "" is absent.
 	From, To string
@@ -48,7 +48,7 @@ func (c Change) String() string {
 	}
 }
 
-// plainFact is true for values that only say that something is there.
+// plainFact is true for values that carry no more than presence.
 func plainFact(value string) bool {
 	return value == "yes" || value == "allowed" || value == capEffective
 }
@@ -71,14 +71,14 @@ func (e *Explanation) String() string {
 	for i, change := range e.Changes {
 		changes[i] = change.String()
 	}
-	section("Warnings:", "none: the container is as isolated as by default", e.Warnings)
-	section("What each option does:", "there are none", e.Options)
-	section("Changed against careen's default for this image (+ added, - gone, ~ changed):", "nothing", changes)
+	section("Warnings:", "none: the container has the default isolation", e.Warnings)
+	section("What each option does:", "no options", e.Options)
+	section("Changes to careen's default for this image (+ added, - removed, ~ changed):", "nothing", changes)
 	if len(e.Requires) > 0 {
-		section("Required of the node by the image:", "", e.Requires)
+		section("Required by the image:", "", e.Requires)
 	}
 	if len(e.Assumed) > 0 {
-		section("Not known here:", "", e.Assumed)
+		section("Assumed, not checked here:", "", e.Assumed)
 	}
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
@@ -104,7 +104,7 @@ func explainUse(use oci.Given) string {
 	case oci.Accept:
 		return fmt.Sprintf("%s has no effect: %s", written, use.Option.Help)
 	case oci.Reject:
-		return fmt.Sprintf("%s has no effect: it is the default", written)
+		return fmt.Sprintf("%s has no effect: this is the default", written)
 	}
 	return fmt.Sprintf("%s: %s", written, meaning(use))
 }

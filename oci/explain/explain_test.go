@@ -47,15 +47,15 @@ func ExampleCompare() {
 	fmt.Print(explain.Compare(run, plan, base))
 	// Output:
 	// Warnings:
-	//   --pid=host: the container sees all processes of the node and may signal them
+	//   --pid=host: the container sees all processes of the node and can signal them
 	//
 	// What each option does:
-	//   --pid=host: the container has the node's processes
-	//   --memory=512m: memory limit; sets memory and swap together to twice that
-	//   --rm has no effect: always so: a step leaves nothing behind
+	//   --pid=host: shares the node's process list
+	//   --memory=512m: memory limit; memory plus swap is limited to twice this
+	//   --rm has no effect: a step is always removed after it ran
 	//
-	// Changed against careen's default for this image (+ added, - gone, ~ changed):
-	//   - namespace pid: the container's own
+	// Changes to careen's default for this image (+ added, - removed, ~ changed):
+	//   - namespace pid: private
 	//   + resource memory limit: 512MiB
 	//   + resource memory swap: 1GiB
 }

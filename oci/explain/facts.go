@@ -12,9 +12,9 @@ import (
 	"github.com/careen-project/careen/oci"
 )
 
-// What a process may do with a capability.
+// States of a capability.
 const (
-	capReachable = "can only be gained by a program with file capabilities"
+	capReachable = "only for programs with file capabilities"
 	capEffective = "in effect"
 )
 
@@ -28,7 +28,7 @@ func changes(base, plan *oci.Plan) []Change {
 	for name := range to {
 		names[name] = true
 	}
-	// A filter that is gone, or a new one, says all about its system calls.
+	// Without a filter before or after, single system calls are no news.
 	filtered := from[factFilter] != "" && to[factFilter] != ""
 	var list []Change
 	for name := range names {
@@ -41,20 +41,19 @@ func changes(base, plan *oci.Plan) []Change {
 	return joinAlike(list)
 }
 
-// Names of facts of which there are many.
+// Names of facts that occur many times.
 const (
 	factFilter = "seccomp filter"
 	factCall   = "system call "
 )
 
-// joined are the kinds of facts of which several become one change, with the word for
-// several.
+// joined are the kinds of facts that become one change, with their plural.
 var joined = []struct{ prefix, several string }{
 	{"capability ", "capabilities"}, {"device /", "devices"}, {"hidden ", "hidden"}, {"read-only /", "read-only"},
 	{factCall, "system calls"},
 }
 
-// shownDevices is how many devices are named one by one.
+// shownDevices is the number of devices that are named.
 const shownDevices = 8
 
 // joinAlike makes one change of neighbours of one kind that change in the same way.
@@ -83,7 +82,7 @@ func joinAlike(list []Change) []Change {
 		}
 		count[key]++
 		at, ok := index[key]
-		if ok && several == "devices" { // which differ in their numbers
+		if ok && several == "devices" { // their numbers differ
 			out[at].From, out[at].To = asFlag(change.From), asFlag(change.To)
 		}
 		switch {
@@ -103,7 +102,7 @@ func joinAlike(list []Change) []Change {
 	return out
 }
 
-// facts lists what a plan says by name, each as one short text.
+// facts describes a plan: short texts by name.
 func facts(plan *oci.Plan) map[string]string {
 	f := make(map[string]string)
 	spec := plan.Spec
@@ -147,7 +146,7 @@ func facts(plan *oci.Plan) map[string]string {
 	return f
 }
 
-// asFlag is a fact that only says that something is there.
+// asFlag reduces a fact to its presence.
 func asFlag(value string) string {
 	if value == "" {
 		return ""
@@ -155,14 +154,14 @@ func asFlag(value string) string {
 	return "yes"
 }
 
-// mountText says what is mounted and how.
+// mountText describes a mount.
 func mountText(m specs.Mount, plan *oci.Plan) string {
 	what := m.Type
 	if m.Type == "bind" {
 		what = m.Source
 		for _, file := range plan.Files {
 			if file.Path == m.Source {
-				what = "a file that careen makes"
+				what = "a file that careen generates"
 			}
 		}
 		for _, volume := range plan.Volumes {
@@ -170,7 +169,7 @@ func mountText(m specs.Mount, plan *oci.Plan) string {
 			case volume.Path == m.Source && volume.Name != "":
 				what = "the volume " + volume.Name
 			case volume.Path == m.Source:
-				what = "a scratch directory"
+				what = "a new empty directory"
 			}
 		}
 	}
@@ -188,7 +187,7 @@ func capabilityFacts(f map[string]string, caps *specs.LinuxCapabilities) {
 
 func linuxFacts(put func(name string, v any), linux *specs.Linux) {
 	for _, ns := range linux.Namespaces {
-		own := "the container's own"
+		own := "private"
 		if ns.Path != "" {
 			own = ns.Path
 		}
@@ -247,7 +246,7 @@ func ruleText(rule specs.LinuxDeviceCgroup) string {
 	return fmt.Sprintf("%s %s %s:%s %s", verb, kind, number(rule.Major), number(rule.Minor), rule.Access)
 }
 
-// flattenFacts names each number of the limits by its path.
+// flattenFacts names each limit by its path in the JSON.
 func flattenFacts(put func(name string, v any), prefix string, v any) {
 	content, err := json.Marshal(v)
 	if err != nil {
@@ -271,7 +270,7 @@ func flattenFacts(put func(name string, v any), prefix string, v any) {
 	}
 }
 
-// factText writes a value; "" is for what is not worth a line.
+// factText writes a value, "" for values that need no line.
 func factText(v any) string {
 	switch v := v.(type) {
 	case string:

@@ -13,14 +13,14 @@ const (
 )
 
 // Help returns the options of one command by group, as `careen run --help`
-// shows them: name and value on the left, what it does and its default on the
+// shows them: name and value on the left, help and default on the
 // right, no line longer than 80 columns. Refused options are named in one
 // paragraph at the end, since docs/options.md says why.
 func Help(command oci.Command) string {
 	var b strings.Builder
 	for _, group := range oci.HelpGroups(command) {
 		if group.Group == oci.GroupReject {
-			b.WriteString("Refused by name (docs/options.md says why):\n")
+			b.WriteString("Refused (see docs/options.md for the reasons):\n")
 			var names []string
 			for _, option := range group.Options {
 				names = append(names, "--"+option.Name)

@@ -8,7 +8,7 @@ import (
 	"github.com/careen-project/careen/oci"
 )
 
-// meaning says what one use of an option does, with its value where that decides.
+// meaning describes one use of an option, with its value where that matters.
 func meaning(use oci.Given) string {
 	if use.Option.Kind == oci.Bool && use.Value != "true" {
 		return "off: " + use.Option.Help
@@ -24,7 +24,7 @@ func meaning(use oci.Given) string {
 		case hasValue:
 			return "sets the variable " + name
 		case strings.HasSuffix(name, "*"):
-			return "copies all variables from the caller that begin with " + strings.TrimSuffix(name, "*")
+			return "copies all variables of the caller that start with " + strings.TrimSuffix(name, "*")
 		}
 		return "copies the variable " + name + " from the caller"
 	case "volume":
@@ -33,11 +33,11 @@ func meaning(use oci.Given) string {
 		return mountMeaning(use.Value)
 	case "tmpfs":
 		path, options, _ := strings.Cut(use.Value, ":")
-		return fmt.Sprintf("a file system in memory is at %s%s", path, inBrackets(options))
+		return fmt.Sprintf("mounts a tmpfs at %s%s", path, inBrackets(options))
 	case "cap-add":
-		return "adds " + use.Value + " to the capabilities, and opens the system calls that need it"
+		return "adds the capability " + use.Value + " and allows its system calls"
 	case "cap-drop":
-		return "takes " + use.Value + " out of the capabilities; without effect beside --privileged"
+		return "drops the capability " + use.Value + "; no effect with --privileged"
 	case "sysctl", "ulimit", "annotation":
 		if hasValue {
 			return fmt.Sprintf("sets %s to %s", name, value)
@@ -55,9 +55,9 @@ func inBrackets(text string) string {
 	return " (" + text + ")"
 }
 
-// spaces are the words for what a namespace separates.
+// spaces are the resources that a namespace isolates.
 var spaces = map[string]string{
-	"network": "network", "pid": "processes", "ipc": "shared memory and message queues", "uts": "host name", "cgroupns": "view of cgroups",
+	"network": "network", "pid": "process list", "ipc": "IPC (shared memory, message queues)", "uts": "host name", "cgroupns": "view of cgroups",
 }
 
 func namespaceMeaning(use oci.Given) string {
@@ -65,15 +65,15 @@ func namespaceMeaning(use oci.Given) string {
 	path, isPath := strings.CutPrefix(use.Value, "ns:")
 	switch {
 	case use.Value == "host":
-		return fmt.Sprintf("the container has the node's %s", what)
+		return fmt.Sprintf("shares the node's %s", what)
 	case use.Value == "none" && use.Option.Name == "network":
-		return "the container has no network but its own loopback"
+		return "the container has only a loopback network"
 	case use.Value == "none":
-		return "the container has " + what + " of its own, but no /dev/shm"
+		return "the container has private " + what + " and no /dev/shm"
 	case isPath:
-		return fmt.Sprintf("the container has the %s of the namespace at %s", what, path)
+		return fmt.Sprintf("uses the %s of the namespace %s", what, path)
 	}
-	return fmt.Sprintf("the container has %s of its own", what)
+	return fmt.Sprintf("the container has a private %s", what)
 }
 
 func securityMeaning(text string) string {
@@ -84,30 +84,30 @@ func securityMeaning(text string) string {
 	name, value, _ := strings.Cut(text, separator)
 	switch name {
 	case "no-new-privileges":
-		return "no program gains rights by set-user-ID or file capabilities"
+		return "programs gain no privileges by set-user-ID or file capabilities"
 	case "seccomp":
 		if value == "unconfined" {
-			return "no filter of system calls"
+			return "no seccomp filter"
 		}
-		return "the filter of system calls is that of the file " + value
+		return "uses the seccomp filter in the file " + value
 	case "mask":
-		return "hides " + strings.ReplaceAll(value, ":", " and ")
+		return "masks " + strings.ReplaceAll(value, ":", " and ")
 	case "unmask":
-		return "shows what is hidden or read-only by default of " + strings.ReplaceAll(value, ":", " and ")
+		return "unmasks " + strings.ReplaceAll(value, ":", " and ")
 	case "systempaths":
-		return "shows all that is hidden or read-only by default"
+		return "unmasks all paths that are masked or read-only by default"
 	case "proc-opts":
 		return "mounts /proc with " + value
 	case "apparmor":
-		return "AppArmor profile " + value
+		return "uses the AppArmor profile " + value
 	}
-	return "nothing is labelled, there is no SELinux here"
+	return "no effect: careen does not set SELinux labels"
 }
 
 func volumeMeaning(text string) string {
 	parts := strings.SplitN(text, ":", 3)
 	if len(parts) == 1 {
-		return "a scratch directory is at " + text
+		return "mounts a new empty directory at " + text
 	}
 	options := ""
 	if len(parts) == 3 {
@@ -124,14 +124,14 @@ func volumeMeaning(text string) string {
 		case "ro":
 			notes = append(notes, "read-only")
 		case "O":
-			notes = append(notes, "changes are dropped afterwards")
+			notes = append(notes, "changes are discarded after the run")
 		case "U":
-			notes = append(notes, "its owner becomes the container's user")
+			notes = append(notes, "its owner is changed to the container's user")
 		default:
 			notes = append(notes, option)
 		}
 	}
-	return fmt.Sprintf("%s is at %s%s", what, parts[1], inBrackets(strings.Join(notes, ", ")))
+	return fmt.Sprintf("mounts %s at %s%s", what, parts[1], inBrackets(strings.Join(notes, ", ")))
 }
 
 func mountMeaning(text string) string {
@@ -161,19 +161,19 @@ func mountMeaning(text string) string {
 	case kind == "bind":
 		what = "the node's " + source
 	case kind == "volume" && source == "":
-		what = "a scratch directory"
+		what = "a new empty directory"
 	case kind == "volume":
 		what = "the volume " + source + " of the store"
 	}
-	return fmt.Sprintf("%s is at %s%s", what, destination, inBrackets(strings.Join(notes, ", ")))
+	return fmt.Sprintf("mounts %s at %s%s", what, destination, inBrackets(strings.Join(notes, ", ")))
 }
 
 func deviceMeaning(text string) string {
 	parts := strings.Split(text, ":")
 	if len(parts) == 1 {
-		return "the container may use " + text
+		return "the container can use " + text
 	}
-	out := "the container may use " + parts[0]
+	out := "the container can use " + parts[0]
 	for _, part := range parts[1:] {
 		if strings.Trim(part, "rwm") == "" {
 			out += " (" + part + ")"

@@ -35,23 +35,22 @@ const markdownHead = `# Options of run and pull
 
 <!-- Made from the tables in package oci by "go generate ./oci/gendoc"; a test fails when it is stale. -->
 
-Options mean what they mean to podman 4.3.1 as Debian 12 configures it. All of GNU's spellings work:
+Options have the meaning that they have in podman 4.3.1 as Debian 12 configures it. All GNU spellings work:
 '--name=value', '--name value', '-n value', '-nvalue', '-n=value' and clusters such as '-it'; a boolean takes
-'=true' and '=false'. Of an option that is given several times the last use counts, unless the table says
-*repeatable*; *list* options can also be given once with commas. Options of run end at the image, those of pull may
+'=true' and '=false'. If an option is given several times, the last one counts, unless the table says *repeatable*; the
+values of a *list* option can also be joined with commas. Options of run stop at the image; options of pull may also
 follow it.
 
-Every option is either implemented, accepted without effect, or refused by name before anything is pulled.
-Several wrong options are reported together, each with what is wrong and an example that is right. "Since" is
-careen's version.
+Every option is implemented, accepted without effect, or refused by name before the pull. All problems are reported
+together, each with the reason and a valid example. "Since" is careen's version.
 
-What the agent of Ironic hands on was split at blanks and knows no quotes, so a value with a blank in it, such
-as '--device-cgroup-rule=c 1:3 rwm', cannot come through it; careen's own command line keeps words whole.
+Ironic's agent splits options at white space and does not interpret quotes, so a value with a space, such as
+'--device-cgroup-rule=c 1:3 rwm', cannot be passed through it. careen's command line has no such limit.
 `
 
 func tableHead(group oci.Group) string {
 	if group == oci.GroupReject {
-		return "| option | why it is refused | instead | since |\n|---|---|---|---|\n"
+		return "| option | reason | instead | since |\n|---|---|---|---|\n"
 	}
 	return "| option | effect | default | difference from podman 4.3.1 | since |\n|---|---|---|---|---|\n"
 }
@@ -60,13 +59,13 @@ func tableRow(option oci.OptionInfo) string {
 	if option.Group == oci.GroupReject {
 		instead := option.Instead
 		if len(option.Harmless) > 0 {
-			instead += fmt.Sprintf(" (%s passes)", harmlessText(option.Harmless))
+			instead += fmt.Sprintf(" (%s is accepted)", harmlessText(option.Harmless))
 		}
 		return row(optionCell(option), option.Help, instead, option.Since)
 	}
 	difference := option.Difference
 	if option.Podman == "newer" {
-		note := "newer podman's"
+		note := "only in newer podman"
 		if difference != "" {
 			note += "; " + difference
 		}
@@ -117,7 +116,7 @@ func row(cells ...string) string {
 	return "| " + strings.Join(cells, " | ") + " |\n"
 }
 
-const dockerMeanings = "\nWhere docker and podman give one option two meanings, careen follows podman: a bind whose" +
+const dockerMeanings = "\nWhere docker and podman differ in the meaning of an option, careen follows podman: a bind whose" +
 	"\nsource is missing is an error, `--mount` needs `type=`, a tmpfs is executable, `--read-only` leaves /run, /tmp" +
 	"\nand /var/tmp writable, `--entrypoint` may be a JSON list, `-e 'PREFIX*'` copies all variables with that prefix," +
 	"\nthe default limit of processes is 2048, and AUDIT_WRITE, MKNOD and NET_RAW are not among the default" +
@@ -139,8 +138,8 @@ func dockerSection() string {
 func differenceSection() string {
 	var b strings.Builder
 	b.WriteString("\n## All differences from podman 4.3.1\n\n" +
-		"A test runs podman's own results for 292 option sets (`oci/testdata/conformance`) and for option sets drawn at random\n" +
-		"(`integration/podmandiff`) against careen; what differs has to be in this table.\n\n" +
+		"Tests compare careen with podman's results for 292 option sets (`oci/testdata/conformance`) and for random option sets\n" +
+		"(`integration/podmandiff`). Every difference has to be in this table.\n\n" +
 		"| difference | reason | seen in case |\n|---|---|---|\n")
 	for _, difference := range differences {
 		where := "any"
