@@ -16,6 +16,7 @@ func init() {
 		// The process lives for milliseconds, and collecting garbage would take most of
 		// them.
 		debug.SetGCPercent(-1)
+		resetSignals()
 		useProgram()
 		libcontainer.Init()
 	}

@@ -30,6 +30,9 @@ import (
 
 // The test binary is the shim, as careen is: under the shim's name it serves.
 func TestMain(m *testing.M) {
+	if os.Getenv(unusualEnv) != "" {
+		executeUnusual(os.Args[1:])
+	}
 	if filepath.Base(os.Args[0]) == shim.Name {
 		os.Exit(shim.Main(os.Args[1:]))
 	}
@@ -45,6 +48,8 @@ type box struct {
 	task    taskapi.TTRPCTaskService
 	target  shim.Target
 	address string
+	// unusual starts the shim from a process as executeUnusual makes it.
+	unusual bool
 }
 
 func requireRoot(t *testing.T) {
@@ -109,6 +114,12 @@ func (b *box) start() {
 	cmd := exec.Command(self, "-namespace", "test", "-id", b.id, "-address", b.bundle, "start")
 	cmd.Args[0] = shim.Name
 	cmd.Dir = b.bundle
+	if b.unusual {
+		args := append([]string{self, cmd.Args[0]}, cmd.Args[1:]...)
+		cmd = exec.Command(self, args...)
+		cmd.Env = append(os.Environ(), unusualEnv+"=1")
+		cmd.Dir = b.bundle
+	}
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	require.NoError(b.t, cmd.Run(), stderr.String())
