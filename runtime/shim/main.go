@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	shimapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -181,7 +180,7 @@ func (inv invocation) delete() error {
 		}
 	}
 	socket := SocketOf(bundle)
-	exit, err := cleanUp(filepath.Clean(bundle), inv.id)
+	exit, err := CleanUp(bundle, inv.id)
 	if err = errors.Join(err, RemoveDeadSocket(socket)); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -307,53 +306,6 @@ func (c *task) delete() (container.Exit, error) {
 	return *c.exit, err
 }
 
-// CleanUp removes a container whose shim died, as far as its bundle tells, and puts
-// on record that nobody saw its end if its shim did not. It may be called again,
-// and for a container that was never made.
-func CleanUp(bundle, id string) (container.Exit, error) { return cleanUp(filepath.Clean(bundle), id) }
-
-// cleanUp removes a container whose shim died, as far as its bundle tells.
-func cleanUp(bundle, id string) (container.Exit, error) {
-	lost := container.Exit{Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), ExitedAt: time.Now().UTC()}
-	rootfs := filepath.Join(bundle, "rootfs")
-	target, err := recallTarget(bundle)
-	if err != nil {
-		// The shim died before it was asked to create anything.
-		return lost, unmountAll(rootfs)
-	}
-	if err := RemoveStray(target.Dir, id); err != nil {
-		return lost, err
-	}
-	if exit, err := target.Dir.ReadExit(id); err == nil || errors.Is(err, container.ErrLost) {
-		return exit, unmountAll(rootfs)
-	}
-	err = target.Dir.WriteExit(id, lost, true)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // the run is forgotten already: nobody asks how it ended
-	}
-	return lost, errors.Join(err, unmountAll(rootfs))
-}
-
-// RemoveStray kills what still runs of a container that has no shim any more, and
-// removes its cgroups. runDir is the run's directory. It may be called for a
-// container that was removed already, and by several processes at once: the state
-// that it starts from is removed last.
-func RemoveStray(runDir container.Dir, id string) error {
-	ctr, err := libcontainer.Load(runDir.State(), id)
-	if err != nil {
-		return nil //nolint:nilerr // no state: removed, or never made
-	}
-	stray := &task{id: id, ctr: ctr}
-	stray.killLeftover()
-	if err := ctr.Destroy(); err != nil {
-		if _, lerr := libcontainer.Load(runDir.State(), id); lerr != nil {
-			return nil // another process was first
-		}
-		return fmt.Errorf("cannot remove container %s: %w", id, err)
-	}
-	return nil
-}
-
 func readSpec(bundle string) (*specs.Spec, error) {
 	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
@@ -367,19 +319,6 @@ func readSpec(bundle string) (*specs.Spec, error) {
 		return nil, fmt.Errorf("spec in %s lacks process, root or linux: %w", bundle, errdefs.ErrInvalidArgument)
 	}
 	return spec, nil
-}
-
-// rememberTarget keeps the stdout address where a clean-up finds it.
-func rememberTarget(bundle, address string) error {
-	return os.WriteFile(filepath.Join(bundle, "careen-target"), []byte(address), 0o600)
-}
-
-func recallTarget(bundle string) (Target, error) {
-	data, err := os.ReadFile(filepath.Join(bundle, "careen-target"))
-	if err != nil {
-		return Target{}, err
-	}
-	return ParseTarget(string(data))
 }
 
 func mountRootfs(mounts []mount.Mount, rootfs string) error {
