@@ -78,13 +78,13 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 		if err != nil {
 			return nil, nodeError("start containerd", cfg.Root, err)
 		}
-		e.tasks = newShimManager(cfg.Binary, socketDir(cfg.State))
+		e.tasks = patient{newShimManager(cfg.Binary, socketDir(cfg.State))}
 		cfg.Pull.DirectApply, cfg.Pull.StoreDir = true, cfg.Root
 	} else {
 		if e.client, err = openExternal(ctx, cfg.ContainerdAddress); err != nil {
 			return nil, err
 		}
-		e.tasks = &externalTasks{client: e.client, tasks: map[string]containerd.Task{}}
+		e.tasks = patient{&externalTasks{client: e.client, tasks: map[string]containerd.Task{}}}
 		if e.runtimeName, err = linkShim(cfg.Binary, cfg.State); err != nil {
 			return nil, errors.Join(nodeError("prepare the shim", cfg.State, err), e.Close())
 		}

@@ -101,7 +101,7 @@ func (x *externalTasks) wait(ctx context.Context, id, _ string) error {
 	}
 }
 
-func (x *externalTasks) kill(ctx context.Context, id string, sig syscall.Signal, all bool) error {
+func (x *externalTasks) kill(ctx context.Context, id, _ string, sig syscall.Signal, all bool) error {
 	task, err := x.task(ctx, id)
 	if err != nil {
 		return err
@@ -168,6 +168,8 @@ func (x *externalTasks) remove(ctx context.Context, id, dir string) error {
 	}
 	return errors.Join(errs...)
 }
+
+func (x *externalTasks) shimPid(string) int { return 0 }
 
 func (x *externalTasks) close() error { return nil }
 

@@ -139,6 +139,9 @@ func (s *shimManager) create(ctx context.Context, c newTask) (_ int, err error) 
 	}
 	defer func() {
 		if err != nil {
+			if ctx.Err() != nil { // it hangs: it would never end by itself
+				err = errors.Join(err, shim.KillShim(remote.Pid()))
+			}
 			_ = remote.Close()
 		}
 	}()
@@ -211,22 +214,21 @@ func (s *shimManager) wait(ctx context.Context, id, dir string) error {
 		}
 	}
 	if errdefs.IsNotFound(err) && ctx.Err() == nil {
-		err = errors.Join(err, s.reap(id, dir))
+		err = errors.Join(err, s.reap(ctx, id, dir))
 	}
 	return err
 }
 
-// reap removes what a shim that died has left, and says on record that nobody saw
-// how its container ended, where the shim did not write that.
-func (s *shimManager) reap(id, dir string) error {
+// reap removes what a shim that died has left, and puts on record that its container's
+// end is unknown if the shim did not record the end.
+func (s *shimManager) reap(ctx context.Context, id, dir string) error {
 	if dir == "" {
 		return nil
 	}
 	if r, err := s.remote(id); err == nil {
-		// It is there, and has no container: the agent was killed before it could
-		// ask for one.
-		_ = r.Close()
-		return nil
+		// The shim has no container: an agent was killed before it could ask for one, or
+		// after it deleted it.
+		return r.End(ctx, id)
 	}
 	err := shim.RemoveDeadSocket(shim.SocketPath(s.sockets, id))
 	if _, serr := os.Stat(container.Dir(dir).Bundle()); errors.Is(serr, fs.ErrNotExist) {
@@ -236,7 +238,7 @@ func (s *shimManager) reap(id, dir string) error {
 	return errors.Join(err, cerr)
 }
 
-func (s *shimManager) kill(ctx context.Context, id string, sig syscall.Signal, all bool) error {
+func (s *shimManager) kill(ctx context.Context, id, _ string, sig syscall.Signal, all bool) error {
 	r, err := s.remote(id)
 	if err != nil {
 		return err
@@ -266,7 +268,7 @@ func (s *shimManager) closeStdin(ctx context.Context, id string) error {
 func (s *shimManager) state(ctx context.Context, id, dir string) (container.State, int, error) {
 	r, err := s.remote(id)
 	if err != nil {
-		return "", 0, errors.Join(err, s.reap(id, dir))
+		return "", 0, errors.Join(err, s.reap(ctx, id, dir))
 	}
 	state, err := r.Task.State(ctx, &taskapi.StateRequest{ID: id})
 	if err != nil {
@@ -288,7 +290,7 @@ func (s *shimManager) remove(ctx context.Context, id, dir string) error {
 		err = s.end(ctx, r, id)
 	}
 	if errdefs.IsNotFound(err) {
-		err = s.reap(id, dir)
+		err = s.reap(ctx, id, dir)
 	}
 	s.mu.Lock()
 	delete(s.known, id)
@@ -301,7 +303,7 @@ func (s *shimManager) end(ctx context.Context, r *shim.Remote, id string) error 
 	_, err := r.Task.Delete(ctx, &taskapi.DeleteRequest{ID: id})
 	if err = native(err); errdefs.IsFailedPrecondition(err) {
 		// It runs.
-		if err := s.kill(ctx, id, unix.SIGKILL, true); err != nil && !errdefs.IsNotFound(err) {
+		if err := s.kill(ctx, id, "", unix.SIGKILL, true); err != nil && !errdefs.IsNotFound(err) {
 			return err
 		}
 		if _, err := r.Task.Wait(ctx, &taskapi.WaitRequest{ID: id}); err != nil {
@@ -317,6 +319,13 @@ func (s *shimManager) end(ctx context.Context, r *shim.Remote, id string) error 
 		return eerr
 	}
 	return err
+}
+
+func (s *shimManager) shimPid(id string) int {
+	if r, err := s.remote(id); err == nil {
+		return r.Pid()
+	}
+	return 0
 }
 
 func (s *shimManager) close() error {

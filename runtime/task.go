@@ -57,7 +57,7 @@ func (e *Engine) Wait(ctx context.Context, c container.Container) (container.Exi
 // container that has ended is no error. Errors are runtime or unreachable (an external
 // containerd).
 func (e *Engine) Signal(ctx context.Context, c container.Container, sig syscall.Signal, all bool) error {
-	err := e.tasks.kill(e.context(ctx), c.ID, sig, all)
+	err := e.tasks.kill(e.context(ctx), c.ID, c.Dir, sig, all)
 	if err == nil || errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
 		return nil
 	}
@@ -109,19 +109,28 @@ func (e *Engine) Existing(ctx context.Context) ([]container.Existing, error) {
 	if err != nil {
 		return nil, runtimeError("list containers of", Namespace, err)
 	}
-	var out []container.Existing
-	for _, c := range all {
-		found := container.Existing{Container: container.Container{Run: c.Labels[labelRun], ID: c.ID, Dir: c.Labels[labelDir]}}
-		if found.State, found.Pid, err = e.tasks.state(ctx, found.ID, found.Dir); err != nil {
-			// A container without a shim has ended; its directory says how.
-			found.State, found.Pid = container.StateStopped, 0
-		}
-		if exit, err := container.Dir(found.Dir).ReadExit(found.ID); err == nil {
-			found.Exit = &exit
-		}
-		out = append(out, found)
+	found := make([]container.Existing, len(all))
+	var wg sync.WaitGroup // a shim that does not answer takes seconds
+	for i, c := range all {
+		wg.Go(func() {
+			found[i] = e.existing(ctx, container.Container{Run: c.Labels[labelRun], ID: c.ID, Dir: c.Labels[labelDir]})
+		})
 	}
-	return out, nil
+	wg.Wait()
+	return found, nil
+}
+
+func (e *Engine) existing(ctx context.Context, c container.Container) container.Existing {
+	state, pid, err := e.tasks.state(ctx, c.ID, c.Dir)
+	if err != nil {
+		// A container without a shim has ended; its directory says how.
+		state, pid = container.StateStopped, 0
+	}
+	found := container.Existing{Container: c, State: state, Pid: pid}
+	if exit, err := container.Dir(c.Dir).ReadExit(c.ID); err == nil {
+		found.Exit = &exit
+	}
+	return found
 }
 
 func strconvQuote(label string) string { return `"` + label + `"` }

@@ -30,7 +30,7 @@ type taskService interface {
 	// wait returns when the container has ended. After an error its end may be unknown.
 	wait(ctx context.Context, id, dir string) error
 	// kill signals the first process, or all.
-	kill(ctx context.Context, id string, sig syscall.Signal, all bool) error
+	kill(ctx context.Context, id, dir string, sig syscall.Signal, all bool) error
 	// resize sets the size of the terminal in characters.
 	resize(ctx context.Context, id string, columns, rows uint16) error
 	// closeStdin ends the container's standard input.
@@ -40,6 +40,8 @@ type taskService interface {
 	state(ctx context.Context, id, dir string) (container.State, int, error)
 	// remove kills the container if it runs, and removes it and its shim.
 	remove(ctx context.Context, id, dir string) error
+	// shimPid is the process of the container's shim, 0 if it is unknown.
+	shimPid(id string) int
 	// close lets go of all containers. They go on running.
 	close() error
 }

@@ -17,6 +17,7 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	ctrdshim "github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
 )
 
 // endPatience bounds the wait for a shim that was told to end.
@@ -29,6 +30,7 @@ type Remote struct {
 
 	client *ttrpc.Client
 	socket string
+	pid    int
 	// lost is closed when the connection ends, which a shim does with its process.
 	lost chan struct{}
 	// ended is closed when the process is gone; nil for one that another process
@@ -73,7 +75,7 @@ func Spawn(binary, namespace, socketDir string) (_ *Remote, err error) {
 	if err != nil {
 		return nil, errors.Join(err, lifeline.Close())
 	}
-	r := &Remote{socket: socket, lifeline: lifeline, ended: make(chan struct{})}
+	r := &Remote{socket: socket, lifeline: lifeline, ended: make(chan struct{}), pid: cmd.Process.Pid}
 	go func() {
 		_ = cmd.Wait()
 		close(r.ended)
@@ -99,11 +101,31 @@ func (r *Remote) connect() error {
 	if err != nil {
 		return err
 	}
+	if r.pid == 0 {
+		r.pid = peerOf(conn)
+	}
 	r.lost = make(chan struct{})
 	r.client = ttrpc.NewClient(conn, ttrpc.WithOnClose(func() { close(r.lost) }))
 	r.Task = taskapi.NewTTRPCTaskClient(r.client)
 	return nil
 }
+
+// peerOf returns the process at the other end of a unix socket, 0 if it is unknown.
+func peerOf(conn net.Conn) (pid int) {
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
+}
+
+// Pid is the shim's process, 0 if it is unknown.
+func (r *Remote) Pid() int { return r.pid }
 
 // Name moves the shim's socket to where [Dial] finds it, for the container that is
 // going to be created.

@@ -23,6 +23,9 @@ import (
 // listenerFD is the descriptor on which start hands over the socket.
 const listenerFD = 3
 
+// backlog is the number of connections that may wait to be accepted.
+const backlog = 128
+
 // lifelineFD is a pipe that nobody writes to: its end is that of the agent.
 const lifelineFD = 4
 
@@ -72,6 +75,11 @@ func (inv invocation) serve(ctx context.Context) error {
 	file := os.NewFile(listenerFD, "listener")
 	listener, err := net.FileListener(file)
 	if err != nil {
+		return fmt.Errorf("cannot use the socket: %w", err)
+	}
+	// The kernel gives the process that listened last as the peer of a connection
+	// (SO_PEERCRED, unix(7)): the shim, not the agent that made the socket.
+	if err := unix.Listen(listenerFD, backlog); err != nil {
 		return fmt.Errorf("cannot use the socket: %w", err)
 	}
 	_ = file.Close()

@@ -33,6 +33,8 @@ type service struct {
 	mu      sync.Mutex
 	ctr     *task
 	deleted bool
+	// orphaned says that the agent that started this shim is gone.
+	orphaned bool
 }
 
 func newService(id string, r *reaper, events *publisher, stop context.CancelFunc) *service {
@@ -162,7 +164,12 @@ func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	}
 	s.mu.Lock()
 	s.deleted = true
+	orphaned := s.orphaned
 	s.mu.Unlock()
+	if orphaned {
+		// Its caller may be killed before it asks for the end.
+		time.AfterFunc(idleLimit, s.endIdle)
+	}
 	s.events.send(ctx, runtime.TaskDeleteEventTopic, &eventapi.TaskDelete{
 		ContainerID: ctr.id, Pid: uint32(ctr.pid), ExitStatus: uint32(exit.Code), ExitedAt: timestamppb.New(exit.ExitedAt),
 	})
@@ -181,19 +188,23 @@ func (s *service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.
 	return &emptypb.Empty{}, nil
 }
 
-// endIdle ends a shim that keeps nothing.
+// endIdle ends a shim without a container: one that was never asked for any, or whose
+// container was deleted by an agent that was killed before it ended the shim.
 func (s *service) endIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctr == nil {
+	if s.ctr == nil || s.deleted {
 		s.stop()
 	}
 }
 
-// endWith ends a shim that keeps nothing when its agent does.
+// endWith ends a shim without a container when its agent ends.
 func (s *service) endWith(lifeline *os.File) {
 	_, _ = lifeline.Read(make([]byte, 1))
 	_ = lifeline.Close()
+	s.mu.Lock()
+	s.orphaned = true
+	s.mu.Unlock()
 	s.endIdle()
 }
 
