@@ -12,7 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// specVersion is the oldest runtime-spec that has every field Build uses.
+// specVersion is the oldest runtime-spec with every field that Build uses.
 const specVersion = "1.1.0"
 
 // Names inside the container.
@@ -124,8 +124,8 @@ func (b *builder) labels() error {
 	return nil
 }
 
-// command joins entry point and command as podman does: an entry point of the
-// operator's drops the image's CMD, an empty one counts as none.
+// command joins entry point and command as podman does: with --entrypoint the image's CMD
+// is ignored, and an empty entry point counts as none.
 func (b *builder) command() error {
 	entrypoint := b.image.Entrypoint
 	if b.o.Entrypoint != nil {
@@ -155,7 +155,7 @@ func (b *builder) command() error {
 	return nil
 }
 
-// runsSystemd recognises an init system by the command's name, also behind a shell.
+// runsSystemd recognises an init system by the name of the command, also after sh -c.
 func runsSystemd(words []string) bool {
 	if len(words) > 2 && words[0] == "/bin/sh" && words[1] == "-c" {
 		words = words[2:]
@@ -189,7 +189,7 @@ func (b *builder) stopping() error {
 	return nil
 }
 
-// shortID is the id that podman shows, and names a host by.
+// shortID is the short id of podman, which is also the default host name.
 func (b *builder) shortID() string {
 	if len(b.in.ID) > 12 {
 		return b.in.ID[:12]

@@ -13,9 +13,9 @@ var proxyVariables = []string{
 	"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY",
 }
 
-// environment joins, later over earlier: careen's own, the image's, --env-merge,
-// the caller's (all with --env-host, else proxies), --env-file and --env. What
-// --unsetenv removes is of the first two only.
+// environment joins the variables; later ones override earlier ones: careen's, the
+// image's, --env-merge, the caller's (all with --env-host, otherwise the proxies),
+// --env-file and --env. --unsetenv removes variables of the first two only.
 func (b *builder) environment() error {
 	env := map[string]string{"PATH": defaultPath, "container": "careen"}
 	if b.o.TTY {
@@ -57,7 +57,7 @@ func (b *builder) environment() error {
 	return nil
 }
 
-// callerEnv are the caller's variables that the options let in.
+// callerEnv are the caller's variables that the options pass.
 func (b *builder) callerEnv() map[string]string {
 	env := make(map[string]string)
 	switch {
@@ -75,8 +75,8 @@ func (b *builder) callerEnv() map[string]string {
 	return env
 }
 
-// mergeEnv applies --env-merge. The caller's variables can be expanded, but stand
-// below the image's.
+// mergeEnv applies --env-merge. It expands variables of the image, and those of the caller
+// that the image does not have.
 func (b *builder) mergeEnv(env, caller map[string]string) error {
 	lookup := func(name string) (string, bool) {
 		if value, ok := env[name]; ok {

@@ -36,9 +36,9 @@ func (b *builder) rootBind(destination, source string) {
 	}
 }
 
-// engineMounts adds what careen makes itself: /dev/shm, resolv.conf, hosts,
-// hostname, the time zone, the marker by which programs know a container, and the
-// control directory.
+// engineMounts adds the mounts of the engine: /dev/shm, resolv.conf, hosts, hostname, the
+// time zone, /run/.containerenv (by which programs recognise a container), and the control
+// directory.
 func (b *builder) engineMounts() error {
 	b.shm()
 	if b.o.Network.Mode != NamespaceNone && !b.o.ImageResolvConf {
@@ -75,7 +75,7 @@ func (b *builder) engineMounts() error {
 	return nil
 }
 
-// shm gives /dev/shm: the node's with --ipc=host, none with --ipc=none, else a tmpfs.
+// shm mounts /dev/shm: the node's with --ipc=host, none with --ipc=none, else a tmpfs.
 func (b *builder) shm() {
 	switch {
 	case b.hasMount("/dev/shm") || b.o.IPC.Mode == NamespaceNone:
@@ -96,8 +96,8 @@ func (b *builder) shm() {
 	}
 }
 
-// marker is the content of /run/.containerenv: podman fills it for a privileged
-// container only.
+// marker is the content of /run/.containerenv. podman writes it only for a privileged
+// container.
 func (b *builder) marker() []byte {
 	if !b.o.Privileged {
 		return nil
@@ -125,7 +125,7 @@ func (b *builder) localtime() error {
 }
 
 // hosts makes /etc/hosts: --add-host, then the base file, then localhost and the
-// container's own name where nothing above has them.
+// container's name if they are missing.
 func (b *builder) hosts() ([]byte, error) {
 	base, err := b.hostsBase()
 	if err != nil {
@@ -214,7 +214,7 @@ var (
 	})
 )
 
-// resolver is what a resolv.conf says.
+// resolver is the content of a resolv.conf.
 type resolver struct {
 	servers, searches, options []string
 }
@@ -239,8 +239,8 @@ func parseResolv(content []byte) resolver {
 
 // resolvConf makes resolv.conf: what --dns, --dns-search and --dns-option leave
 // open is the node's. Each kind that is given replaces the node's of that kind.
-// When the container has a network namespace of its own, servers on the node's
-// loopback are left out, since they cannot be reached.
+// In a private network namespace servers on the node's loopback are left out, because the
+// container cannot reach them.
 func (b *builder) resolvConf() []byte {
 	node := parseResolv(b.nodeResolv())
 	if !b.o.Network.Host() {
@@ -302,7 +302,7 @@ func withoutLoopback(servers []string) []string {
 	return kept
 }
 
-// systemdMounts prepares for systemd as process 1.
+// systemdMounts adds the mounts that systemd needs as PID 1.
 func (b *builder) systemdMounts() error {
 	if !b.systemd {
 		return nil

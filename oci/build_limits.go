@@ -65,7 +65,7 @@ func (b *builder) checkNode() error {
 	return errs.err()
 }
 
-// checkV2 drops what the unified hierarchy does not have, as podman does.
+// checkV2 ignores limits that cgroup v2 does not have, as podman does.
 func (b *builder) checkV2() {
 	r := &b.resources
 	if r.CPU != nil && r.CPU.RealtimePeriod != nil {
@@ -84,7 +84,7 @@ func (b *builder) checkV2() {
 	}
 }
 
-// checkV1 makes podman's checks of sanity, which it makes on cgroup v1 only.
+// checkV1 repeats podman's checks for cgroup v1.
 func (b *builder) checkV1(fail func(option, reason, remedy string)) {
 	r := &b.resources
 	if r.Unified != nil {

@@ -39,9 +39,9 @@ func (b *builder) defaultMounts() []specs.Mount {
 	}
 }
 
-// userMounts collects the user's mounts and volumes, those of the image below
-// them, and of the default mounts those that they leave: a mount at /dev removes
-// all that would be below it.
+// userMounts collects the user's mounts and volumes, then the image's volumes, then the
+// default mounts that they do not replace. A mount at /dev removes all default mounts below
+// it.
 func (b *builder) userMounts() error {
 	taken := make(map[string]bool)
 	for _, m := range b.o.Mounts {
@@ -63,8 +63,8 @@ func (b *builder) userMounts() error {
 		taken[path.Clean(m.Destination)] = true
 	}
 	for _, m := range b.volumes {
-		// A volume does not take the place of a default mount in podman either,
-		// but it is mounted over it; only binds and tmpfs remove what is below /dev.
+		// As in podman, a volume does not replace a default mount but covers it; only
+		// binds and tmpfs remove the mounts below /dev.
 		delete(taken, m.Destination)
 	}
 	for _, m := range b.defaultMounts() {
@@ -89,7 +89,7 @@ func (b *builder) setCwd() error {
 	if cwd == "" {
 		cwd = b.image.WorkingDir
 		if !path.IsAbs(cwd) {
-			// podman hands it on as it is, which no runtime takes.
+			// podman passes it on unchanged, and no runtime accepts it.
 			cwd = path.Join("/", cwd)
 		}
 	}
@@ -129,7 +129,7 @@ func (b *builder) readOnlyTmpfs(taken map[string]bool) error {
 	}
 	for _, destination := range readOnlyTargets {
 		if !taken[destination] {
-			// It takes the place of what the image's VOLUME would be.
+			// It replaces the image's VOLUME.
 			b.volumes = slices.DeleteFunc(b.volumes, func(m Mount) bool { return m.Destination == destination })
 			b.mounts = slices.DeleteFunc(b.mounts, func(m specs.Mount) bool { return m.Destination == destination })
 			b.mounts = append(b.mounts, specs.Mount{
@@ -141,7 +141,7 @@ func (b *builder) readOnlyTmpfs(taken map[string]bool) error {
 	return nil
 }
 
-// userMount adds one --mount, --volume or --tmpfs. Volumes wait until the user is
+// userMount adds one --mount, --volume or --tmpfs. Volumes are added once the user is
 // known.
 func (b *builder) userMount(m Mount) error {
 	out := specs.Mount{Destination: m.Destination, Type: string(m.Kind), Source: m.Source}
@@ -191,8 +191,8 @@ func (b *builder) initMount(taken map[string]bool) error {
 	return nil
 }
 
-// namedVolumes adds volumes, also those with O. They come before the engine's own
-// mounts, which give way to them, but the marker file does not: podman's order.
+// namedVolumes adds volumes, also those with O. As in podman they come before the engine's
+// mounts, which they replace, except the marker file.
 func (b *builder) namedVolumes() error {
 	b.marked = b.hasMount("/run") || b.hasMount(markerDestination)
 	for i, m := range b.volumes {
@@ -264,7 +264,7 @@ func (b *builder) volume(i int, m Mount) {
 	})
 }
 
-// overlay mounts a directory of the node, or a volume, so that changes are dropped.
+// overlay mounts a directory of the node, or a volume, and discards changes after the run.
 func (b *builder) overlay(i int, m Mount) error {
 	upper, work, err := overlayDirs(m.Options)
 	if err != nil {
@@ -289,7 +289,7 @@ func (b *builder) overlay(i int, m Mount) error {
 	return nil
 }
 
-// escapeOverlay protects the characters that separate overlay's directories.
+// escapeOverlay escapes the separators of overlay's directories.
 func escapeOverlay(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(dir)
 }

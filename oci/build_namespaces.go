@@ -11,7 +11,7 @@ func (b *builder) namespaces() error {
 	} else {
 		b.addNamespace(specs.NetworkNamespace, o.Network)
 	}
-	// "none" is an IPC namespace of its own without /dev/shm.
+	// "none" is a private IPC namespace without /dev/shm.
 	ipc := o.IPC
 	if ipc.Mode == NamespaceNone || ipc.Mode == NamespaceShareable {
 		ipc = Namespace{Mode: NamespacePrivate}
@@ -44,8 +44,8 @@ func (b *builder) hasNamespace(kind specs.LinuxNamespaceType) bool {
 	return false
 }
 
-// nameHost sets the host name: the operator's, else the node's when the network is
-// the node's, else the short id. It is only in the spec when the UTS namespace is
+// nameHost sets the host name: --hostname, else the node's with the node's network, else
+// the short id. It is only in the spec when the UTS namespace is
 // the container's own, or joined by its path while the network is the node's, which
 // then gets the node's name.
 func (b *builder) nameHost() {

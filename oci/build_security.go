@@ -29,8 +29,8 @@ var readonlyPaths = []string{
 	"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
 }
 
-// capabilities fills the five sets. Anyone but root starts with what --cap-add
-// names only, and keeps it over an exec through the ambient set.
+// capabilities fills the five sets. A user other than root starts only with the
+// capabilities of --cap-add, and keeps them over an exec through the ambient set.
 func (b *builder) capabilities() error {
 	bounding, err := b.boundingSet()
 	if err != nil {
@@ -128,7 +128,7 @@ func (b *builder) filter() error {
 			return Errors{asFault(err, "--seccomp-policy="+b.o.SeccompPolicy, "")}
 		}
 	}
-	// A privileged container has a filter only when the operator names one.
+	// A privileged container has a filter only with --security-opt=seccomp=FILE.
 	if b.o.Privileged && sec.SeccompPath == "" {
 		return nil
 	}
@@ -147,7 +147,7 @@ func (b *builder) filter() error {
 	return nil
 }
 
-// paths lists what is masked and what is read-only below /proc and /sys.
+// paths lists the masked and the read-only paths below /proc and /sys.
 func (b *builder) paths() error {
 	linux, unmask := b.spec.Linux, b.o.Security.Unmask
 	if !b.o.Privileged {
@@ -218,7 +218,7 @@ func (b *builder) cgroupAccess() string {
 	return "ro"
 }
 
-// devices gives the container its device nodes and the rules for their use.
+// devices adds the device nodes and the device rules.
 func (b *builder) devices() error {
 	linux := b.spec.Linux
 	if b.o.Privileged {

@@ -180,7 +180,7 @@ func (p *runParser) sysctls() {
 	}
 }
 
-// parseSysctl reads one NAME=VALUE that a namespace of the container's can hold.
+// parseSysctl reads one NAME=VALUE of a namespaced kernel parameter.
 func parseSysctl(text string) (name, value string, err error) {
 	name, value, ok := strings.Cut(text, "=")
 	switch {

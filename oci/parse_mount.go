@@ -1,9 +1,11 @@
 package oci
 
 import (
+	"encoding/csv"
 	"fmt"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -258,4 +260,41 @@ func (r *mountReader) volumeField(name, value string, hasValue bool) (bool, erro
 		return true, unsupported(r.written, "podman does not support volume-label either", "leave it out")
 	}
 	return r.common(name, value, hasValue)
+}
+
+// splitMount splits the value of --mount as CSV and takes its type out.
+func splitMount(value string) (kind string, fields []string, err error) {
+	records, err := csv.NewReader(strings.NewReader(value)).ReadAll()
+	if err != nil {
+		return "", nil, fmt.Errorf("it is not valid CSV: %w", err)
+	}
+	if len(records) != 1 {
+		return "", nil, fmt.Errorf("it is empty or has several lines")
+	}
+	found := false
+	for _, field := range records[0] {
+		name, text, _ := strings.Cut(field, "=")
+		if !found && name == "type" && strings.Count(field, "=") == 1 {
+			kind, found = text, true
+			continue
+		}
+		fields = append(fields, field)
+	}
+	if !found {
+		return "", nil, fmt.Errorf("it has no type=")
+	}
+	return kind, fields, nil
+}
+
+// parseTrue reads the optional value of a flag such as ro=true.
+func parseTrue(name, value string, hasValue bool) (bool, error) {
+	if !hasValue {
+		return true, nil
+	}
+	switch strings.ToLower(value) {
+	case "true", "false":
+		on, _ := strconv.ParseBool(strings.ToLower(value))
+		return on, nil
+	}
+	return false, fmt.Errorf("%s can only be true or false", name)
 }

@@ -10,17 +10,17 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// given is one use of an option on the command line.
+// given is one use of an option in the command.
 type given struct {
 	option OptionInfo
 	// value is what follows the name, "true" for a bare boolean.
 	value string
-	// written is the option as it stood, with its value masked if it is a secret.
+	// written is the option as the caller wrote it, with a secret value masked.
 	written string
 }
 
-// scanned is a command line whose options are known, well formed and typed, but
-// not yet looked at together.
+// scanned is a command whose options are known, well formed and typed. Combinations are
+// not checked yet.
 type scanned struct {
 	command Command
 	uses    map[string][]given
@@ -171,7 +171,7 @@ func (s *scanned) add(option OptionInfo, value, written string) {
 	if option.Kind == List {
 		s.elements[option.Name] += strings.Count(value, ",")
 	}
-	// What is done for each value may look at those before it.
+	// Some checks are quadratic in the number of values.
 	if s.elements[option.Name] > maxWords {
 		s.fail(badOption("--"+option.Name, fmt.Sprintf("it has more than %d values", maxWords), option.Example))
 		return
@@ -181,7 +181,7 @@ func (s *scanned) add(option OptionInfo, value, written string) {
 
 func (s *scanned) fail(err *fault.Error) { s.errs = append(s.errs, err) }
 
-// checkKind says why value is not of kind, or "".
+// checkKind returns why value is not of kind, or "".
 func checkKind(kind Kind, value string) string {
 	var err error
 	switch kind {

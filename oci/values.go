@@ -2,8 +2,7 @@ package oci
 
 import "strconv"
 
-// item is one value of an option that may be given several times, with the use it
-// came from.
+// item is one value of a repeatable option, with its use.
 type item struct {
 	value   string
 	written string
@@ -29,7 +28,7 @@ func (s *scanned) text(name, def string) string {
 	return def
 }
 
-// written returns the last use as it stood, or the bare option.
+// written returns the last use as the caller wrote it, or the bare option.
 func (s *scanned) written(name string) string {
 	if use, ok := s.last(name); ok {
 		return use.written
@@ -99,7 +98,7 @@ func (s *scanned) list(name string) []string {
 	return values
 }
 
-// example returns the option's right example for an error.
+// example returns the option's example for an error.
 func (s *scanned) example(name string) string {
 	option, _ := findOption(s.command, name)
 	return option.Example

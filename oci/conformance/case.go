@@ -85,8 +85,8 @@ func (c Case) Wanted(version string) map[string]any {
 }
 
 // Networks returns what to put before the options of a case that names no network,
-// since careen's default is the node's: a namespace of its own, which is what podman's
-// bridge is to a container, and none.
+// because careen's default is the node's network: a private namespace, which is what a
+// podman bridge is to a container, and none.
 func (c Case) Networks(bridge string) []string {
 	dns := false
 	for _, flag := range c.Flags {

@@ -92,6 +92,9 @@ func (p Policy) Problems() ([]string, error) {
 			if err == nil {
 				_, err = r.keys(p.ReadFile)
 			}
+			if err == nil && r.Type == signedBy {
+				err = fmt.Errorf("%s requires a signature (%s) by %s, and %s", File, r.Type, where, noGPGFetch)
+			}
 			if err != nil {
 				problems = append(problems, printable(strings.TrimPrefix(err.Error(), "cannot use image: ")))
 			}

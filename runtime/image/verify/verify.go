@@ -110,6 +110,10 @@ func tempDir() (string, error) {
 	return dir, err
 }
 
+// noGPGFetch is why a rule with signedBy refuses images: the pull fetches sigstore
+// attachments only, and GPG signatures are on another server (lookaside in registries.d).
+const noGPGFetch = "careen verifies GPG signatures but does not fetch them yet"
+
 func (r *rule) refuse(kind string, manifest []byte, reasons []string) error {
 	sum := digest.FromBytes(manifest)
 	why := "the manifest " + sum.String() + " has no signature"
@@ -122,7 +126,11 @@ func (r *rule) refuse(kind string, manifest []byte, reasons []string) error {
 		why = fmt.Sprintf("no signature of the manifest %s is accepted: %s", sum, strings.Join(reasons, "; "))
 	}
 	remedy := "Sign this manifest with a key that the rule names (cosign sign --recursive --key KEY NAME@DIGEST), or change the rule"
-	if kind == signedBy {
+	switch {
+	case kind == signedBy && len(reasons) == 0:
+		why = noGPGFetch
+		remedy = "Require " + sigstoreSigned + ", or name the image by its digest and accept that name in the file with " + accept
+	case kind == signedBy:
 		remedy = "Sign this manifest with a GPG key that the rule names (skopeo copy --sign-by KEY), or change the rule"
 	}
 	return &fault.Error{Code: fault.Policy, Op: "use image", Subject: r.original, Remedy: remedy,
