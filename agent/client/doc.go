@@ -3,10 +3,11 @@
 //
 // What the agent refuses comes back as a *[fault.Error] made from its problem
 // document, with the agent's code and remedy; an agent that does not answer is an
-// error with code unreachable. Nothing is retried: package client does not know
-// what its caller can stand to do twice. A run's id makes [Client.Submit] safe to
-// repeat.
+// error with code unreachable. A method that changes something is never retried:
+// package client does not know what its caller may do twice. A run's id makes
+// [Client.Submit] safe to repeat. [Client.FollowLogs] and [Client.Reconnect] outlive a
+// restart of the agent.
 //
-// The command line and the tests use it. It needs nothing but the standard
-// library, and knows nothing of the server's insides.
+// The command line and the tests use it. It needs only the standard library, and
+// nothing of the server's internals.
 package client

@@ -22,12 +22,12 @@ func (a *app) agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent [flags]",
 		Short: "Run the agent: containerd, the socket and the steps",
-		Long: `Run the agent until SIGTERM or SIGINT, or SIGPWR, which says that the node goes down.
+		Long: `Run the agent until SIGTERM, SIGINT, or SIGPWR (the node shuts down).
 
-On a bare ramdisk it first mounts what containers need and is missing, loads the
-overlay module and gives the store a tmpfs of its own with a limit. It answers on
-a unix socket that only root may use. Containers go on when it ends, unless
---stop-on-exit is given or the node goes down; the next agent finds them again.`,
+On a bare ramdisk it first mounts the file systems that containers need, loads the
+overlay module, and mounts a tmpfs with a size limit for the store. It listens on a
+unix socket that only root may use. Containers keep running when the agent stops,
+unless --stop-on-exit is given or the node shuts down. The next agent adopts them.`,
 		Example: `  careen agent
   careen agent --state /var/lib/careen-state --store-size 8g
   careen agent --containerd-address /run/containerd/containerd.sock`,
@@ -36,6 +36,9 @@ a unix socket that only root may use. Containers go on when it ends, unless
 			opts.socket, opts.stays = a.socket, true
 			if !cmd.Flags().Changed("socket") && os.Getenv("CAREEN_SOCKET") == "" {
 				opts.socket = opts.runDir + "/careen.sock"
+			}
+			if err := opts.absolute(); err != nil {
+				return err
 			}
 			for _, uid := range uids {
 				opts.allowedUIDs = append(opts.allowedUIDs, uint32(uid))
@@ -61,20 +64,20 @@ a unix socket that only root may use. Containers go on when it ends, unless
 	f := cmd.Flags()
 	f.StringVar(&opts.root, "root", opts.root, "directory of the store: images and writable layers")
 	f.StringVar(&opts.runDir, "run-dir", opts.runDir, "directory for the state of this boot")
-	f.StringVar(&opts.state, "state", "", "directory for journal, audit record and logs that survive a reboot (default RUN-DIR/state)")
-	f.StringVar(&opts.config, "config", "", "careen's configuration (default /etc/careen/careen.toml, if there)")
-	f.StringVar(&opts.containerd, "containerd-address", "", "socket of a containerd that runs already, 1.7 or newer; default: the embedded one")
-	f.StringVar(&opts.snapshotter, "snapshotter", "", "containerd's snapshotter (default overlayfs, native where the node lacks it)")
-	f.StringVar(&storeSize, "store-size", "", "limit of the store's own tmpfs, as in 8g (default three quarters of the free memory)")
-	f.BoolVar(&opts.noStore, "no-store-tmpfs", false, "use --root as it is, even where it lies in the ramdisk's root")
-	f.StringVar(&logLimit, "log-limit", "", "output kept of one run, the newest, as in 16m")
-	f.DurationVar(&opts.grace, "grace", opts.grace, "time between stop signal and SIGKILL where a step has none")
-	f.DurationVar(&opts.critical, "critical-limit", opts.critical, "longest that a critical section may hold off an abort or a time limit; 0 for not at all")
-	f.IntVar(&opts.queue, "queue", opts.queue, "runs that may wait for their turn; -1 for none")
-	f.BoolVar(&opts.stopOnExit, "stop-on-exit", false, "end containers when the agent is told to end")
-	f.BoolVar(&opts.allowReboot, "allow-reboot", false, "reboot the node when a container asks for it, after its run has ended")
-	f.StringVar(&opts.beacon, "beacon", "", "small record over a reboot where there is no --state: file:/PATH, efivar or pstore")
-	f.UintSliceVar(&uids, "allow-uid", nil, "users that may use the socket beside root; they can become root by it")
+	f.StringVar(&opts.state, "state", "", "directory for journal, audit record and logs; put it on a disk to keep them over a reboot (default RUN-DIR/state)")
+	f.StringVar(&opts.config, "config", "", "careen's configuration file (default /etc/careen/careen.toml, if it exists)")
+	f.StringVar(&opts.containerd, "containerd-address", "", "socket of an external containerd, 1.7 or newer (default: the embedded one)")
+	f.StringVar(&opts.snapshotter, "snapshotter", "", "containerd's snapshotter (default overlayfs, or native if the node has no overlayfs)")
+	f.StringVar(&storeSize, "store-size", "", "size limit of the tmpfs that holds the store (e.g. 8g; default three quarters of the free memory)")
+	f.BoolVar(&opts.noStore, "no-store-tmpfs", false, "do not mount a tmpfs on --root")
+	f.StringVar(&logLimit, "log-limit", "", "newest bytes of output kept per run (e.g. 16m)")
+	f.DurationVar(&opts.grace, "grace", opts.grace, "time between stop signal and SIGKILL, for steps that set none")
+	f.DurationVar(&opts.critical, "critical-limit", opts.critical, "maximum delay of an abort or timeout by a critical section (0: none)")
+	f.IntVar(&opts.queue, "queue", opts.queue, "maximum number of waiting runs (-1: none)")
+	f.BoolVar(&opts.stopOnExit, "stop-on-exit", false, "end containers when the agent stops")
+	f.BoolVar(&opts.allowReboot, "allow-reboot", false, "reboot the node after a run whose container requests it")
+	f.StringVar(&opts.beacon, "beacon", "", "where to keep a reboot marker if there is no --state: file:/PATH, efivar or pstore")
+	f.UintSliceVar(&uids, "allow-uid", nil, "uid that may use the socket beside root; the user can become root through it")
 	f.StringVar(&logLevel, "log-level", "info", "error, warning, info or debug")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
 	completeFlag(cmd, "log-level", "error", "warning", "info", "debug")
@@ -156,7 +159,10 @@ func enterNode(args []string) error {
 	set.ParseErrorsAllowlist.UnknownFlags = true
 	set.Usage = func() {}
 	set.StringVar(&opts.RunDir, "run-dir", "", "")
-	// Whatever is wrong with the arguments is said by the command itself.
+	// The command itself reports wrong arguments.
 	_ = set.Parse(args)
+	if err := absolute(&opts.RunDir); err != nil {
+		return err
+	}
 	return rootfs.Enter(opts)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/careen-project/careen/agent/client"
+	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/rootfs"
 )
@@ -101,7 +102,7 @@ func misused(cmd *cobra.Command, err error) error {
 		usage = cmd.CommandPath() + " COMMAND"
 	}
 	return &fault.Error{Code: fault.BadOption, Op: "run", Subject: cmd.CommandPath(), Err: err,
-		Remedy: "Write it like " + usage + "; " + cmd.CommandPath() + " --help says more"}
+		Remedy: "Usage: " + usage + "; see also " + cmd.CommandPath() + " --help"}
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -109,17 +110,17 @@ func (a *app) rootCommand() *cobra.Command {
 		Use:   "careen",
 		Short: "Run container steps on bare metal",
 		Long: `careen runs firmware updaters, diagnostics and disk cleaners that are packaged as
-OCI images, on a node that has nothing but a kernel and this file.
+OCI images, on a node that has only a kernel and this file.
 
-Commands talk to the agent on its socket. "careen run" and "careen pull" start
-one for as long as they take where none runs.`,
-		Example: `  careen run --rm --privileged registry.example/fw-updater:2.1 --dry-run
+Commands talk to the agent on its socket. If no agent runs, "careen run" and
+"careen pull" start one that ends with the command.`,
+		Example: `  careen run --rm --privileged registry.example/fw-updater:2.1
   careen agent &
   careen step run generic_container_step --args '{"container_url": "registry.example/diag:1"}'
   careen logs -f RUN`,
-		SilenceUsage:       true,
-		SilenceErrors:      true,
-		DisableSuggestions: true,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version.Version,
 	}
 	socket := os.Getenv("CAREEN_SOCKET")
 	if socket == "" {
@@ -127,7 +128,7 @@ one for as long as they take where none runs.`,
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "the agent's socket (environment: CAREEN_SOCKET)")
 	root.AddGroup(
-		&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "look", Title: "Look after runs:"},
+		&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "look", Title: "Manage runs:"},
 		&cobra.Group{ID: "image", Title: "Images:"}, &cobra.Group{ID: "node", Title: "The node:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
@@ -143,6 +144,7 @@ one for as long as they take where none runs.`,
 	}
 	root.SetHelpCommandGroupID("node")
 	root.SetCompletionCommandGroupID("node")
+	onlySubcommands(root)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
@@ -160,14 +162,19 @@ one for as long as they take where none runs.`,
 	return root
 }
 
-// onlySubcommands makes a command that only has others refuse what is none of them.
+// onlySubcommands makes a command without an action of its own refuse an unknown
+// subcommand, and suggest similar ones.
 func onlySubcommands(cmd *cobra.Command) {
 	if !cmd.HasSubCommands() || cmd.Runnable() {
 		return
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil
+		}
+		if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+			return fmt.Errorf("unknown command %q; did you mean %s?", args[0], strings.Join(similar, " or "))
 		}
 		return fmt.Errorf("unknown command %q", args[0])
 	}

@@ -87,7 +87,7 @@ func helpText(cmd *cobra.Command) string {
 	section("Flags", cmd.LocalFlags().FlagUsagesWrapped(helpWidth))
 	section("Global flags", cmd.InheritedFlags().FlagUsagesWrapped(helpWidth))
 	if cmd.HasAvailableSubCommands() {
-		b.WriteString("\n" + cmd.CommandPath() + " COMMAND --help says more of each.\n")
+		b.WriteString("\nUse \"" + cmd.CommandPath() + " COMMAND --help\" for the details of a command.\n")
 	}
 	return b.String()
 }

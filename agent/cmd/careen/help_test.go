@@ -71,6 +71,9 @@ func TestMisuse(t *testing.T) {
 		wrong, right string
 	}{
 		{"frob", `unknown command "frob"`, "careen --help"},
+		{"inspekt", "did you mean inspect?", "careen --help"},
+		{"stop RUN", "did you mean abort or step?", "careen --help"},
+		{"step lst", "did you mean list?", "careen step --help"},
 		{"step frob", `unknown command "frob"`, "careen step --help"},
 		{"ramdisk frob", `unknown command "frob"`, "careen ramdisk --help"},
 		{"completion frob", `unknown command "frob"`, "careen completion --help"},
@@ -116,4 +119,10 @@ func TestCompletion(t *testing.T) {
 			assert.NotContains(t, stdout, c.not, c.line)
 		}
 	}
+}
+
+func TestVersionFlag(t *testing.T) {
+	code, stdout, _ := commandLine(t, "--version")
+	assert.Zero(t, code)
+	assert.Contains(t, stdout, "careen version ")
 }

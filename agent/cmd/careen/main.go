@@ -12,6 +12,7 @@ import (
 	// First: answers when libcontainer starts this binary as a container's init.
 	_ "github.com/careen-project/careen/runtime/reexec"
 
+	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/runtime/initproc"
 	"github.com/careen-project/careen/runtime/shim"
@@ -87,7 +88,7 @@ func needsNode(name string, args []string) bool {
 			sub = args[i]
 		}
 		if verb == "run" || verb == "pull" || verb == "step" && sub == "run" {
-			return !alive(socket)
+			return !client.Listening(socket)
 		}
 	}
 	return false

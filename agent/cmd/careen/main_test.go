@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -117,7 +118,8 @@ func TestTextOfOthersIsHarmless(t *testing.T) {
 	assert.Equal(t, "a\\x1b[31mb", clean("a\x1b[31mb"))
 	assert.Equal(t, "ü\tx\n", clean("ü\tx\n"))
 	assert.NotContains(t, clean("gnp.\u202exe"), "\u202e")
-	assert.True(t, utf8.ValidString(clean("a\xffb")))
+	assert.Equal(t, `a\xffb`, clean("a\xffb"))
+	assert.Equal(t, `a\x9bb\u202ec`, clean("a\u009bb\u202ec"))
 }
 
 func TestProgressFitsTheTerminal(t *testing.T) {
@@ -144,9 +146,11 @@ func TestTablesFitEightyColumns(t *testing.T) {
 }
 
 func TestSpecFlagsComeFirst(t *testing.T) {
+	dir, err := os.Getwd()
+	require.NoError(t, err)
 	f, rest, err := cutSpecFlags([]string{"--cgroup", "v2", "--image-config=c.json", "--rm", "--cgroup-parent=/x", "image"})
 	require.NoError(t, err)
-	assert.Equal(t, specFlags{imageConfig: "c.json", cgroup: "v2"}, f)
+	assert.Equal(t, specFlags{imageConfig: filepath.Join(dir, "c.json"), cgroup: "v2"}, f)
 	assert.Equal(t, []string{"--rm", "--cgroup-parent=/x", "image"}, rest)
 	_, _, err = cutSpecFlags([]string{"--cgroup=v3", "image"})
 	assert.ErrorContains(t, err, "v3")
@@ -164,4 +168,33 @@ func TestSizes(t *testing.T) {
 		_, err := sizeFlag("--store-size", text)
 		assert.ErrorContains(t, err, "--store-size="+text)
 	}
+}
+
+// TestJSONIsHarmlessOnATerminal: JSON keeps its meaning and sends no control character.
+func TestJSONIsHarmlessOnATerminal(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	c := newConsole()
+	c.out = out
+	text := "a\u009b2Jb\u202ec\x7fd\x1be"
+	require.NoError(t, c.json(map[string]any{"text": text, "spec": json.RawMessage(`{"x": "` + "\u009b\u202e" + `"}`)}))
+	require.NoError(t, c.jsonLine(map[string]string{"text": text}))
+	require.NoError(t, out.Close())
+	data, err := os.ReadFile(out.Name())
+	require.NoError(t, err)
+	assert.False(t, strings.ContainsFunc(string(data), hostile), "%q", data)
+	var back struct{ Text string }
+	require.NoError(t, json.NewDecoder(bytes.NewReader(data)).Decode(&back))
+	assert.Equal(t, text, back.Text)
+}
+
+func TestPathsBecomeAbsolute(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	o := nodeOptions{root: "root", runDir: "run", state: "", socket: "/s", beacon: "file:marker"}
+	require.NoError(t, o.absolute())
+	assert.Equal(t, nodeOptions{root: dir + "/root", runDir: dir + "/run", socket: "/s", beacon: "file:" + dir + "/marker"}, o)
+	o = nodeOptions{beacon: "efivar"}
+	require.NoError(t, o.absolute())
+	assert.Equal(t, "efivar", o.beacon)
 }

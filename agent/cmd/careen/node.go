@@ -57,6 +57,33 @@ func defaultNodeOptions(socket string) nodeOptions {
 	}
 }
 
+// absolute makes the paths absolute. Mounts and the OCI runtime need absolute paths.
+func (o *nodeOptions) absolute() error {
+	marker, isFile := strings.CutPrefix(o.beacon, "file:")
+	if err := absolute(&o.root, &o.runDir, &o.state, &o.socket, &o.config, &o.containerd, &marker); err != nil {
+		return err
+	}
+	if isFile {
+		o.beacon = "file:" + marker
+	}
+	return nil
+}
+
+// absolute makes paths absolute, relative to the working directory; "" stays "".
+func absolute(paths ...*string) error {
+	for _, path := range paths {
+		if *path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return &fault.Error{Code: fault.Node, Op: "make absolute", Subject: *path, Err: err, Remedy: "Give an absolute path"}
+		}
+		*path = abs
+	}
+	return nil
+}
+
 // node is an agent with all that it works with, in this process.
 type node struct {
 	opts     nodeOptions

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -84,33 +85,60 @@ func parts(err error) []error {
 	return []error{err}
 }
 
-// clean makes text of others (a registry's answer, a container's name) harmless
-// on a terminal: control characters are shown, not sent.
+// clean escapes control characters, marks that reorder text, and invalid bytes, so that
+// text of a container, image or registry cannot control a terminal. Newlines and tabs stay.
 func clean(text string) string {
 	if !strings.ContainsFunc(text, hostile) && utf8.ValidString(text) {
 		return text
 	}
 	var b strings.Builder
-	for _, r := range text {
-		if hostile(r) {
-			fmt.Fprintf(&b, "\\x%02x", r)
-		} else {
+	for i, r := range text {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)):
+			fmt.Fprintf(&b, "\\x%02x", text[i])
+		case !hostile(r):
 			b.WriteRune(r)
+		case r < 0x100:
+			fmt.Fprintf(&b, "\\x%02x", r)
+		default:
+			fmt.Fprintf(&b, "\\u%04x", r)
 		}
 	}
 	return b.String()
 }
 
+// hostile reports whether r is a control character (C0, DEL, C1) or a mark that reorders
+// text.
 func hostile(r rune) bool {
-	// The last range are the marks that reorder text to a reader's eye.
-	return r != '\n' && r != '\t' && unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+	return r != '\n' && r != '\t' && unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 ||
+		r == 0x200e || r == 0x200f || r == 0x061c
 }
 
 // json prints one JSON document.
-func (c *console) json(v any) error {
-	enc := json.NewEncoder(c.out)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+func (c *console) json(v any) error { return c.encode(v, "  ") }
+
+// jsonLine prints one JSON document on one line.
+func (c *console) jsonLine(v any) error { return c.encode(v, "") }
+
+// encode prints JSON in which control characters are escaped. The document means the
+// same: in JSON such characters stand in strings only.
+func (c *console) encode(v any, indent string) error {
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, r := range data.String() {
+		if hostile(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	_, err := io.WriteString(c.out, b.String())
+	return err
 }
 
 // table prints rows under a header, columns as wide as they need to be. The last

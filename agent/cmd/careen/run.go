@@ -24,14 +24,14 @@ import (
 func (a *app) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run [podman run options] IMAGE [COMMAND [ARG...]]",
-		Short: "Run a container and wait for its end",
+		Short: "Run a container and wait until it ends",
 		Long: `Run a container with podman's options and exit with its exit code; with 125 if
 careen failed, 126 if the command cannot be executed, 127 if it does not exist.
 
-The output comes as the container writes it. Interrupting the command (^C,
+The output is shown as the container writes it. Interrupting the command (^C,
 SIGTERM) ends the container: stop signal, grace period, SIGKILL.`,
 		Example: `  careen run --rm registry.example/diag:1
-  careen run --privileged -v /dev:/dev registry.example/fw-updater:2.1 --dry-run
+  careen run --privileged -v /dev:/dev registry.example/fw-updater:2.1 flash --slot 2
   careen run --read-only --network=none --memory=512m registry.example/scan:3`,
 		// The options are podman's, read by package oci.
 		DisableFlagParsing: true,
@@ -90,11 +90,11 @@ func localCaller() oci.Caller {
 	return oci.Caller{Host: rootfs.Host(), Environ: environ, WorkDir: dir}
 }
 
-// withAgent calls f with the agent that runs, or with one that this process is
-// for as long as f takes and others use it.
+// withAgent calls f with a client of the running agent. If there is none, this process
+// is the agent until f and the runs of other clients have ended.
 func (a *app) withAgent(ctx context.Context, f func(*client.Client) error) error {
 	c := a.client()
-	if alive(a.socket) {
+	if client.Listening(a.socket) {
 		return f(c)
 	}
 	if os.Geteuid() != 0 {
@@ -121,7 +121,7 @@ func (a *app) withAgent(ctx context.Context, f func(*client.Client) error) error
 	return ferr
 }
 
-// waitIdle waits until nobody's runs are active: others may have found this agent.
+// waitIdle waits until all runs have ended, also those of other clients.
 func (n *node) waitIdle(ctx context.Context) {
 	for _, run := range n.agent.Runs() {
 		if !run.State.Final() {
@@ -130,22 +130,12 @@ func (n *node) waitIdle(ctx context.Context) {
 	}
 }
 
-// alive reports whether an agent listens on socket.
-func alive(socket string) bool {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: socket}) == nil
-}
-
 // attachment is how a run's output is shown.
 type attachment struct {
 	plain, quiet, tty bool
 	// streams are those of --attach; empty means all.
 	streams []string
-	// deaf is --sig-proxy=false: a signal ends this command and not the container.
+	// deaf is --sig-proxy=false: a signal ends this command but not the container.
 	deaf bool
 }
 
@@ -189,7 +179,7 @@ func (a *app) attach(ctx context.Context, c *client.Client, req api.RunRequest, 
 	}
 	wg.Wait()
 	id := run.ID
-	if err := a.patiently(after, func() (err error) { run, err = c.Wait(after, id); return err }); err != nil {
+	if err := c.Reconnect(after, func() (err error) { run, err = c.Wait(after, id); return err }); err != nil {
 		a.console.fail(err)
 		return exitCode(exitUsage)
 	}
@@ -215,20 +205,16 @@ func (a *app) showEvents(ctx context.Context, c *client.Client, id string, show 
 		return nil
 	})
 	show.clear()
-	// An agent that is away is waited for with the output: see copyLogs.
+	// copyLogs reconnects to an agent that was restarted.
 	if err != nil && !errors.Is(err, context.Canceled) && fault.CodeOf(err) != fault.Unreachable {
 		a.console.fail(err)
 	}
 }
 
-// copyLogs writes the container's streams to this process's, as they were; control
-// characters reach a terminal only if the container was given one.
+// copyLogs copies the container's streams to those of this process. Control characters
+// are sent to a terminal only if the container has a terminal.
 func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *progress, how attachment) error {
-	opts := client.LogOptions{Follow: true}
-	line := func(l api.LogLine, text []byte) error {
-		if l.Cursor != "" {
-			opts.After = l.Cursor
-		}
+	return c.FollowLogs(ctx, id, client.LogOptions{}, func(l api.LogLine, text []byte) error {
 		show.clear()
 		out := a.console.out
 		if l.Stream == "stderr" {
@@ -249,23 +235,10 @@ func (a *app) copyLogs(ctx context.Context, c *client.Client, id string, show *p
 		}
 		_, err := out.Write(text)
 		return err
-	}
-	return a.patiently(ctx, func() error {
-		if err := c.Logs(ctx, id, opts, line); err != nil {
-			return err
-		}
-		// An agent that is told to end closes what it serves in good order, too.
-		run, err := c.Run(ctx, id)
-		if err == nil && !run.State.Final() {
-			return &fault.Error{Code: fault.Unreachable, Op: "read the output of run", Subject: id,
-				Reason: "the agent has ended it before the run ended", Remedy: "Start careen agent again"}
-		}
-		return err
 	})
 }
 
-// finish says how a run ended, where its own output does not, and returns the
-// exit code.
+// finish prints how a run ended, unless its output says so, and returns the exit code.
 func (a *app) finish(run api.Run, how attachment) error {
 	o := run.Outcome
 	if o == nil {
@@ -278,7 +251,7 @@ func (a *app) finish(run api.Run, how attachment) error {
 		}
 	}
 	if o.RebootRequested && !how.plain {
-		a.console.warn("the container asks for a reboot of the node: " + o.RebootReason)
+		a.console.warn("the container requests a reboot of the node: " + o.RebootReason)
 	}
 	switch {
 	case o.ExitCode != nil:

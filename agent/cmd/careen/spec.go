@@ -148,7 +148,7 @@ func cutSpecFlags(words []string) (f specFlags, rest []string, err error) {
 		return f, nil, &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--cgroup=" + f.cgroup,
 			Reason: "it is neither v1 nor v2", Remedy: "For example: --cgroup=v2"}
 	}
-	return f, words, nil
+	return f, words, absolute(&f.imageConfig, &f.rootfs)
 }
 
 func (f specFlags) input(run *oci.Run) (oci.BuildInput, error) {

@@ -19,7 +19,7 @@ import (
 func (a *app) psCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "ps", Short: "List runs that are active, or all of them", Args: cobra.NoArgs,
+		Use: "ps", Short: "List active runs; with --all also ended ones", Args: cobra.NoArgs,
 		Example: "  careen ps --all\n  careen ps -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			runs, err := a.client().Runs(cmd.Context())
@@ -43,7 +43,7 @@ func (a *app) psCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "also runs that have ended")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "include runs that have ended")
 	a.outputFlag(cmd)
 	return cmd
 }
@@ -73,7 +73,7 @@ func exitText(run api.Run) string {
 func (a *app) inspectCommand() *cobra.Command {
 	var spec bool
 	cmd := &cobra.Command{
-		Use: "inspect RUN", Short: "Show all that is known of a run, as JSON", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "inspect RUN", Short: "Show a run in full, as JSON", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
 		Example: "  careen inspect RUN\n  careen inspect --spec RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if spec {
@@ -90,40 +90,8 @@ func (a *app) inspectCommand() *cobra.Command {
 			return a.console.json(run)
 		}),
 	}
-	cmd.Flags().BoolVar(&spec, "spec", false, "the runtime-spec of its container instead")
+	cmd.Flags().BoolVar(&spec, "spec", false, "show the runtime-spec of its container instead")
 	return cmd
-}
-
-// readLogs calls line for each line of a run's output. Who follows it goes on with the
-// next agent when this one has gone, after the last line that came.
-func (a *app) readLogs(ctx context.Context, id string, opts client.LogOptions, line func(api.LogLine, []byte) error) error {
-	c := a.client()
-	if !opts.Follow {
-		return c.Logs(ctx, id, opts, line)
-	}
-	return a.patiently(ctx, func() error {
-		err := c.Logs(ctx, id, opts, func(l api.LogLine, text []byte) error {
-			if l.Cursor != "" {
-				opts.After, opts.Tail = l.Cursor, nil
-			}
-			return line(l, text)
-		})
-		if err != nil {
-			return err
-		}
-		return ended(ctx, c, id)
-	})
-}
-
-// ended is an error for an output that ended before its run: an agent that is
-// told to stop closes what it serves in good order.
-func ended(ctx context.Context, c *client.Client, id string) error {
-	run, err := c.Run(ctx, id)
-	if err == nil && !run.State.Final() {
-		return &fault.Error{Code: fault.Unreachable, Op: "read the output of run", Subject: id,
-			Reason: "the agent stopped before the run ended", Remedy: "Start careen agent again"}
-	}
-	return err
 }
 
 func (a *app) logsCommand() *cobra.Command {
@@ -135,16 +103,20 @@ func (a *app) logsCommand() *cobra.Command {
 		cmd        *cobra.Command
 	)
 	cmd = &cobra.Command{
-		Use: "logs [flags] RUN", Short: "Show a run's output, while it runs and after", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
-		Long: `Show what a run's container wrote. On a terminal, control characters are shown
-rather than sent; --raw sends them.`,
+		Use: "logs [flags] RUN", Short: "Show the output of a run", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Long: `Show the output of a run's container, during and after the run. On a terminal,
+control characters are shown in escaped form; with --raw they are sent as they are.`,
 		Example: "  careen logs -f RUN\n  careen logs --tail 20 --stream stderr RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if cmd.Flags().Changed("tail") {
 				opts.Tail = &tail
 			}
 			guard := !raw && isTerminal(a.console.out)
-			return a.readLogs(ctx, id, opts, func(l api.LogLine, text []byte) error {
+			read := a.client().Logs
+			if opts.Follow {
+				read = a.client().FollowLogs
+			}
+			return read(ctx, id, opts, func(l api.LogLine, text []byte) error {
 				line := string(text)
 				if guard {
 					line = clean(line)
@@ -161,21 +133,21 @@ rather than sent; --raw sends them.`,
 		}),
 	}
 	f := cmd.Flags()
-	f.BoolVarP(&opts.Follow, "follow", "f", false, "go on until the run has ended")
-	f.IntVar(&tail, "tail", 0, "start with the last lines")
-	f.StringVar(&opts.Stream, "stream", "", "stdout or stderr; both if not given")
+	f.BoolVarP(&opts.Follow, "follow", "f", false, "follow the output until the run has ended")
+	f.IntVar(&tail, "tail", 0, "show only this many lines from the end")
+	f.StringVar(&opts.Stream, "stream", "", "show only stdout or stderr (default both)")
 	completeFlag(cmd, "stream", "stdout", "stderr")
-	f.BoolVarP(&timestamps, "timestamps", "t", false, "time and stream before each line")
+	f.BoolVarP(&timestamps, "timestamps", "t", false, "print time and stream before each line")
 	f.BoolVar(&raw, "raw", false, "send control characters to the terminal as they are")
 	return cmd
 }
 
 func (a *app) eventsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "events RUN", Short: "Follow a run's events, one JSON document a line", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "events RUN", Short: "Follow the events of a run, one JSON document per line", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
 		Example: "  careen events RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
-			return a.client().Events(ctx, id, 0, func(e api.Event) error { return jsonLine(a.console.out, e) })
+			return a.client().Events(ctx, id, 0, func(e api.Event) error { return a.console.jsonLine(e) })
 		}),
 	}
 }
@@ -198,8 +170,8 @@ func (a *app) waitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "wait RUN", Short: "Wait for the end of a run and exit with its exit code", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
 		Example: "  careen wait RUN\n  careen wait -o json RUN",
-		Long: `Wait for the end of a run and exit with its exit code, or with 125 if that cannot
-be known.`,
+		Long: `Wait for the end of a run and exit with its exit code, or with 125 if the
+exit code is not known.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := wait(cmd, args)
 			var code exitCode
@@ -217,7 +189,7 @@ be known.`,
 func (a *app) abortCommand() *cobra.Command {
 	var req api.AbortRequest
 	cmd := &cobra.Command{
-		Use: "abort RUN", Short: "End a run: stop signal, grace period, SIGKILL", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "abort RUN", Short: "End a run: stop signal, grace period, SIGKILL", SuggestFor: []string{"stop", "kill"}, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
 		Example: "  careen abort RUN\n  careen abort --reason 'wrong firmware' --grace 60s RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			run, err := a.client().Abort(ctx, id, req)
@@ -228,19 +200,19 @@ func (a *app) abortCommand() *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&req.Reason, "reason", "", "why, for the record")
-	f.StringVar(&req.Grace, "grace", "", "time between stop signal and SIGKILL, as in 30s")
-	f.BoolVar(&req.Force, "force", false, "also a step that is not abortable")
+	f.StringVar(&req.Reason, "reason", "", "the reason, for the audit record")
+	f.StringVar(&req.Grace, "grace", "", "time between stop signal and SIGKILL (e.g. 30s)")
+	f.BoolVar(&req.Force, "force", false, "abort also a step that is not abortable")
 	return cmd
 }
 
 func (a *app) rmCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "rm RUN...", Short: "Forget runs that have ended, with their output", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "rm RUN...", Short: "Delete ended runs and their output", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeRuns,
 		Example: "  careen rm RUN",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, given := range args {
-				id, err := a.which(cmd.Context(), given)
+				id, err := a.client().ResolveID(cmd.Context(), given)
 				if err != nil {
 					return err
 				}
@@ -257,7 +229,7 @@ func (a *app) rmCommand() *cobra.Command {
 func (a *app) collectCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
-		Use: "collect RUN", Short: "Make a tar of a run's logs, spec, events and the node's state", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "collect RUN", Short: "Write a tar of a run's logs, spec and events, and the node's state", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
 		Example: "  careen collect RUN\n  careen collect -f - RUN | tar -t",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if path == "-" {
@@ -282,7 +254,7 @@ func (a *app) collectCommand() *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().StringVarP(&path, "file", "f", "", "where to write it; - is standard output (default careen-RUN.tar)")
+	cmd.Flags().StringVarP(&path, "file", "f", "", "output file; - is standard output (default careen-RUN.tar)")
 	return cmd
 }
 

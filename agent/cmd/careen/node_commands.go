@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"slices"
@@ -20,8 +19,6 @@ import (
 	"github.com/careen-project/careen/rootfs/ramdisk"
 	"github.com/careen-project/careen/runtime/image/verify"
 )
-
-func jsonLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
 func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -50,12 +47,15 @@ func (a *app) doctorCommand() *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
 		Use: "doctor [REGISTRY...]", Short: "Check whether containers can run on this node",
-		Long: `Check everything that a container step depends on, and say what each finding
-means and what to do. Nothing on the node is changed. The exit code is 1 if a
+		Long: `Check everything that a container step depends on. Each finding has an explanation
+and a remedy. Nothing on the node is changed. The exit code is 1 if a
 container could not run.`,
 		Example: "  careen doctor\n  careen doctor registry.example:5000 -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Registries = args
+			if err := absolute(&opts.Prepare.StoreDir, &opts.Prepare.RunDir, &config); err != nil {
+				return err
+			}
 			wrong := nodeSettings(&opts, config)
 			checks := slices.Concat(doctor.Run(cmd.Context(), opts), policyChecks(verify.File), wrong)
 			if a.output == "json" {
@@ -193,12 +193,12 @@ func (a *app) stepRunCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&args, "args", "", "the step's arguments, a JSON object")
+	f.StringVar(&args, "args", "", "arguments of the step, a JSON object")
 	f.StringVar(&req.Phase, "phase", "clean", "clean, deploy or service")
 	completeFlag(cmd, "phase", phases...)
-	f.StringVar(&req.ID, "id", "", "an id of your own: a second call with it finds the same run")
-	f.StringVar(&req.Timeout, "timeout", "", "limit of the whole step, pull included, as in 30m")
-	f.StringVar(&req.SilenceTimeout, "silence-timeout", "", "limit of the time without output, as in 5m")
+	f.StringVar(&req.ID, "id", "", "id of the run; a repeated command with the same id returns the same run")
+	f.StringVar(&req.Timeout, "timeout", "", "time limit of the whole step, including the pull (e.g. 30m)")
+	f.StringVar(&req.SilenceTimeout, "silence-timeout", "", "longest time without output (e.g. 5m)")
 	return cmd
 }
 
@@ -236,13 +236,13 @@ the result holds careen alone.`,
 	f := cmd.Flags()
 	f.StringVar(&opts.Base, "base", "", "the initramfs to append to")
 	f.StringVar(&opts.Output, "output-file", "", "the initramfs to write")
-	f.StringVar(&opts.Binary, "binary", "", "the careen to add (default this one)")
+	f.StringVar(&opts.Binary, "binary", "", "the careen binary to add (default this one)")
 	f.StringVar((*string)(&opts.Compression), "compression", "", "gzip, zstd or none (default gzip)")
-	f.StringVar((*string)(&opts.Unit), "unit", "", "what starts the agent: systemd, openrc, init or none (default systemd)")
+	f.StringVar((*string)(&opts.Unit), "unit", "", "how the agent is started: systemd, openrc, init or none (default systemd)")
 	completeFlag(cmd, "compression", "gzip", "zstd", "none")
 	completeFlag(cmd, "unit", "systemd", "openrc", "init", "none")
-	f.StringSliceVar(&opts.Links, "link", nil, "further names of careen in /usr/bin, as in podman")
-	f.StringToStringVar(&files, "file", nil, "further files, PATH-IN-RAMDISK=FILE")
+	f.StringSliceVar(&opts.Links, "link", nil, "additional name of careen in /usr/bin (e.g. podman)")
+	f.StringToStringVar(&files, "file", nil, "additional file, PATH-IN-RAMDISK=FILE")
 	a.outputFlag(cmd)
 	return cmd
 }

@@ -5,48 +5,12 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/careen-project/careen/agent/api"
-	"github.com/careen-project/careen/agent/fault"
 )
 
-// which returns the id of the run that an operator means: its id, the name that
-// --name gave it (the newest of several), or a beginning of one id alone.
-func (a *app) which(ctx context.Context, given string) (string, error) {
-	_, err := a.client().Run(ctx, given)
-	if fault.CodeOf(err) != fault.NotFound {
-		return given, err
-	}
-	runs, lerr := a.client().Runs(ctx)
-	if lerr != nil {
-		return "", lerr
-	}
-	var named *api.Run
-	var begin []string
-	for _, run := range runs {
-		if run.Name == given {
-			named = &run // the list is in the order of acceptance, whatever the clock did
-		}
-		if strings.HasPrefix(run.ID, given) {
-			begin = append(begin, run.ID)
-		}
-	}
-	switch {
-	case named != nil:
-		return named.ID, nil
-	case len(begin) == 1:
-		return begin[0], nil
-	case len(begin) > 1:
-		return "", &fault.Error{Code: fault.NotFound, Op: "find run", Subject: given,
-			Reason: "several begin so: " + strings.Join(begin[:min(len(begin), 4)], ", "), Remedy: "Give more of the id"}
-	}
-	return "", err
-}
-
-// ofRun makes what a command does of a function of the one run that it names.
+// ofRun returns the body of a command that takes one run: its id, name or id prefix.
 func (a *app) ofRun(do func(ctx context.Context, id string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		id, err := a.which(cmd.Context(), args[0])
+		id, err := a.client().ResolveID(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
@@ -54,7 +18,7 @@ func (a *app) ofRun(do func(ctx context.Context, id string) error) func(*cobra.C
 	}
 }
 
-// completeRuns offers the runs there are, to a shell that completes a command.
+// completeRuns offers ids and names of runs to the shell.
 func (a *app) completeRuns(cmd *cobra.Command, _ []string, begin string) ([]string, cobra.ShellCompDirective) {
 	runs, err := a.client().Runs(cmd.Context())
 	if err != nil {
