@@ -8,14 +8,12 @@ import (
 )
 
 // Limits of open connections. Each class of users has its own share, so that one class
-// cannot keep the others out.
+// cannot keep the others out. As many more connections of a class wait for a place in its
+// share. Further connections are closed at once.
 const (
 	ownConns     = 256 // root and the agent's own user
 	userConns    = 64  // each user of Config.AllowedUIDs
 	refusedConns = 16  // all other users together, who only get a 403
-	// waitingConns is the limit of accepted connections of one class that wait for a place
-	// in its share. Further connections are closed at once.
-	waitingConns = 256
 )
 
 // Keys of the shares that do not belong to one allowed user.
@@ -109,7 +107,7 @@ func (l *limiter) admit(c *conn) {
 	}
 	c.leave = sync.OnceFunc(func() { l.left(s, c) })
 	switch {
-	case l.isClosed(), len(s.waiting) == waitingConns:
+	case l.isClosed(), len(s.waiting) == s.limit:
 		_ = c.Conn.Close()
 	case len(s.open) < s.limit:
 		l.handOut(s, c)
@@ -143,13 +141,19 @@ func (l *limiter) left(s *share, c *conn) {
 	}
 }
 
-// setIdle records whether a connection is idle between two requests.
+// setIdle records whether a connection is idle between two requests. An idle one gives its
+// place to one that waits.
 func (l *limiter) setIdle(c *conn, idle bool) {
 	key, _ := l.class(c)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, open := l.shares[key].open[c]; open {
-		l.shares[key].open[c] = idle
+	s := l.shares[key]
+	switch _, open := s.open[c]; {
+	case !open:
+	case idle && len(s.waiting) > 0:
+		_ = c.Conn.Close()
+	default:
+		s.open[c] = idle
 	}
 }
 

@@ -116,6 +116,15 @@ func TestOtherUsersDoNotKeepRootOut(t *testing.T) {
 	}
 }
 
+// TestIdleConnectionsGiveWay: connections between two requests do not keep out others of
+// the same user.
+func TestIdleConnectionsGiveWay(t *testing.T) {
+	rg := start(t, newConfig(t))
+	socket := listen(t, rg.Agent)
+	require.NotEmpty(t, flood(t, socket, os.Getuid(), 500, slow["idle"]))
+	require.Equal(t, http.StatusOK, get(t, socket, soon))
+}
+
 // get asks for the version as this user.
 func get(t *testing.T, socket string, limit time.Duration) int {
 	t.Helper()
