@@ -14,7 +14,6 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/oci"
-	"github.com/careen-project/careen/rootfs/file"
 	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/logs"
 )
@@ -77,7 +76,9 @@ func (r *DiskRunner) write(id, what string, v any) error {
 	if err != nil {
 		return err
 	}
-	return file.Replace(r.path(id, what), data, 0o600, file.Volatile)
+	// A fixed name, which Delete removes after a kill. file.Replace leaves a random one.
+	temp := r.path(id, what) + ".new"
+	return errors.Join(os.WriteFile(temp, data, 0o600), os.Rename(temp, r.path(id, what)))
 }
 
 // Start has the container's effect, which is possible once.
