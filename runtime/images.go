@@ -15,8 +15,8 @@ import (
 	"github.com/careen-project/careen/runtime/image/verify"
 )
 
-// Image makes an image present as the pull policy in p says, and reports progress. A
-// cancelled ctx ends the pull and leaves nothing half done. The codes of its errors are
+// Image makes an image present as the pull policy in p says, and reports progress. With
+// [container.WithBusy] in ctx it is a background pull. A cancelled ctx ends the pull and leaves nothing half done. The codes of its errors are
 // those of [image.Puller.Pull], and those of [Config.Admit].
 func (e *Engine) Image(ctx context.Context, p *oci.Pull, progress func(api.PullProgress)) (container.ImageInfo, error) {
 	req := pullRequest(p)
@@ -25,14 +25,29 @@ func (e *Engine) Image(ctx context.Context, p *oci.Pull, progress func(api.PullP
 			return e.cfg.Admit(ctx, p.Image, c)
 		}
 	}
-	image, err := e.puller.Pull(ctx, req, progress)
+	req.Busy = container.Busy(ctx)
+	var pass func(image.Progress)
+	if progress != nil {
+		pass = func(p image.Progress) { progress(progressOf(p)) }
+	}
+	pulled, err := e.puller.Pull(ctx, req, pass)
 	if err != nil {
 		return container.ImageInfo{}, err
 	}
 	return container.ImageInfo{
-		Reference: image.Name, Digest: image.Digest, ID: image.ID, Pulled: !image.FromCache, Handle: image,
-		SignedBy: signedBy(image.Accepted),
+		Reference: pulled.Name, Digest: pulled.Digest, ID: pulled.ID, Pulled: !pulled.FromCache, Handle: pulled,
+		SignedBy: signedBy(pulled.Accepted),
 	}, nil
+}
+
+// progressOf returns progress as the API sends it.
+func progressOf(p image.Progress) api.PullProgress {
+	out := api.PullProgress{Status: p.Status, Message: p.Message, Done: p.Done, Total: p.Total, Rate: p.Rate,
+		Retries: p.Retries, Warnings: p.Warnings, Layers: make([]api.LayerProgress, len(p.Layers))}
+	for i, l := range p.Layers {
+		out.Layers[i] = api.LayerProgress(l)
+	}
+	return out
 }
 
 // signedBy lists the keys that vouched for an image, for the audit record.

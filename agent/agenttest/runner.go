@@ -16,7 +16,6 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/runtime/container"
-	"github.com/careen-project/careen/runtime/image/polite"
 	"github.com/careen-project/careen/runtime/logs"
 )
 
@@ -143,10 +142,10 @@ func (r *Runner) Image(ctx context.Context, pull *oci.Pull, progress func(api.Pu
 	if err != nil {
 		return container.ImageInfo{}, err
 	}
-	busy := polite.Busy(ctx) // asks the agent, which may ask this runner
+	busy := container.Busy(ctx)
 	r.mu.Lock()
 	r.note("pull %s", image)
-	if busy {
+	if busy != nil && busy() {
 		r.note("step back for a run")
 	}
 	r.mu.Unlock()

@@ -205,8 +205,6 @@ type PullProgress struct {
 	Layers   []LayerProgress `json:"layers,omitempty"`
 	// Retries counts what had to be asked again.
 	Retries int `json:"retries,omitempty"`
-	// FromPeers is how many bytes of the layers came from other nodes.
-	FromPeers int64 `json:"from_peers,omitempty"`
 }
 
 // LayerProgress is the state of one layer.

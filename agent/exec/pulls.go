@@ -11,7 +11,7 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
-	"github.com/careen-project/careen/runtime/image/polite"
+	"github.com/careen-project/careen/runtime/container"
 )
 
 const (
@@ -96,7 +96,8 @@ func (x *Executor) runPull(ctx context.Context, job *pullJob, wanted *oci.Pull) 
 	defer job.cancel()
 	defer close(job.done)
 	log := x.cfg.Log.WithField("image", job.view.Load().Image)
-	info, err := x.cfg.Runner.Image(polite.While(ctx, func() bool { return x.state.Load().Active() > 0 }), wanted, func(p api.PullProgress) {
+	busy := func() bool { return x.state.Load().Active() > 0 }
+	info, err := x.cfg.Runner.Image(container.WithBusy(ctx, busy), wanted, func(p api.PullProgress) {
 		job.update(func(pull *api.Pull) { pull.Progress = &p })
 	})
 	job.update(func(pull *api.Pull) {

@@ -31,7 +31,7 @@ type Metrics struct {
 	Pushes map[string]int64
 
 	// Counters.
-	ContainersStarted, Aborts, Pulls, PullBytes, PullPeerBytes, PullRetries int64
+	ContainersStarted, Aborts, Pulls, PullBytes, PullRetries int64
 	// Gauges, in runs; RecordsUnwritten in records.
 	Active, Queued, Known, RecordsUnwritten int
 	// RebootPending says that a run's request for a reboot keeps others from starting.
@@ -102,7 +102,6 @@ func (m *metricsWriter) runs(v Metrics) {
 	m.figure("careen_aborts_total", "Requests to abort a run.", true, float64(v.Aborts))
 	m.figure("careen_pulls_total", "Pulls that succeeded.", true, float64(v.Pulls))
 	m.figure("careen_pull_bytes_total", "Compressed bytes pulled.", true, float64(v.PullBytes))
-	m.figure("careen_pull_peer_bytes_total", "Compressed bytes pulled from other nodes.", true, float64(v.PullPeerBytes))
 	m.figure("careen_pull_retries_total", "Repeated requests to registries.", true, float64(v.PullRetries))
 	m.figure("careen_runs_active", "Runs that hold a slot.", false, float64(v.Active))
 	m.figure("careen_runs_queued", "Runs in the queue.", false, float64(v.Queued))

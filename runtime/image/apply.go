@@ -12,14 +12,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/runtime/image/polite"
 )
 
 // apply makes a layer's snapshot with containerd's own means: the blob goes
 // into its content store, its diff service unpacks it on the parent, and the
 // blob is removed again. It is slower and takes the blob's size for the time,
 // but it works with every snapshotter and with a containerd anywhere.
-func (u *unpacker) apply(ctx context.Context, i int, below <-chan struct{}) error {
+func (u *unpacker) apply(ctx context.Context, i int, below <-chan struct{}, busy busyFunc) error {
 	l := u.layers[i]
 	select {
 	case <-below:
@@ -33,7 +32,7 @@ func (u *unpacker) apply(ctx context.Context, i int, below <-chan struct{}) erro
 		return unreachable("prepare snapshot", l.chain.String(), err)
 	}
 	defer u.discard(ctx, key)
-	added, err := u.download(ctx, i)
+	added, err := u.download(ctx, i, busy)
 	if err != nil {
 		return err
 	}
@@ -60,7 +59,7 @@ func (u *unpacker) apply(ctx context.Context, i int, below <-chan struct{}) erro
 
 // download puts a layer's blob into the content store, which verifies it. It
 // reports whether the blob was not there before.
-func (u *unpacker) download(ctx context.Context, i int) (bool, error) {
+func (u *unpacker) download(ctx context.Context, i int, busy busyFunc) (bool, error) {
 	l := u.layers[i]
 	cs := u.p.client.ContentStore()
 	if _, err := cs.Info(ctx, l.desc.Digest); err == nil {
@@ -71,15 +70,8 @@ func (u *unpacker) download(ctx context.Context, i int) (bool, error) {
 		return false, err
 	}
 	defer blob.Close()
-	source := &meter{r: blob, u: u, i: i, worker: polite.New(ctx)}
-	defer source.worker.Done()
 	ref := "careen-layer-" + l.desc.Digest.String()
-	kept := u.keep(l.desc)
-	defer kept.Discard()
-	if err := content.WriteBlob(ctx, cs, ref, io.TeeReader(source, kept), l.desc); err != nil {
-		if errdefs.IsFailedPrecondition(err) {
-			judge(ctx, blob, digestMismatch("layer", l.desc.Digest, ""))
-		}
+	if err := content.WriteBlob(ctx, cs, ref, u.meter(ctx, i, blob, busy), l.desc); err != nil {
 		clean, cancel := cleanupContext(ctx)
 		defer cancel()
 		_ = cs.Abort(clean, ref)
@@ -94,8 +86,6 @@ func (u *unpacker) download(ctx context.Context, i int) (bool, error) {
 			return false, applyError(err, u.j.req.Original, l.desc)
 		}
 	}
-	judge(ctx, blob, nil)
-	kept.Commit()
 	return true, nil
 }
 

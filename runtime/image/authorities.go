@@ -28,9 +28,6 @@ func (p *Puller) authorities() Authorities {
 	return p.cfg.Authorities()
 }
 
-// roots are what peers' certificates are verified with, nil for the system's alone.
-func (p *Puller) roots() *x509.CertPool { return p.authorities().Pool }
-
 // trustAuthorities adds the node's authorities to what transports trust.
 func (p *Puller) trustAuthorities(transports []*http.Transport) {
 	told := p.authorities()

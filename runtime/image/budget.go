@@ -18,8 +18,6 @@ type budget struct {
 	// checked is the amount at which memory was looked at last.
 	checked atomic.Int64
 	room    room
-	// keep says that layers may also be kept for other nodes.
-	keep atomic.Bool
 }
 
 // room is what the store had free when the pull began.
@@ -36,20 +34,15 @@ const checkEvery = 64 << 20
 // memory that a tmpfs does not count against its size.
 const entryCost = 1 << 10
 
-func newBudget(p *Puller, keep bool) *budget {
-	b := &budget{p: p, room: p.room()}
-	b.keep.Store(keep)
-	return b
-}
+func newBudget(p *Puller) *budget { return &budget{p: p, room: p.room()} }
 
-// room is what the store has free, and what it would have without the layers that are
-// kept for other nodes.
+// room is what the store has free.
 func (p *Puller) room() room {
 	var st unix.Statfs_t
 	if dir := p.storeDir(); dir == "" || unix.Statfs(dir, &st) != nil {
 		return room{}
 	}
-	return room{known: true, bytes: int64(st.Bavail)*st.Bsize + p.cfg.Kept.Size(),
+	return room{known: true, bytes: int64(st.Bavail) * st.Bsize,
 		inMemory: st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC}
 }
 
@@ -60,9 +53,6 @@ func (b *budget) charge(entries, stored, logical int64) error {
 	n := b.entries.Add(entries)
 	bytes := b.stored.Add(stored)
 	all := b.logical.Add(logical)
-	if b.room.known && bytes+b.p.cfg.Kept.Size() > b.room.bytes-limits.Reserve {
-		b.giveBack()
-	}
 	switch {
 	case n > limits.MaxEntries:
 		return bomb("it has more than %d files", limits.MaxEntries)
@@ -73,11 +63,7 @@ func (b *budget) charge(entries, stored, logical int64) error {
 	}
 	taken := bytes + n*entryCost
 	if last := b.checked.Load(); b.room.inMemory && taken-last > checkEvery && b.checked.CompareAndSwap(last, taken) {
-		free := b.p.cfg.MemAvailable()
-		if free > 0 && free < limits.Reserve && b.giveBack() {
-			free = b.p.cfg.MemAvailable()
-		}
-		if free > 0 && free < limits.Reserve {
+		if free := b.p.cfg.MemAvailable(); free > 0 && free < limits.Reserve {
 			return noMemory(limits.Reserve, free)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/registry"
 	"github.com/careen-project/careen/runtime/image"
@@ -90,8 +89,8 @@ func TestClockRepair(t *testing.T) {
 					cfg.Clock = &image.Clock{Floor: floor, Set: node.change}
 				}
 			})
-			var last api.PullProgress
-			_, err := p.Pull(s.ctx, req, func(p api.PullProgress) { last = p })
+			var last image.Progress
+			_, err := p.Pull(s.ctx, req, func(p image.Progress) { last = p })
 			if c.has != "" {
 				require.ErrorContains(t, err, c.has)
 				require.Contains(t, []fault.Code{fault.Clock, fault.TLSCA, fault.TLS}, fault.CodeOf(err), "%v", err)

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,13 +14,10 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
-	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/registry"
 	"github.com/careen-project/careen/runtime/image"
-	"github.com/careen-project/careen/runtime/image/polite"
 )
 
 // TestConcurrentPulls unpacks what several pulls share once, also when one of
@@ -48,7 +43,7 @@ func TestConcurrentPulls(t *testing.T) {
 				ctx, cancel = context.WithCancel(ctx)
 				defer cancel()
 			}
-			_, errs[i] = p.Pull(ctx, insecure(request(ref)), func(p api.PullProgress) {
+			_, errs[i] = p.Pull(ctx, insecure(request(ref)), func(p image.Progress) {
 				if i == 0 && p.Done > 1<<20 {
 					cancel()
 				}
@@ -114,54 +109,87 @@ func TestRecover(t *testing.T) {
 	require.Equal(t, []string{"lease " + other.ID}, s.contents(t))
 }
 
-// TestStepsBack pulls while a step runs: every stage is on a thread of the lowest
-// priority, from its second look on.
-func TestStepsBack(t *testing.T) {
+// TestBackgroundPullIsPaced pulls while a step runs: both what arrives and what is
+// unpacked keeps to the limit, so the pull takes at least as long as the limit says.
+// Once the step has ended the pull goes on at full speed.
+func TestBackgroundPullIsPaced(t *testing.T) {
+	reg := registry.Start(t)
+	built := registry.NewImage(t, []registry.Layer{
+		registry.NewLayer(t, registry.Tar(t, registry.File("a", string(noise(8<<20)))), registry.Gzip),
+		registry.NewLayer(t, registry.Tar(t, registry.File("b", string(noise(8 << 20)[7:]))), registry.Gzip),
+	})
+	ref, _ := reg.Push(t, "team/tool:1", built)
+	// Two layers of 8 MiB, compressed and unpacked, at 48 MiB/s; the first bytes are free.
+	const atLeast = time.Second * 31 / 48
+
+	s := newStore(t, "64m")
+	var busy atomic.Bool
+	busy.Store(true)
+	var asked atomic.Int64
+	req := insecure(request(ref))
+	req.Busy = func() bool { asked.Add(1); return busy.Load() }
+	most := 0
+	began := time.Now()
+	_, err := newPuller(t, s).Pull(s.ctx, req, func(p image.Progress) {
+		working := 0
+		for _, l := range p.Layers {
+			if l.Status == "downloading" && l.Done < l.Total {
+				working++
+			}
+		}
+		most = max(most, working)
+	})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, time.Since(began), atLeast)
+	require.LessOrEqual(t, most, 1, "layers in work at a time")
+
+	// The limit ends in the middle of a layer: the step ends at the first report of bytes.
+	s = newStore(t, "64m")
+	p := newPuller(t, s)
+	_, err = p.Pull(s.ctx, req, func(p image.Progress) {
+		if p.Done > 0 {
+			busy.Store(false)
+		}
+	})
+	require.NoError(t, err)
+	require.False(t, busy.Load())
+	require.Positive(t, asked.Load())
+}
+
+// TestSlowReceiverDoesNotStopThePull: bytes go on while the receiver of the progress is
+// blocked, as an agent is while its disk is frozen.
+func TestSlowReceiverDoesNotStopThePull(t *testing.T) {
 	s := newStore(t, "64m")
 	reg := registry.Start(t)
 	ref, _ := reg.Push(t, "team/tool:1", large(t))
-	var normal, low atomic.Int64
-	busy := func() bool {
-		// This is called on the thread that works. The system call has an offset.
-		switch nice, _ := unix.Getpriority(unix.PRIO_PROCESS, unix.Gettid()); 20 - nice {
-		case 0:
-			normal.Add(1)
-		case 19:
-			low.Add(1)
-		}
-		return true
-	}
-	_, err := newPuller(t, s).Pull(polite.While(s.ctx, busy), insecure(request(ref)), nil)
-	require.NoError(t, err)
-	// Two layers with at most six looks each that find a thread as it was.
-	require.LessOrEqual(t, normal.Load(), int64(2*6))
-	require.Greater(t, low.Load(), normal.Load())
-	// No thread stays so, for whatever the process does next.
-	require.Eventually(t, func() bool { return lowThreads(t) == 0 }, 10*time.Second, time.Millisecond)
-}
-
-func lowThreads(t *testing.T) (n int) {
-	t.Helper()
-	stats, err := filepath.Glob("/proc/self/task/*/stat")
-	require.NoError(t, err)
-	for _, file := range stats {
-		text, _ := os.ReadFile(file) // a thread may have ended
-		_, rest, _ := strings.Cut(string(text), ") ")
-		if fields := strings.Fields(rest); len(fields) > 16 && fields[16] == "19" {
-			n++
-		}
-	}
-	return n
+	p := newPuller(t, s)
+	blocked, free := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.Pull(s.ctx, insecure(request(ref)), func(p image.Progress) {
+			if len(p.Layers) > 0 && p.Done > 0 {
+				once.Do(func() { close(blocked) })
+				<-free
+			}
+		})
+		ended <- err
+	}()
+	<-blocked
+	// The image record is the last thing that a pull writes.
+	require.Eventually(t, func() bool { img, _ := p.Get(s.ctx, ref); return img != nil }, time.Minute, 5*time.Millisecond)
+	close(free)
+	require.NoError(t, <-ended)
 }
 
 func TestProgress(t *testing.T) {
 	s := newStore(t, "64m")
 	reg := registry.Start(t)
 	ref, _ := reg.Push(t, "team/tool:1", large(t))
-	var last api.PullProgress
+	var last image.Progress
 	reports := 0
 	start := time.Now()
-	_, err := newPuller(t, s).Pull(s.ctx, insecure(request(ref)), func(p api.PullProgress) {
+	_, err := newPuller(t, s).Pull(s.ctx, insecure(request(ref)), func(p image.Progress) {
 		require.GreaterOrEqual(t, p.Done, last.Done)
 		last = p
 		reports++

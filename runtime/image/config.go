@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
-
-	"github.com/careen-project/careen/runtime/image/peers"
 )
 
 // Config says how a [Puller] reaches registries and where images go. The zero
@@ -73,10 +71,6 @@ type Config struct {
 	// Jitter is the longest time that a pull waits, at random, before it fetches layers
 	// from a registry; 0 is none.
 	Jitter time.Duration
-	// Peers are other nodes that are asked for layers before a registry; nil asks none.
-	Peers *peers.Group
-	// Kept takes the layers that are pulled, for other nodes; nil keeps none.
-	Kept *peers.Kept
 }
 
 // Limits bound a pull. A zero field has the default that is named with it.

@@ -23,18 +23,17 @@ const workingMemory = 24 << 20
 
 // admit weighs the image against the store and the node's memory before the
 // first byte of it is stored. It refuses what cannot fit; what may fit is let
-// through, for the budget stops it in time. keep says that there is also room to keep
-// the layers for other nodes.
-func (p *Puller) admit(ctx context.Context, src source, layers []layer) (keep bool, err error) {
+// through, for the budget stops it in time.
+func (p *Puller) admit(ctx context.Context, src source, layers []layer) (err error) {
 	var stored int64
 	for _, l := range layers {
 		if stored += l.desc.Size; stored < 0 {
-			return false, badImage("manifest", "its layers have an impossible size")
+			return badImage("manifest", "its layers have an impossible size")
 		}
 	}
 	limits := p.cfg.Limits
 	if stored > limits.MaxUnpacked {
-		return false, bomb("its layers have more than %d bytes", limits.MaxUnpacked)
+		return bomb("its layers have more than %d bytes", limits.MaxUnpacked)
 	}
 	room := p.room()
 	free := int64(1 << 62)
@@ -43,21 +42,20 @@ func (p *Puller) admit(ctx context.Context, src source, layers []layer) (keep bo
 	}
 	memory := int64(0)
 	if room.inMemory {
-		if memory = p.memory(); memory > 0 {
+		if memory = p.cfg.MemAvailable(); memory > 0 {
 			free = min(free, memory-limits.Reserve-workingMemory)
 		}
 	}
-	need, likely := stored, stored*likelyExpansion
+	need := stored
 	// Only when it may be close is it worth asking the layers for their size.
 	if stored <= free && stored > free/safeExpansion {
 		need = 0
 		for _, l := range layers {
 			need += unpackedSize(ctx, src, l.desc)
 		}
-		likely = need
 	}
 	if need <= free {
-		return p.makeRoom(likely, stored, free), nil
+		return nil
 	}
 	if memory > 0 && memory-limits.Reserve-workingMemory < room.bytes-limits.Reserve {
 		err = noMemory(need+limits.Reserve+workingMemory, memory)
@@ -65,9 +63,9 @@ func (p *Puller) admit(ctx context.Context, src source, layers []layer) (keep bo
 		err = noSpace(need, room.bytes-limits.Reserve, "takes "+mib(need)+" MiB unpacked, and the store has free only")
 	}
 	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	return false, err
+	return err
 }
 
 // unpackedSize estimates a layer's unpacked size from what the layer says: the
@@ -85,10 +83,11 @@ func unpackedSize(ctx context.Context, src source, desc ocispec.Descriptor) int6
 		if src.probe(ctx, desc, desc.Size-4, tail[:]) != nil {
 			return guess
 		}
-		// The length is modulo 2^32. deflate cannot grow data by more than a few
-		// bytes, so the least number that is not below the stored size is it.
+		// The length is modulo 2^32. deflate grows data that cannot be compressed by 5
+		// bytes per block, of 16 KiB with some compressors (zlib, Go), so the least number
+		// that is not further below the stored size is it.
 		n := int64(binary.LittleEndian.Uint32(tail[:]))
-		for n < desc.Size-1024 {
+		for n < desc.Size-desc.Size/1024-1024 {
 			n += 1 << 32
 		}
 		if n > desc.Size*safeExpansion*4 {

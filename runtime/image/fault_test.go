@@ -18,7 +18,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/registry"
 	"github.com/careen-project/careen/runtime/image"
@@ -269,7 +268,7 @@ func TestFaults(t *testing.T) {
 			})
 			before, open := s.usage(t), s.descriptors(t)
 			start := time.Now()
-			img, err := p.Pull(s.ctx, req, func(api.PullProgress) {})
+			img, err := p.Pull(s.ctx, req, func(image.Progress) {})
 			require.Less(t, time.Since(start), 20*time.Second)
 			if c.want == "" {
 				require.NoError(t, err)
@@ -300,7 +299,7 @@ func TestCancel(t *testing.T) {
 	reg.Faults.Stall(layerPath(built, 0), -1, 1<<20)
 	p := newPuller(t, s)
 	ctx, cancel := context.WithCancel(s.ctx)
-	_, err := p.Pull(ctx, insecure(request(ref)), func(p api.PullProgress) {
+	_, err := p.Pull(ctx, insecure(request(ref)), func(p image.Progress) {
 		if p.Done > 1<<19 {
 			cancel()
 		}

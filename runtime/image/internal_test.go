@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/runtime/image/polite"
 )
 
 func TestParseRetryAfter(t *testing.T) {
@@ -141,33 +140,31 @@ func TestDefaultAuthFiles(t *testing.T) {
 		"/h/.docker/config.json", "/h/.dockercfg"}, defaultAuthFiles(func(k string) string { return env[k] }, 0))
 }
 
-// TestLayerThatIsWaitedForIsUrgent: a pull that steps back for a run unpacks a layer;
-// when the run comes to need that layer, it steps back no more.
+// TestLayerThatIsWaitedForIsUrgent: a background pull unpacks a layer. When a run comes
+// to need that layer, the pull no longer limits itself for it.
 func TestLayerThatIsWaitedForIsUrgent(t *testing.T) {
 	f := flights{running: map[string]*flight{}}
-	background := polite.While(context.Background(), func() bool { return true })
+	busy := busyFunc(func() bool { return true })
 	begun, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var before, after bool
 	go func() {
 		defer close(ended)
-		_, _ = f.do(background, "layer", func(ctx context.Context) error {
-			before = polite.Busy(ctx)
+		_, _ = f.do(context.Background(), "layer", busy, func(busy busyFunc) error {
+			before = busy.now()
 			close(begun)
 			<-end
-			after = polite.Busy(ctx)
+			after = busy.now()
 			return nil
 		})
 	}()
 	<-begun
-	// Another one that steps back changes nothing, and neither does its end.
-	short, cancel := context.WithCancel(background)
+	// Another background pull changes nothing, and neither does its end.
+	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := f.do(short, "layer", nil)
+	_, err := f.do(over, "layer", busy, nil)
 	require.ErrorIs(t, err, context.Canceled)
-	require.False(t, f.running["layer"].wanted.Load())
-	short, cancel = context.WithCancel(context.Background())
-	cancel()
-	_, err = f.do(short, "layer", nil)
+	require.False(t, f.running["layer"].urgent.Load())
+	_, err = f.do(over, "layer", nil, nil)
 	require.ErrorIs(t, err, context.Canceled)
 	close(end)
 	<-ended
@@ -185,7 +182,7 @@ func TestStreamReachesAllReaders(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.outs[0].each(context.Background(), func(b []byte) { fast += int64(len(b)) })
+		_ = s.outs[0].each(func(b []byte) { fast += int64(len(b)) })
 	}()
 	slow, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{s.outs[1]}, make([]byte, 1000))
 	require.NoError(t, err)

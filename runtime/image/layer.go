@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/runtime/image/polite"
 	gunzip "github.com/careen-project/careen/runtime/image/unpack/inflate"
 	"github.com/careen-project/careen/runtime/image/unpack/untar"
 	"github.com/klauspost/compress/zstd"
@@ -20,72 +20,48 @@ import (
 // extract streams one layer into target:
 //
 //	connection ─► [digest]
-//	           ├► kept for other nodes, if they are given layers
 //	           └► inflate ─► [diff-ID]
 //	                      └► unpack
 //
 // Each part is a goroutine of its own, so that an image of one layer uses more
 // than one processor. Nothing is believed before all of them are done: the
 // caller commits the directory only then.
-func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer) error {
+func (u *unpacker) extract(ctx context.Context, i int, target *untar.Layer, busy busyFunc) error {
 	l := u.layers[i]
 	// The download ends with the pipeline: a layer that cannot be stored is not
 	// read to its end.
-	whole := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	blob, err := u.src.blob(ctx, l.desc)
 	if err != nil {
 		return err
 	}
 	defer blob.Close()
-	u.j.progress.layer(i, "downloading", 0)
-
-	kept := u.keep(l.desc)
-	defer kept.Discard()
 	wire := newStream(2)
-	if kept != nil {
-		wire = newStream(3)
-		group.Go(func() error { return wire.outs[2].each(ctx, func(b []byte) { _, _ = kept.Write(b) }) })
-	}
-	group.Go(func() error {
-		m := &meter{r: blob, u: u, i: i, worker: polite.New(ctx)}
-		defer m.worker.Done()
-		return wire.pump(ctx, m)
-	})
-	group.Go(func() error { return verifyLayer(ctx, wire.outs[0], l.desc.Digest, l.desc.Size, "layer") })
+	group.Go(func() error { return wire.pump(ctx, u.meter(ctx, i, blob, busy)) })
+	group.Go(func() error { return verifyLayer(wire.outs[0], l.desc.Digest, l.desc.Size, "layer") })
 	var content error
 	group.Go(func() error {
-		content = unpackStream(ctx, wire.outs[1], l.diffID, target)
-		// What another node gave may be a bomb that the image is not.
-		if content != nil && !aboutContent(content) && !doubted(blob) {
+		content = u.unpackStream(ctx, wire.outs[1], l.diffID, target, busy)
+		if content != nil && !aboutContent(content) {
 			return content
 		}
 		// Wrong content may be the registry's or the builder's. Only the digest of
 		// the whole layer tells, so that is read to its end.
-		return wire.outs[1].each(ctx, func([]byte) {})
+		return wire.outs[1].each(func([]byte) {})
 	})
-	err = group.Wait()
-	judge(whole, blob, err)
-	if err != nil {
+	if err := group.Wait(); err != nil {
 		return layerError(err, u.j.req.Original, l.desc)
-	}
-	if content == nil {
-		kept.Commit()
 	}
 	return layerError(content, u.j.req.Original, l.desc)
 }
 
 // unpackStream is the part of the pipeline behind the connection.
-func unpackStream(ctx context.Context, in *reader, diffID digest.Digest, target *untar.Layer) error {
+func (u *unpacker) unpackStream(ctx context.Context, in *reader, diffID digest.Digest, target *untar.Layer, busy busyFunc) error {
 	group, ctx := errgroup.WithContext(ctx)
 	plain := newStream(2)
 	group.Go(func() error { return inflate(ctx, in, plain) })
-	group.Go(func() error { return verifyLayer(ctx, plain.outs[0], diffID, -1, "unpacked layer") })
-	group.Go(func() error {
-		worker := polite.New(ctx)
-		defer worker.Done()
-		return target.Extract(ctx, &politeReader{plain.outs[1], worker})
-	})
+	group.Go(func() error { return verifyLayer(plain.outs[0], diffID, -1, "unpacked layer") })
+	group.Go(func() error { return target.Extract(ctx, u.paced(ctx, plain.outs[1], busy)) })
 	return group.Wait()
 }
 
@@ -96,40 +72,36 @@ func aboutContent(err error) bool {
 		fault.CodeOf(err) == fault.Digest
 }
 
-// meter counts what passes for the progress report. It is where a pull rests that
-// steps back for a step: the stages behind it run dry.
+// meter returns a reader of a layer's blob that counts what arrives and, for a
+// background pull, keeps to the limit.
+func (u *unpacker) meter(ctx context.Context, i int, blob io.Reader, busy busyFunc) io.Reader {
+	u.j.progress.layer(i, "downloading", 0)
+	return u.paced(ctx, &meter{blob, &u.j.progress.received[i]}, busy)
+}
+
+func (u *unpacker) paced(ctx context.Context, r io.Reader, busy busyFunc) io.Reader {
+	if busy == nil {
+		return r
+	}
+	return &paced{r: r, ctx: ctx, limit: u.p.background, busy: busy}
+}
+
 type meter struct {
-	r      io.Reader
-	u      *unpacker
-	i      int
-	done   int64
-	worker *polite.Worker
+	r    io.Reader
+	done *atomic.Int64
 }
 
 func (m *meter) Read(p []byte) (int, error) {
-	m.worker.Rest()
 	n, err := m.r.Read(p)
-	m.done += int64(n)
-	m.u.j.progress.layer(m.i, "downloading", m.done)
+	m.done.Add(int64(n))
 	return n, err
 }
 
-// politeReader lets the goroutine that unpacks step back with the others.
-type politeReader struct {
-	*reader
-	worker *polite.Worker
-}
-
-func (r *politeReader) Read(p []byte) (int, error) {
-	r.worker.Check()
-	return r.reader.Read(p)
-}
-
 // verifyLayer hashes a stream and compares. A size of -1 is not checked.
-func verifyLayer(ctx context.Context, r *reader, want digest.Digest, size int64, subject string) error {
+func verifyLayer(r *reader, want digest.Digest, size int64, subject string) error {
 	hash := want.Algorithm().Hash()
 	var n int64
-	if err := r.each(ctx, func(b []byte) {
+	if err := r.each(func(b []byte) {
 		_, _ = hash.Write(b)
 		n += int64(len(b))
 	}); err != nil {

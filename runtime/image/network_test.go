@@ -18,7 +18,6 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
-	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/registry"
 	"github.com/careen-project/careen/runtime/image"
@@ -111,8 +110,8 @@ func (n *unready) pull(t *testing.T, host string, wait time.Duration, up func(me
 	req, none := insecure(request(host+n.ref)), 0
 	req.Retry = &none // a wait is no retry
 	var once sync.Once
-	var last api.PullProgress
-	img, err = p.Pull(n.store.ctx, req, func(p api.PullProgress) {
+	var last image.Progress
+	img, err = p.Pull(n.store.ctx, req, func(p image.Progress) {
 		last = p
 		if p.Status == "waiting" {
 			waited = append(waited, p.Message)
@@ -187,7 +186,7 @@ func (n *unready) never(t *testing.T) {
 func (n *unready) aborted(t *testing.T) {
 	ctx, cancel := context.WithCancel(n.store.ctx)
 	p := newPuller(t, n.store, func(c *image.Config) { c.NetworkWait = time.Hour })
-	_, err := p.Pull(ctx, insecure(request("192.0.2.7:"+n.port+n.ref)), func(p api.PullProgress) {
+	_, err := p.Pull(ctx, insecure(request("192.0.2.7:"+n.port+n.ref)), func(p image.Progress) {
 		if p.Status == "waiting" {
 			cancel()
 		}

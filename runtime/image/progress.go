@@ -1,35 +1,69 @@
 package image
 
 import (
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/careen-project/careen/agent/api"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// reportEvery is the least time between two reports of progress.
-const reportEvery = 200 * time.Millisecond
+const (
+	// reportEvery is the time between two reports of bytes.
+	reportEvery = 200 * time.Millisecond
+	// rateWindow is the time that the rate is an average over.
+	rateWindow = 3 * time.Second
+)
 
-// statusWaiting is the status of a pull that waits for the node, or for its turn.
-const statusWaiting = "waiting"
+// Progress is how far a pull has come.
+type Progress struct {
+	// Status is "resolving", "waiting" (for the node, or for the pull's turn),
+	// "downloading", "unpacking" or "done".
+	Status string
+	// Message says what a pull with the status "waiting" waits for.
+	Message string
+	// Done and Total are compressed bytes of layers; layers that were present count.
+	Done, Total int64
+	// Rate is bytes per second of the last few seconds.
+	Rate int64
+	// Retries counts requests that were made again.
+	Retries int
+	// Layers are those of the image, the lowest first.
+	Layers []LayerProgress
+	// Warnings are what an operator should know of, one line each.
+	Warnings []string
+}
 
-// rateWindow is the time that the rate is an average over.
-const rateWindow = 3 * time.Second
+// LayerProgress is how far one layer has come.
+type LayerProgress struct {
+	Digest string
+	// Status is "waiting", "downloading", "done" or "present" (it was there before).
+	Status string
+	// Done and Total are compressed bytes.
+	Done, Total int64
+}
 
-// reporter collects progress and tells it at a bounded pace. A nil function
-// makes it count for nobody.
+// reporter collects progress and passes it on from one goroutine, so the pull never
+// waits for the receiver: bytes are counted without a lock and passed on at a fixed
+// pace, other changes are queued. A nil function makes it count only.
 type reporter struct {
-	tell func(api.PullProgress)
+	pass func(Progress)
+	// received are the bytes of each layer. The slice is set before a layer begins.
+	received []atomic.Int64
 
-	mu      sync.Mutex
-	state   api.PullProgress
-	last    time.Time
-	stopped bool
+	mu    sync.Mutex // of what follows; never held while pass is called
+	state Progress
+	queue []Progress
+	// changed says that something beside the bytes is not passed on yet.
+	changed bool
 	samples []sample
-	// before is the status that a wait for the node took the place of.
+	// before is the status before the pull began to wait.
 	before string
+
+	wake, end chan struct{}
+	passing   sync.WaitGroup
 }
 
 type sample struct {
@@ -37,16 +71,63 @@ type sample struct {
 	done int64
 }
 
-func newReporter(tell func(api.PullProgress)) *reporter {
-	return &reporter{tell: tell, state: api.PullProgress{Status: "resolving"}}
+func newReporter(pass func(Progress)) *reporter {
+	r := &reporter{pass: pass, state: Progress{Status: "resolving"}, wake: make(chan struct{}, 1), end: make(chan struct{})}
+	if pass != nil {
+		r.passing.Go(r.passOn)
+	}
+	return r
 }
 
-// report has to be called with the lock held.
-func (r *reporter) report(now time.Time, force bool) {
-	if r.tell == nil || r.stopped || (!force && now.Sub(r.last) < reportEvery) {
-		return
+// passOn calls the receiver until the reporter is stopped and the queue is empty.
+func (r *reporter) passOn() {
+	ticker := time.NewTicker(reportEvery)
+	defer ticker.Stop()
+	for ended := false; !ended; {
+		bytes := false
+		select {
+		case <-r.wake:
+		case <-ticker.C:
+			bytes = true
+		case <-r.end:
+			ended = true
+		}
+		for _, p := range r.take(bytes) {
+			r.pass(p)
+		}
 	}
-	r.last = now
+}
+
+// take returns what is to be passed on now.
+func (r *reporter) take(bytes bool) []Progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if bytes {
+		done := r.state.Done
+		if r.count(); r.state.Done != done || r.changed {
+			r.enqueue()
+		}
+	}
+	queue := r.queue
+	r.queue = nil
+	return queue
+}
+
+// count takes over the bytes that have arrived. The lock is held.
+func (r *reporter) count() {
+	r.state.Done = 0
+	for i := range r.state.Layers {
+		r.state.Layers[i].Done = r.received[i].Load()
+		r.state.Done += r.state.Layers[i].Done
+	}
+	if r.state.Status == "downloading" && r.state.Done == r.state.Total {
+		r.state.Status = "unpacking"
+	}
+}
+
+// enqueue has the state passed on. The lock is held.
+func (r *reporter) enqueue() {
+	now := time.Now()
 	r.samples = append(r.samples, sample{now, r.state.Done})
 	for len(r.samples) > 2 && now.Sub(r.samples[0].at) > rateWindow {
 		r.samples = r.samples[1:]
@@ -54,82 +135,96 @@ func (r *reporter) report(now time.Time, force bool) {
 	if first := r.samples[0]; now.Sub(first.at) > 0 {
 		r.state.Rate = int64(float64(r.state.Done-first.done) / now.Sub(first.at).Seconds())
 	}
+	r.changed = false
 	state := r.state
-	state.Layers = append([]api.LayerProgress(nil), r.state.Layers...)
-	r.tell(state)
+	state.Layers = slices.Clone(r.state.Layers)
+	r.queue = append(r.queue, state)
 }
 
-func (r *reporter) update(force bool, change func(*api.PullProgress)) {
+// update changes the state and has it passed on.
+func (r *reporter) update(change func(*Progress)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.count()
 	change(&r.state)
-	r.report(time.Now(), force)
+	if r.pass == nil {
+		return
+	}
+	r.enqueue()
+	select {
+	case r.wake <- struct{}{}:
+	default: // it is awake
+	}
 }
 
 func (r *reporter) status(s string) {
-	r.update(true, func(p *api.PullProgress) { p.Status = s })
+	r.update(func(p *Progress) { p.Status = s })
 }
 
-// waits says what the node lacks; with "" the pull goes on.
+// waits reports what the pull waits for; with "" it goes on.
 func (r *reporter) waits(missing string) {
-	r.update(true, func(p *api.PullProgress) {
+	r.update(func(p *Progress) {
 		p.Message = ""
 		if missing != "" {
 			p.Message = "waiting for " + missing
 		}
 		switch {
-		case missing == "" && p.Status == statusWaiting:
+		case missing == "" && p.Status == "waiting":
 			p.Status = r.before
-		case missing != "" && p.Status != statusWaiting:
-			r.before, p.Status = p.Status, statusWaiting
+		case missing != "" && p.Status != "waiting":
+			r.before, p.Status = p.Status, "waiting"
 		}
 	})
 }
 
-// warn says what was done to the node.
 func (r *reporter) warn(text string) {
-	r.update(true, func(p *api.PullProgress) { p.Warnings = append(p.Warnings[:len(p.Warnings):len(p.Warnings)], text) })
+	r.update(func(p *Progress) { p.Warnings = append(slices.Clip(p.Warnings), text) })
 }
 
 func (r *reporter) retried() {
-	r.update(false, func(p *api.PullProgress) { p.Retries++ })
-}
-
-// layers says which layers there are; a digest that is listed twice is two.
-func (r *reporter) layers(descs []layer) {
-	r.update(true, func(p *api.PullProgress) {
-		p.Status, p.Total, p.Done, p.FromPeers = "downloading", 0, 0, 0
-		p.Layers = make([]api.LayerProgress, len(descs))
-		for i, d := range descs {
-			p.Layers[i] = api.LayerProgress{Digest: d.desc.Digest.String(), Status: "waiting", Total: d.desc.Size}
-			p.Total += d.desc.Size
-		}
-	})
-}
-
-// layer sets the state of one layer and, if done is not negative, its bytes.
-func (r *reporter) layer(i int, status string, done int64) {
-	r.update(false, func(p *api.PullProgress) {
-		l := &p.Layers[i]
-		if done >= 0 {
-			p.Done += done - l.Done
-			l.Done = done
-		}
-		l.Status = status
-		if p.Status == "downloading" && p.Done == p.Total {
-			p.Status = "unpacking"
-		}
-	})
-}
-
-func (r *reporter) done() {
-	r.update(true, func(p *api.PullProgress) { p.Status = "done" })
-}
-
-func (r *reporter) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.stopped = true
+	r.state.Retries++
+	r.changed = true
+}
+
+// layers sets the layers of the image. A digest that is listed twice is two layers. The
+// first of them are present.
+func (r *reporter) layers(all []layer, present int) {
+	received := make([]atomic.Int64, len(all))
+	r.mu.Lock()
+	r.received, r.state.Layers = received, nil
+	r.mu.Unlock()
+	r.update(func(p *Progress) {
+		p.Status, p.Total, p.Done = "downloading", 0, 0
+		p.Layers = make([]LayerProgress, len(all))
+		for i, l := range all {
+			p.Layers[i] = LayerProgress{Digest: l.desc.Digest.String(), Status: "waiting", Total: l.desc.Size}
+			if i < present {
+				received[i].Store(l.desc.Size)
+				p.Layers[i].Status, p.Layers[i].Done = "present", l.desc.Size
+			}
+			p.Total += l.desc.Size
+			p.Done += p.Layers[i].Done
+		}
+	})
+}
+
+// layer sets the state of one layer and the bytes of it that are done.
+func (r *reporter) layer(i int, status string, done int64) {
+	r.received[i].Store(done)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state.Layers[i].Status = status
+	r.changed = true
+}
+
+func (r *reporter) done() { r.status("done") }
+
+// stop passes on what is queued and ends the reports: there is none after it.
+func (r *reporter) stop() {
+	close(r.end)
+	r.passing.Wait()
 }
 
 // layer is one layer of an image that is being pulled.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/runtime/image/verify"
 	containerd "github.com/containerd/containerd/v2/client"
@@ -17,6 +16,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/time/rate"
 )
 
 // errTotal is the cause of a pull that took longer than Limits.Total.
@@ -29,23 +29,23 @@ type Puller struct {
 	flights flights
 	reach   reach
 	clock   clockRepair
+	// background bounds what all background pulls do together while a step runs.
+	background *rate.Limiter
 }
 
 // New returns a puller that stores images through client. It makes no call.
 func New(client *containerd.Client, cfg Config) *Puller {
-	p := &Puller{client: client, cfg: cfg.withDefaults(), flights: flights{running: map[string]*flight{}}}
-	p.cfg.Kept.Guard(p.scarce)
-	p.cfg.Peers.Verify(p.cfg.Now, p.roots)
-	return p
+	return &Puller{client: client, cfg: cfg.withDefaults(), flights: flights{running: map[string]*flight{}},
+		background: rate.NewLimiter(backgroundRate, backgroundBurst)}
 }
 
 // Pull makes the image of req present, as its policy asks, and describes it.
-// Progress is told to the function, if it is not nil, at most about five times
-// a second and from one goroutine at a time, never after Pull has returned.
+// Progress goes to the function, if it is not nil: at each change of the status and five
+// times a second while bytes arrive, one call at a time, none after Pull has returned.
 //
 // When ctx ends, the pull ends at once with [fault.Aborted] and nothing of it
 // stays. Layers that several pulls need at the same time are unpacked once.
-func (p *Puller) Pull(ctx context.Context, req *Request, progress func(api.PullProgress)) (*Image, error) {
+func (p *Puller) Pull(ctx context.Context, req *Request, progress func(Progress)) (*Image, error) {
 	ctx = namespaces.WithNamespace(ctx, p.cfg.Namespace)
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.Limits.Total, errTotal)
 	defer cancel()
@@ -79,7 +79,7 @@ type job struct {
 	progress *reporter
 	want     ocispec.Platform
 
-	spreadOut bool // has waited its part of Config.Jitter
+	jitterDone bool // has waited its part of Config.Jitter
 }
 
 // source is where an image's parts come from.

@@ -72,6 +72,10 @@ type Request struct {
 	// Retry and RetryDelay replace Limits.Retries and Limits.Backoff if not nil.
 	Retry      *int
 	RetryDelay *time.Duration
+	// Busy, if not nil, makes this a background pull: as long as it returns true, a step
+	// runs and the pull limits itself. It is called for every piece of data, from several
+	// goroutines, so it must not block.
+	Busy func() bool
 	// Admit, if not nil, says whether the image may be used: once its manifest is known
 	// and before anything else of it is fetched, and each time if it is present. It may be
 	// asked about one image twice. The signatures that it accepts, nil if it needed none,
@@ -124,3 +128,5 @@ func (i *Image) TargetDigest() string {
 	}
 	return i.Digest
 }
+
+func fromRegistry(req *Request) bool { return req.Transport == "" || req.Transport == Docker }

@@ -82,7 +82,7 @@ func (j *job) present(ctx context.Context, img *Image) (*Image, error) {
 	}
 	c := &Candidate{Name: img.Name, Manifest: body, signatures: func(context.Context) ([]verify.Signature, error) { return img.kept, nil }}
 	accepted, err := j.req.Admit(ctx, c)
-	if fromRegistry := j.req.Transport == "" || j.req.Transport == Docker; fromRegistry && c.asked && fault.CodeOf(err) == fault.Policy {
+	if fromRegistry(j.req) && c.asked && fault.CodeOf(err) == fault.Policy {
 		if j.req.Policy == Never {
 			return nil, &fault.Error{Code: fault.Policy, Op: "use image", Subject: j.req.Original, Err: err,
 				Reason: "no signature that policy.json accepts was kept with it, and --pull=never asks no registry for one",

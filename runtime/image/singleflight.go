@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-
-	"github.com/careen-project/careen/runtime/image/polite"
 )
 
 // flights lets pulls that need the same layer on the same parents unpack it
@@ -19,23 +17,23 @@ type flights struct {
 type flight struct {
 	done chan struct{}
 	err  error
-	// wanted says that a pull waits for it that does not step back for a run.
-	wanted atomic.Bool
+	// urgent says that a pull waits for it which does not limit itself.
+	urgent atomic.Bool
 }
 
 // do calls work unless another pull does the same under key already; then it
 // waits for that one. When the other one fails, for reasons that may be its own
-// (it was cancelled), the work is done here after all. Work that steps back stops
-// doing so when a pull comes to wait for it that does not.
-func (f *flights) do(ctx context.Context, key string, work func(context.Context) error) (shared bool, err error) {
+// (it was cancelled), the work is done here after all. busy limits the work;
+// once a pull waits for the work that is not limited itself, the work is not either.
+func (f *flights) do(ctx context.Context, key string, busy busyFunc, work func(busyFunc) error) (shared bool, err error) {
 	for {
 		f.mu.Lock()
-		other, busy := f.running[key]
-		if !busy {
+		other, running := f.running[key]
+		if !running {
 			own := &flight{done: make(chan struct{})}
 			f.running[key] = own
 			f.mu.Unlock()
-			own.err = work(polite.Unless(ctx, own.wanted.Load))
+			own.err = work(busy.unless(own.urgent.Load))
 			f.mu.Lock()
 			delete(f.running, key)
 			f.mu.Unlock()
@@ -43,8 +41,8 @@ func (f *flights) do(ctx context.Context, key string, work func(context.Context)
 			return false, own.err
 		}
 		f.mu.Unlock()
-		if !polite.Busy(ctx) {
-			other.wanted.Store(true)
+		if !busy.now() {
+			other.urgent.Store(true)
 		}
 		select {
 		case <-other.done:

@@ -49,7 +49,7 @@ func (p *Puller) store(ctx context.Context, j *job, src source, pic *picture) (_
 	}()
 
 	layers := layersOf(pic)
-	fetched, err := p.unpackNear(ctx, j, src, layers, lease)
+	fetched, err := p.unpackAll(ctx, j, src, layers, lease)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"io"
 	"sync/atomic"
-
-	"github.com/careen-project/careen/runtime/image/polite"
 )
 
 // Buffers between the stages of a pipeline. 128 KiB fits the processor's cache
@@ -49,10 +47,7 @@ func (s *stream) pump(ctx context.Context, r io.Reader) error {
 			close(out.in)
 		}
 	}()
-	worker := polite.New(ctx)
-	defer worker.Done()
 	for {
-		worker.Check()
 		var c *chunk
 		select {
 		case c = <-s.free:
@@ -149,11 +144,8 @@ func (r *reader) ReadByte() (byte, error) {
 }
 
 // each calls fn with every buffer up to the end.
-func (r *reader) each(ctx context.Context, fn func([]byte)) error {
-	worker := polite.New(ctx)
-	defer worker.Done()
+func (r *reader) each(fn func([]byte)) error {
 	for {
-		worker.Check()
 		b, err := r.Next()
 		if err == io.EOF {
 			return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,40 +31,37 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	if err != nil {
 		return false, err
 	}
-	if first < len(layers) && j.spreads() {
-		if err := j.spread(ctx); err != nil {
+	if first < len(layers) && j.needsJitter() {
+		if err := j.jitter(ctx); err != nil {
 			return false, err
 		}
 		if first, err = p.present(ctx, layers, lease); err != nil { // another pull's, by now
 			return false, err
 		}
 	}
-	j.progress.layers(layers)
-	for i := range first {
-		j.progress.layer(i, "present", layers[i].desc.Size)
-	}
+	j.progress.layers(layers, first)
 	if first == len(layers) {
 		return false, nil
 	}
 	direct := p.direct(ctx)
-	keep, err := p.admit(ctx, src, layers[first:])
-	if err != nil {
+	if err := p.admit(ctx, src, layers[first:]); err != nil {
 		return false, err
 	}
-	u := &unpacker{p: p, direct: direct, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p, keep),
-		slots: make(chan struct{}, p.parallel(direct))}
+	u := &unpacker{p: p, direct: direct, j: j, src: src, layers: layers, lease: lease, budget: newBudget(p),
+		slots: semaphore.NewWeighted(p.parallel(direct))}
 	group, inner := errgroup.WithContext(ctx)
 	below := make(chan struct{})
 	close(below)
 	for i := first; i < len(layers); i++ {
 		// Slots are given from the lowest layer up: a layer that has to wait for
 		// one below never holds the slot that that one needs.
-		if !u.acquire(inner) {
+		release, err := u.acquire(inner)
+		if err != nil {
 			break
 		}
 		ready, done := below, make(chan struct{})
 		group.Go(func() error {
-			err := u.layer(inner, i, ready)
+			err := u.layer(inner, i, ready, release)
 			if err == nil {
 				close(done)
 			}
@@ -77,11 +75,11 @@ func (p *Puller) unpackAll(ctx context.Context, j *job, src source, layers []lay
 	return true, context.Cause(ctx)
 }
 
-func (p *Puller) parallel(direct bool) int {
+func (p *Puller) parallel(direct bool) int64 {
 	if !direct {
 		return 1
 	}
-	return p.cfg.Limits.Parallel
+	return int64(p.cfg.Limits.Parallel)
 }
 
 // present returns how many of the lowest layers are there, and holds them.
@@ -126,34 +124,37 @@ type unpacker struct {
 	src    source
 	layers []layer
 	lease  leases.Lease
-	slots  chan struct{}
+	slots  *semaphore.Weighted
 	budget *budget
 	direct bool
 }
 
-func (u *unpacker) acquire(ctx context.Context) bool {
-	select {
-	case u.slots <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
+// acquire waits for a slot for one more layer, and returns what gives it back; that may
+// be called more than once. A background pull takes all slots while a step runs, so it
+// has one layer in work at a time.
+func (u *unpacker) acquire(ctx context.Context) (release func(), err error) {
+	weight := int64(1)
+	if busyFunc(u.j.req.Busy).now() {
+		weight = u.p.parallel(u.direct)
 	}
+	if err := u.slots.Acquire(ctx, weight); err != nil {
+		return nil, err
+	}
+	return sync.OnceFunc(func() { u.slots.Release(weight) }), nil
 }
 
 // layer makes one layer's snapshot present. It has a slot when it is called and
 // gives it back once it needs no processor any more. below is closed when the
 // parent is committed.
-func (u *unpacker) layer(ctx context.Context, i int, below <-chan struct{}) error {
-	var once sync.Once
-	release := func() { once.Do(func() { <-u.slots }) }
+func (u *unpacker) layer(ctx context.Context, i int, below <-chan struct{}, release func()) error {
 	defer release()
 	l := u.layers[i]
 	for {
-		shared, err := u.p.flights.do(ctx, u.p.cfg.Snapshotter+"/"+l.chain.String(), func(ctx context.Context) error {
+		shared, err := u.p.flights.do(ctx, u.p.cfg.Snapshotter+"/"+l.chain.String(), u.j.req.Busy, func(busy busyFunc) error {
 			if !u.direct {
-				return u.apply(ctx, i, below)
+				return u.apply(ctx, i, below, busy)
 			}
-			return u.unpack(ctx, i, below, release)
+			return u.unpack(ctx, i, below, release, busy)
 		})
 		if err != nil {
 			return err
@@ -174,7 +175,7 @@ func (u *unpacker) layer(ctx context.Context, i int, below <-chan struct{}) erro
 
 // unpack fetches one layer into a directory of its own, and when the parent is
 // committed makes a snapshot of it.
-func (u *unpacker) unpack(ctx context.Context, i int, below <-chan struct{}, release func()) error {
+func (u *unpacker) unpack(ctx context.Context, i int, below <-chan struct{}, release func(), busy busyFunc) error {
 	l := u.layers[i]
 	key := "careen-unpack-" + uuid.NewString()
 	mounts, err := u.p.snapshots().Prepare(ctx, key, "")
@@ -200,7 +201,7 @@ func (u *unpacker) unpack(ctx context.Context, i int, below <-chan struct{}, rel
 		return err
 	}
 	defer target.Close()
-	if err := u.extract(ctx, i, target); err != nil {
+	if err := u.extract(ctx, i, target, busy); err != nil {
 		return err
 	}
 	release()

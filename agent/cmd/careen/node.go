@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -91,7 +90,7 @@ type node struct {
 	locks    []*os.File
 	layout   *rootfs.Layout
 	engine   *runtime.Engine
-	sharing  *sharing
+	pulls    pullTable
 	pusher   exec.Pusher
 	agent    *agent.Agent
 	listener net.Listener
@@ -127,9 +126,6 @@ func startNode(ctx context.Context, opts nodeOptions, log *logrus.Logger) (_ *no
 	n.trust = newNodeTrust(cfg, log)
 	if n.engine, err = n.openEngine(ctx); err != nil {
 		return nil, err
-	}
-	if err := n.sharing.serve(); err != nil {
-		log.WithError(err).Warn("no layers are given to other nodes")
 	}
 	if n.agent, err = n.newAgent(log, cfg, warnings); err != nil {
 		return nil, err
@@ -187,9 +183,8 @@ func (n *node) openEngine(ctx context.Context) (*runtime.Engine, error) {
 		Failpoint:     failpoint(),
 		Own:           []string{n.opts.root, n.opts.runDir, n.stateDir()},
 		Admit:         admission(verify.File),
-		Pull:          image.Config{UserAgent: "careen/" + version.Version},
+		Pull:          image.Config{UserAgent: "careen/" + version.Version, Jitter: n.pulls.Jitter.Duration},
 	}
-	n.sharing.configure(&cfg.Pull, n.opts.stays)
 	if cfg.Snapshotter == "" && n.opts.containerd == "" && !n.layout.Overlay {
 		logrus.Warnf("no overlayfs on this node (%s): every layer is a full copy of the one below", n.layout.OverlayError)
 		cfg.Snapshotter = "native"
@@ -207,7 +202,7 @@ func (n *node) loadConfig() (*steps.Config, []steps.Warning, error) {
 		return nil, nil, err
 	}
 	var more []steps.Warning
-	if n.sharing, more, err = readSharing(cfg); err != nil {
+	if n.pulls, more, err = readPullTable(cfg); err != nil {
 		return nil, nil, err
 	}
 	warnings = append(warnings, more...)
@@ -311,15 +306,15 @@ func (n *node) checks() []api.Check {
 	if size > 0 && free < size/20 {
 		check.Status, check.Remedy = doctor.StatusWarning, "Remove images that are not needed (careen rmi), or give --store-size"
 	}
-	return slices.Concat([]api.Check{check}, n.trust.checks(), n.sharing.checks())
+	return append([]api.Check{check}, n.trust.checks()...)
 }
 
 func (n *node) gauges() []httpd.Gauge {
 	free, size := space(n.opts.root)
-	return append([]httpd.Gauge{
+	return []httpd.Gauge{
 		{Name: "careen_store_size_bytes", Help: "Size of the store's file system.", Value: float64(size)},
 		{Name: "careen_store_free_bytes", Help: "Free space in the store.", Value: float64(free)},
-	}, n.sharing.gauges()...)
+	}
 }
 
 func space(dir string) (free, size int64) {

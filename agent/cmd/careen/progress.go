@@ -64,11 +64,7 @@ func (p *progress) clear() {
 }
 
 func plain(pull *api.PullProgress) string {
-	text := fmt.Sprintf("pull: %s %s of %s%s, %s", pull.Status, bytesText(pull.Done), bytesText(pull.Total), rateText(pull), layersText(pull))
-	if pull.FromPeers > 0 {
-		text += ", " + bytesText(pull.FromPeers) + " from peers"
-	}
-	return text
+	return fmt.Sprintf("pull: %s %s of %s%s, %s", pull.Status, bytesText(pull.Done), bytesText(pull.Total), rateText(pull), layersText(pull))
 }
 
 func rateText(pull *api.PullProgress) string {

@@ -113,9 +113,6 @@ func (n *node) close() error {
 	if n.agent != nil {
 		part("the agent", n.agent.Close)
 	}
-	if n.sharing != nil {
-		part("what is given to other nodes", n.sharing.close)
-	}
 	if n.engine != nil {
 		part("containerd", n.engine.Close)
 	}
