@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
@@ -114,6 +115,11 @@ func (p *Puller) systemContext() *types.SystemContext {
 	// The library caches what it read for the life of the process; an operator
 	// who edits the file expects the next pull to see it.
 	sysregistriesv2.InvalidateCache()
+	// The library looks for a user's own file first, and fails where neither HOME nor
+	// /etc/passwd names a home directory: in a bare ramdisk.
+	if os.Getenv("HOME") == "" {
+		_ = os.Setenv("HOME", "/root") // fails only for an invalid name
+	}
 	return &types.SystemContext{
 		SystemRegistriesConfPath:    p.cfg.RegistriesConf,
 		SystemRegistriesConfDirPath: p.cfg.RegistriesConfDir,
