@@ -39,7 +39,7 @@ func TestInRAMDisk(t *testing.T) {
 	require.NoError(t, generate(filepath.Join(images, s.Name), s))
 	ref := strings.Replace(serveForGuest(t, images), "127.0.0.1", "10.0.2.2", 1) + "/" + s.Name + ":latest"
 
-	g := vm.Start(t, vm.Config{Binary: binary, Memory: ramdiskMemory, Lifetime: 40 * time.Minute})
+	g := vm.Start(t, vm.Config{Binary: binary, Memory: ramdiskMemory})
 	run := func(script string) string {
 		t.Helper()
 		// An emulated processor on a busy machine needs minutes for a pull.
@@ -60,7 +60,7 @@ func TestInRAMDisk(t *testing.T) {
 	run("mkdir -p /proc; mount -t proc proc /proc; echo 3 >/proc/sys/vm/drop_caches")
 	before := mib(available)
 	run("env -i PATH= /bin/busybox setsid /usr/bin/careen agent >/agent.log 2>&1 </dev/null &")
-	run("n=0; until careen ps >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 100000; done")
+	g.Await("careen ps")
 	agent := run(`for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in *careen' agent '*) echo ${p#/proc/};; esac; done 2>/dev/null | head -n 1`)
 	const store = "nsenter --mount=/run/careen/ns/mnt df -k /var/lib/careen | tail -n 1 | awk '{print $3}'"
 	empty := mib(store)

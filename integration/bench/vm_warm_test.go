@@ -44,7 +44,7 @@ func TestWarmInRAMDisk(t *testing.T) {
 	reg := registry.Start(t)
 	image, _ := reg.Push(t, "busybox:1", harness.Busybox(t))
 	image = strings.Replace(image, "127.0.0.1", "10.0.2.2", 1)
-	g := vm.Start(t, vm.Config{Binary: binary, Memory: 2048, Lifetime: 30 * time.Minute, HostFiles: podmanFiles(t), Files: map[string][]byte{
+	g := vm.Start(t, vm.Config{Binary: binary, Memory: 2048, HostFiles: podmanFiles(t), Files: map[string][]byte{
 		"/etc/containers/containers.conf": []byte(podmanConf),
 		"/etc/containers/policy.json":     []byte(`{"default": [{"type": "insecureAcceptAnything"}]}`),
 		"/etc/containers/storage.conf":    []byte("[storage]\ndriver = \"overlay\"\nrunroot = \"/run/containers\"\ngraphroot = \"/var/lib/containers\"\n"),
@@ -65,7 +65,7 @@ func TestWarmInRAMDisk(t *testing.T) {
 		return took
 	}
 	run("env -i PATH= /bin/busybox setsid /usr/bin/careen agent >/agent.log 2>&1 </dev/null &")
-	run("n=0; until careen ps >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 100000; done")
+	g.Await("careen ps")
 	run("mkdir -p /var/lib/containers /var/tmp && mount -t tmpfs tmpfs /var/lib/containers && mkdir -m 1777 -p /tmp")
 
 	careen := "careen run --rm --net=host --pull=always --tls-verify=false " + image + " true"

@@ -3,7 +3,6 @@ package ipavm_test
 import (
 	"archive/tar"
 	"compress/gzip"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -227,11 +226,8 @@ func rebooted(n *node, w way) {
 	case <-time.After(patience):
 		n.t.Fatalf("no reboot is asked for: %s", n.log())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	// As a BMC does it. The node is gone before it answers.
-	_, _, _ = n.guest.RunContext(ctx, "echo b >/proc/sysrq-trigger")
-	require.NoError(n.t, n.guest.WaitReady(ctx))
+	n.guest.Leave("echo b >/proc/sysrq-trigger") // as a BMC does
+	n.guest.AwaitBoot()
 	n.ready()
 	n.startIPA(w)
 	o := c.end()

@@ -29,9 +29,9 @@ const (
 	token = "tttttttttttttttttttttttttttttttttttttttt"
 	// ipaPort is where IPA listens in the guest.
 	ipaPort = 9999
-	// patience bounds a phase: an emulated processor needs a quarter of a minute for
-	// the start of IPA, and the machine may be busy.
-	patience = 4 * time.Minute
+	// patience limits each phase. The start of IPA on an emulated processor takes a quarter
+	// of a minute on a machine without other work.
+	patience = vm.Patience
 )
 
 // way is how IPA gets to careen.
@@ -67,7 +67,7 @@ func boot(t *testing.T) *node {
 	started := time.Now()
 	n.guest = vm.Start(t, vm.Config{
 		Memory: 3072, Initramfs: ramdisk(t), Init: "/careen-init", Load: []string{"overlay"}, Reboot: true,
-		Forward: map[int]int{n.agent: ipaPort}, BootTimeout: patience, Lifetime: 25 * time.Minute,
+		Forward: map[int]int{n.agent: ipaPort},
 		Files: map[string][]byte{
 			"/etc/ironic-python-agent.d/container.conf": []byte(conf),
 			"/etc/ironic-python-agent.d/mysteps.yaml":   []byte(n.steps()),
@@ -145,11 +145,7 @@ func binary(t *testing.T) string {
 // until waits for a condition in the guest, which is a shell script.
 func (n *node) until(condition string) {
 	n.t.Helper()
-	out, code := n.guest.Run("n=0; until { " + condition + "; } >/run/until 2>&1; do n=$((n+1)); " +
-		"[ $n -lt 250 ] || { cat /run/until; exit 1; }; sleep 0.5; done")
-	if code != 0 {
-		n.t.Fatalf("it does not come to pass in the guest: %s\n%s\n%s", condition, out, n.log())
-	}
+	n.guest.In(n.t).Await("{ " + condition + "; } || { tail -c 6000 /run/ipa.log; false; }")
 }
 
 // log returns the end of IPA's log.

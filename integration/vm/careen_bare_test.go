@@ -9,6 +9,7 @@ import (
 // TestCareenInABareGuest is careen's promise as a whole, in one guest that all
 // parts share: a kernel, careen and busybox, 1 GiB, cgroup v2.
 func TestCareenInABareGuest(t *testing.T) {
+	t.Parallel()
 	disk, formatted := diskImage(t, 64<<20)
 	g := bootCareen(t, vm.Config{
 		Memory: 1024, Reboot: true, Load: []string{"virtio_blk"},

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
@@ -106,34 +105,11 @@ func bootCareen(t *testing.T, cfg vm.Config) *careenGuest {
 	return g
 }
 
-// in returns the guest with failures going to a subtest.
+// in returns the guest for a subtest.
 func (g *careenGuest) in(t *testing.T) *careenGuest {
 	c := *g
-	c.t = t
+	c.t, c.VM = t, g.VM.In(t)
 	return &c
-}
-
-// Run is that of the guest, with failures going to the subtest.
-func (g *careenGuest) Run(script string) (string, int) {
-	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), vm.CommandTimeout)
-	defer cancel()
-	out, code, err := g.RunContext(ctx, script)
-	if err != nil {
-		g.t.Fatalf("cannot run %q in the guest: %v", script, err)
-	}
-	return string(out), code
-}
-
-// MustRun is Run for a script that has to succeed, without the white space around
-// its output.
-func (g *careenGuest) MustRun(script string) string {
-	g.t.Helper()
-	out, code := g.Run(script)
-	if code != 0 {
-		g.t.Fatalf("%q in the guest ended with %d:\n%s", script, code, out)
-	}
-	return strings.TrimSpace(out)
 }
 
 // startAgent starts the agent with no PATH and returns when it is ready. Its log
@@ -147,10 +123,7 @@ func (g *careenGuest) startAgent(flags string) {
 // agentReady waits until an agent answers.
 func (g *careenGuest) agentReady() {
 	g.t.Helper()
-	out, code := g.Run("n=0; until [ -S /run/careen/careen.sock ] && careen ps >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 50000; done")
-	if code != 0 {
-		g.t.Fatalf("the agent is not ready: %s\n%s", out, g.agentLog())
-	}
+	g.Await("[ -S /run/careen/careen.sock ] && careen ps || { tail -n 20 /agent.log; false; }")
 }
 
 // agentPid is the agent's process.
@@ -174,11 +147,9 @@ func (g *careenGuest) agentLog() string {
 // endAgent sends the agent a signal and waits until it has gone.
 func (g *careenGuest) endAgent(signal string) {
 	g.t.Helper()
-	out, code := g.Run("pid=" + g.agentPid() + "; kill -" + signal + " $pid; n=0; " +
-		"while [ -e /proc/$pid ] && ! grep -q 'State:.Z' /proc/$pid/status; do n=$((n+1)); [ $n -lt 900 ] || { kill -QUIT $pid; sleep 1; exit 1; }; usleep 100000; done")
-	if code != 0 {
-		g.t.Fatalf("the agent does not end: %s\n%s", out, g.agentLog())
-	}
+	pid := g.agentPid()
+	g.MustRun("kill -" + signal + " " + pid)
+	g.Await("! grep -v 'State:.Z' /proc/" + pid + "/status | grep State || { tail -n 20 /agent.log; false; }")
 }
 
 // careen runs "careen ARGS", words of the guest's shell, and returns both streams
@@ -201,7 +172,7 @@ func (g *careenGuest) background(name, options, script string) api.Run {
 	g.t.Helper()
 	g.MustRun("setsid careen run --name " + name + " " + options + " " + g.plain + " sh -c " + quoted(script) +
 		" >/" + name + ".out 2>&1 </dev/null &")
-	ctx, cancel := context.WithTimeout(g.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(g.t.Context(), vm.Patience)
 	defer cancel()
 	for {
 		for _, run := range g.all() {

@@ -1,12 +1,10 @@
 package vm_test
 
 import (
-	"context"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -33,6 +31,7 @@ func careenRamdisk(t *testing.T) string {
 // TestCareenIsTheInit boots a ramdisk whose only init is careen: it keeps an agent,
 // reaps orphans, and takes the node down when it is told to.
 func TestCareenIsTheInit(t *testing.T) {
+	t.Parallel()
 	image := careenRamdisk(t)
 	links := map[string]string{"/bin/busybox": "/.vm/busybox"}
 	list, err := exec.CommandContext(t.Context(), "busybox", "--list").Output()
@@ -54,7 +53,7 @@ func TestCareenIsTheInit(t *testing.T) {
 	run := g.background("kept", "-v /ctl:/ctl", "until [ -e /ctl/go ]; do usleep 20000; done; exit 5")
 	old := g.agentPid()
 	g.MustRun("kill -9 " + old)
-	g.MustRun("n=0; until [ ! -e /proc/" + old + " ]; do n=$((n+1)); [ $n -lt 300 ]; usleep 20000; done")
+	g.Await("[ ! -e /proc/" + old + " ]")
 	g.agentReady()
 	require.NotEqual(t, old, g.agentPid())
 	g.MustRun("touch /ctl/go")
@@ -62,22 +61,20 @@ func TestCareenIsTheInit(t *testing.T) {
 	require.Equal(t, 5, *ended.Outcome.ExitCode, "%+v", ended.Outcome)
 
 	// An orphan that ends must not stay.
-	g.MustRun("sh -c 'sh -c \"usleep 1000\" & exit 0'; n=0; " +
-		"while cat /proc/[0-9]*/stat 2>/dev/null | grep -q ') Z '; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 20000; done")
+	g.MustRun(makeOrphan)
+	g.Await(noZombie)
 
 	// SIGTERM reboots, with a step at work that does not keep the node up.
 	boot := g.MustRun("cat /proc/sys/kernel/random/boot_id")
 	g.background("left", "--stop-timeout=1", `trap "" TERM; while :; do sleep 1000; done`)
-	_, _, _ = g.RunContext(t.Context(), "kill -TERM 1; sleep 60") // the guest goes before it answers
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	require.NoError(t, g.WaitReady(ctx))
+	g.Leave("kill -TERM 1")
+	g.AwaitBoot()
 	g.agentReady()
 	require.NotEqual(t, boot, g.MustRun("cat /proc/sys/kernel/random/boot_id"))
 	require.Contains(t, g.Console(), "aborted: the node is shutting down")
 
 	// SIGUSR2 powers off: QEMU ends.
-	_, _, _ = g.RunContext(t.Context(), "kill -USR2 1; sleep 60")
-	require.NoError(t, g.WaitEnd(ctx))
+	g.Leave("kill -USR2 1")
+	g.AwaitEnd()
 	require.Contains(t, g.Console(), "the node goes down")
 }

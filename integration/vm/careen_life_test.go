@@ -1,7 +1,6 @@
 package vm_test
 
 import (
-	"context"
 	"strings"
 	"time"
 
@@ -30,7 +29,8 @@ func testAgentGone(g *careenGuest) {
 
 	g.endAgent("TERM")
 	g.MustRun("[ -e /proc/" + pid + " ]")
-	g.MustRun("was=$(cat /ctl/beat); n=0; until [ \"$(cat /ctl/beat)\" != \"$was\" ]; do n=$((n+1)); [ $n -lt 100 ]; usleep 50000; done")
+	beat := g.MustRun("cat /ctl/beat")
+	g.Await(`[ "$(cat /ctl/beat)" != "` + beat + `" ]`)
 	g.startAgent("")
 	adopted := g.inspect(run.ID)
 	require.Equal(g.t, api.Running, adopted.State, g.agentLog())
@@ -55,7 +55,7 @@ func testStopOnExit(g *careenGuest) {
 	g.startAgent("--stop-on-exit")
 	g.MustRun("mkdir -p /ctl")
 	run := g.background("taken", "-v /ctl:/ctl", "trap 'touch /ctl/asked; exit 0' TERM; touch /ctl/ready; while :; do usleep 20000; done")
-	g.MustRun("n=0; until [ -e /ctl/ready ]; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 20000; done")
+	g.Await("[ -e /ctl/ready ]")
 	g.endAgent("TERM")
 	g.MustRun("[ -e /ctl/asked ]")
 	require.Empty(g.t, g.MustRun("ls -d /sys/fs/cgroup/careen/*/ 2>/dev/null || true"))
@@ -155,11 +155,10 @@ func testReboot(g *careenGuest, formatted bool) {
 	g.MustRun(state)
 	g.startAgent("--state /persistent/careen")
 	before := g.MustRun("cat /proc/sys/kernel/random/boot_id")
-	g.MustRun("setsid careen run --name flash --pid=host --privileged " + g.plain +
-		" sh -c 'echo about to; sync; usleep 300000; exec reboot -f -n' >/dev/null 2>&1 </dev/null &")
-	ctx, cancel := context.WithTimeout(g.t.Context(), 2*time.Minute)
-	defer cancel()
-	require.NoError(g.t, g.WaitReady(ctx))
+	g.MustRun("mkdir -p /ctl")
+	g.background("flash", "--pid=host --privileged -v /ctl:/ctl", "echo about to; until [ -e /ctl/go ]; do usleep 20000; done; sync; exec reboot -f -n")
+	g.Leave("touch /ctl/go")
+	g.AwaitBoot()
 
 	// /dev is the agent's to mount; here the disk is wanted before.
 	g.MustRun("mkdir -p /dev && mount -t devtmpfs devtmpfs /dev; " + state)

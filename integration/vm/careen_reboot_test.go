@@ -2,13 +2,11 @@ package vm_test
 
 import (
 	"compress/gzip"
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -38,11 +36,9 @@ func testAllowedReboot(g *careenGuest, formatted bool) {
 	g.MustRun("mkdir -p /ctl")
 	g.background("update", "-v /ctl:/ctl", `echo flashed; until test -e /ctl/go; do usleep 20000; done; echo '{"reboot": true, "reason": "new firmware"}' > /run/careen/result.json`)
 	g.MustRun("setsid careen run --name waits " + g.plain + " true >/dev/null 2>&1 </dev/null &")
-	g.MustRun("n=0; until careen ps --all | grep -q queued; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 50000; done")
-	g.MustRun("{ sleep 1; touch /ctl/go; } >/dev/null 2>&1 </dev/null &")
-	ctx, cancel := context.WithTimeout(g.t.Context(), 2*time.Minute)
-	defer cancel()
-	require.NoError(g.t, g.WaitReady(ctx))
+	g.Await("careen ps --all | grep queued")
+	g.Leave("touch /ctl/go")
+	g.AwaitBoot()
 
 	g.MustRun("mkdir -p /dev && mount -t devtmpfs devtmpfs /dev; mkdir -p /persistent; mount -t ext4 /dev/vda /persistent")
 	g.startAgent("--state /persistent/careen --allow-reboot")

@@ -81,7 +81,7 @@ func testSteps(g *careenGuest) {
 func testAbort(g *careenGuest) {
 	run := g.background("stubborn", "--stop-timeout=1", `trap "" TERM; setsid sh -c 'trap "" TERM HUP; while :; do sleep 1000; done' & while :; do sleep 1001; done`)
 	const count = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'sleep 100[01]' || true"
-	g.MustRun("n=0; until [ \"$(ps | grep -c 'sleep 100[01]$')\" -ge 2 ]; do n=$((n+1)); [ $n -lt 300 ] || { ps; exit 1; }; usleep 100000; done")
+	g.Await("ps; [ \"$(ps | grep -c 'sleep 100[01]$')\" -ge 2 ]")
 	out, code := g.careen("abort --reason 'the test says so' " + run.ID)
 	require.Zero(g.t, code, out)
 	ended := g.awaitEnd(run.ID)

@@ -25,7 +25,14 @@ type channel struct {
 	next    int
 	waiting map[string]chan answer
 	err     error
+	// heard is when the last line came.
+	heard time.Time
 }
+
+// silenceLimit is the longest silence of a guest that owes an answer. The guest sends a line
+// every five seconds of its own time, whatever its commands do: see guest/serve. Without a
+// line the emulated processor hangs, and waiting longer is of no use.
+const silenceLimit = 2 * time.Minute
 
 // answer is what a command ended with.
 type answer struct {
@@ -81,6 +88,9 @@ func (c *channel) read(conn net.Conn) error {
 		if err != nil {
 			return fmt.Errorf("the guest's port is closed: %w", err)
 		}
+		c.mu.Lock()
+		c.heard = time.Now()
+		c.mu.Unlock()
 		line = strings.TrimSpace(line)
 		fields := strings.Fields(line)
 		switch {
@@ -88,6 +98,7 @@ func (c *channel) read(conn net.Conn) error {
 			c.restart()
 		case line == "ack":
 			c.ack()
+		case line == "alive":
 		case len(fields) == 3 && fields[0] == "begin":
 			id = fields[1]
 			body.Reset()
@@ -155,15 +166,31 @@ func (c *channel) run(ctx context.Context, script string) ([]byte, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	select {
-	case a := <-w:
-		return a.out, a.code, a.err
-	case <-ctx.Done():
+	forget := func(err error) ([]byte, int, error) {
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		delete(c.waiting, id)
-		c.mu.Unlock()
-		return nil, 0, ctx.Err()
+		return nil, 0, err
 	}
+	for {
+		select {
+		case a := <-w:
+			return a.out, a.code, a.err
+		case <-ctx.Done():
+			return forget(ctx.Err())
+		case <-time.After(silenceLimit / 4):
+			if c.silent() {
+				return forget(fmt.Errorf("the guest hangs: it sent nothing for %s", silenceLimit))
+			}
+		}
+	}
+}
+
+// silent reports whether the guest has sent nothing for silenceLimit.
+func (c *channel) silent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.heard) > silenceLimit
 }
 
 // send sends a request when the guest has taken the one before.
@@ -205,7 +232,7 @@ func (c *channel) write(script string, w chan answer) (string, error) {
 	}
 	c.next++
 	id := "c" + strconv.Itoa(c.next)
-	if err := c.conn.SetWriteDeadline(time.Now().Add(CommandTimeout)); err != nil {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(Patience)); err != nil {
 		return "", err
 	}
 	if _, err := fmt.Fprintf(c.conn, "%s %s\n", id, encode([]byte(script))); err != nil {

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -32,10 +31,9 @@ func TestDiskImageBuilder(t *testing.T) {
 	}
 	guest := vm.Start(t, vm.Config{
 		Memory: 3072, Initramfs: image + ".initramfs", Kernel: vm.Kernel{Image: image + ".kernel"}, Network: vm.NetworkNone,
-		Links:       map[string]string{"/usr/bin/node": "careen"},
-		BootTimeout: 8 * time.Minute, Lifetime: 20 * time.Minute,
+		Links: map[string]string{"/usr/bin/node": "careen"},
 	})
-	require.Equal(t, "systemd", guest.MustRun("n=0; until [ -e /run/careen/ns/id ]; do n=$((n+1)); [ $n -lt 1500 ] || exit 1; sleep 0.1; done; cat /proc/1/comm"))
+	require.Equal(t, "systemd", guest.Await("[ -e /run/careen/ns/id ] && cat /proc/1/comm"))
 	require.Equal(t, "active", guest.MustRun("systemctl is-active careen.service"))
 	require.Equal(t, "careen", guest.MustRun("readlink /usr/bin/podman"))
 	require.Contains(t, guest.MustRun("cat /etc/ironic-python-agent.d/ironic_python_agent.conf"), `allowed_containers="registry.example/a:1"`)
@@ -44,7 +42,8 @@ func TestDiskImageBuilder(t *testing.T) {
 
 	// Killed, the agent comes back into the same namespace.
 	before := guest.MustRun("cat /run/careen/ns/id; systemctl show -p MainPID careen")
-	guest.MustRun("systemctl kill -s KILL careen; n=0; until [ \"$(cat /run/careen/ns/id; systemctl show -p MainPID careen)\" != '" + before + "' ] && systemctl is-active careen; do n=$((n+1)); [ $n -lt 600 ] || exit 1; sleep 0.1; done")
+	guest.MustRun("systemctl kill -s KILL careen")
+	guest.Await("[ \"$(cat /run/careen/ns/id; systemctl show -p MainPID careen)\" != '" + before + "' ] && systemctl is-active careen")
 	require.Equal(t, strings.Fields(before)[0], guest.MustRun("cat /run/careen/ns/id"))
 	guest.MustRun("systemctl stop careen")
 }

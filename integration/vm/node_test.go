@@ -56,6 +56,7 @@ func (p prepared) did() string {
 }
 
 func TestPrepareABareInitramfs(t *testing.T) {
+	t.Parallel()
 	guest := vm.Start(t, vm.Config{Memory: 512, HostFiles: map[string]string{"/usr/bin/node": buildNode(t)}})
 
 	p := prepare(t, guest, "")
@@ -136,6 +137,7 @@ func libraries(t *testing.T, program string) map[string]string {
 // TestRuncPivots has Debian's own runc start a container: it refuses to on a bare
 // initramfs, and does not after Enter.
 func TestRuncPivots(t *testing.T) {
+	t.Parallel()
 	files := libraries(t, "runc")
 	files["/usr/bin/node"] = buildNode(t)
 	guest := vm.Start(t, vm.Config{Memory: 512, HostFiles: files})
@@ -156,6 +158,7 @@ func TestRuncPivots(t *testing.T) {
 }
 
 func TestLoadCompressedModules(t *testing.T) {
+	t.Parallel()
 	kernel, err := vm.FindKernel()
 	if err != nil {
 		vm.Require(t)
@@ -204,10 +207,16 @@ func TestLoadCompressedModules(t *testing.T) {
 	require.Contains(t, out, "cannot load the kernel module nothing: not in /lib/modules/")
 }
 
+// makeOrphan leaves a process whose parent has ended; it ends a moment later. noZombie is true
+// when the init has reaped every ended process.
+const (
+	makeOrphan = `sh -c 'sh -c "usleep 1000" & exit 0'`
+	noZombie   = `! cat /proc/[0-9]*/stat 2>/dev/null | grep ') Z '`
+)
+
 func TestInitKeepsTheAgent(t *testing.T) {
+	t.Parallel()
 	node := buildNode(t)
-	agent := `pidof careen || { ps; exit 1; }`
-	until := "n=0; until pid=$(" + agent + ") && [ \"$pid\" != \"$old\" ]; do n=$((n+1)); [ $n -lt 600 ] || exit 1; usleep 100000; done >/dev/null 2>&1; echo $pid"
 	for _, tt := range []struct{ name, init, first string }{
 		{"alone", "/careen-init-alone", "careen-init-alone"},
 		{"beside busybox", "/careen-init", "init"},
@@ -219,17 +228,16 @@ func TestInitKeepsTheAgent(t *testing.T) {
 			})
 			// busybox's init mounts nothing here; the supervisor waits for that.
 			guest.MustRun("mkdir -p /proc /sys /run; for d in proc sysfs devtmpfs tmpfs; do case $d in sysfs) p=/sys;; devtmpfs) p=/dev;; tmpfs) p=/run;; *) p=/proc;; esac; grep -q \" $p \" /proc/mounts 2>/dev/null || mount -t $d $d $p 2>/dev/null || true; done")
-			first := guest.MustRun("old=; " + until)
+			first := guest.Await("pidof careen")
 			require.Contains(t, guest.MustRun("cat /proc/1/comm"), tt.first[:min(len(tt.first), 15)])
 			guest.MustRun("kill -9 " + first)
-			second := guest.MustRun("old=" + first + "; " + until)
+			second := guest.Await("pid=$(pidof careen) && [ \"$pid\" != " + first + " ] && echo $pid")
 			require.NotEqual(t, first, second)
 			// An orphan that ends must not stay.
-			guest.MustRun("sh -c 'sh -c \"usleep 1000\" & exit 0'; n=0; " +
-				"while cat /proc/[0-9]*/stat 2>/dev/null | grep -q ') Z '; do n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 100000; done")
-			_, _, err := guest.RunContext(t.Context(), "reboot")
-			_ = err // the guest may be gone before it answers
-			require.NoError(t, guest.WaitEnd(t.Context()))
+			guest.MustRun(makeOrphan)
+			guest.Await(noZombie)
+			guest.Leave("reboot")
+			guest.AwaitEnd()
 		})
 	}
 }
@@ -249,6 +257,7 @@ func findings(t *testing.T, guest *vm.VM, args string) map[string]api.Check {
 
 // TestDoctorInABareInitramfs looks before and after, and at cgroup v1 in between.
 func TestDoctorInABareInitramfs(t *testing.T) {
+	t.Parallel()
 	registry := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(registry.Close)
 	_, port, err := net.SplitHostPort(registry.Listener.Addr().String())

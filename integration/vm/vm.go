@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,10 +68,8 @@ type Config struct {
 	QEMU []string
 	// Reboot lets the guest boot again when it asks to; else it ends.
 	Reboot bool
-	// BootTimeout limits the time until commands are served; 0 is two minutes.
+	// BootTimeout limits the time until the guest serves commands; 0 is [Patience].
 	BootTimeout time.Duration
-	// Lifetime limits the guest's whole life; 0 is fifteen minutes.
-	Lifetime time.Duration
 }
 
 func (c *Config) setDefaults() error {
@@ -84,10 +83,7 @@ func (c *Config) setDefaults() error {
 		c.Init = "/init"
 	}
 	if c.BootTimeout == 0 {
-		c.BootTimeout = 2 * time.Minute
-	}
-	if c.Lifetime == 0 {
-		c.Lifetime = 15 * time.Minute
+		c.BootTimeout = Patience
 	}
 	if c.Kernel == (Kernel{}) {
 		kernel, err := FindKernel()
@@ -105,9 +101,15 @@ type VM struct {
 	qemu    *qemu.VM
 	console *console
 	channel *channel
-	// ended is closed when QEMU has ended, with the error in err.
+	// ended is closed when QEMU has ended.
 	ended chan struct{}
-	err   error
+}
+
+// In returns the same guest for a subtest: its methods fail t.
+func (v *VM) In(t testing.TB) *VM {
+	c := *v
+	c.t = t
+	return &c
 }
 
 // Start boots a guest and returns when it serves commands. The test fails if it
@@ -159,9 +161,9 @@ func start(t testing.TB, cfg Config) (*VM, error) {
 	}
 	go func() {
 		// Wait also drains the console, without which the guest would block.
-		v.err = v.qemu.Wait()
+		err := v.qemu.Wait()
 		listener.Close()
-		v.channel.fail(fmt.Errorf("the guest has ended (%v)", v.err))
+		v.channel.fail(fmt.Errorf("the guest has ended (%v)", err))
 		close(v.ended)
 	}()
 	t.Cleanup(v.end)
@@ -190,7 +192,7 @@ func (c *Config) options(image, socket string, out *console) []qemu.Fn {
 	}
 	return []qemu.Fn{
 		qemu.WithQEMUCommand(qemuCommand), qemu.WithKernel(c.Kernel.Image), qemu.WithInitramfs(image),
-		qemu.WithAppendKernel(cmdline...), qemu.WithVMTimeout(c.Lifetime),
+		qemu.WithAppendKernel(cmdline...), qemu.WithVMTimeout(lifetime),
 		qemu.ArbitraryArgs(append(args, c.QEMU...)...), qemu.WithSerialOutput(out),
 	}
 }
@@ -220,27 +222,22 @@ func (v *VM) Kill() {
 // the next boot. It may be called once for each boot.
 func (v *VM) WaitReady(ctx context.Context) error { return v.channel.waitReady(ctx) }
 
-// WaitEnd waits until the guest has ended by itself.
-func (v *VM) WaitEnd(ctx context.Context) error {
-	select {
-	case <-v.ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the guest's end: %w", ctx.Err())
-	}
-}
-
 // Console returns what the kernel and the init have printed, the last MiB of it.
 func (v *VM) Console() string { return v.console.String() }
 
-// CommandTimeout limits a command of [VM.Run].
-const CommandTimeout = 3 * time.Minute
+// Patience limits each wait for a guest: a boot, a command, a condition, an end. Alone, the
+// longest of them takes half a minute on two cores. The limit leaves room for a machine with
+// much other work. A guest that hangs does not take that long: see silenceLimit.
+const Patience = 10 * time.Minute
 
-// Run runs a shell script in the guest and returns its output, both streams
-// together, and its exit code. The test fails if there is no answer in time.
+// lifetime limits the life of QEMU where the test process was killed.
+const lifetime = 2 * time.Hour
+
+// Run runs a shell script in the guest. It returns stdout and stderr in one string, and the
+// exit code. The test fails if the guest does not answer within [Patience].
 func (v *VM) Run(script string) (string, int) {
 	v.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), CommandTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	out, code, err := v.RunContext(ctx, script)
 	if err != nil {
@@ -258,6 +255,56 @@ func (v *VM) MustRun(script string) string {
 		v.t.Fatalf("%q in the guest ended with %d:\n%s", script, code, out)
 	}
 	return strings.TrimSpace(out)
+}
+
+// Await repeats a shell script in the guest until its exit code is 0, and returns the output
+// of the last time, without the white space around it. The test fails if that does not happen
+// within [Patience]; the message then has the output of the last time.
+func (v *VM) Await(condition string) string {
+	v.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	file := fmt.Sprintf("/.vm/await%d", awaits.Add(1))
+	out, code, err := v.RunContext(ctx, "until { "+condition+"\n} >"+file+" 2>&1; do /.vm/busybox usleep 50000; done; cat "+file)
+	if err != nil || code != 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), Patience)
+		defer cancel()
+		last, _, _ := v.RunContext(ctx, "cat "+file)
+		v.t.Fatalf("waiting in the guest for %q: %v (exit code %d); the condition last printed:\n%s", condition, err, code, last)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// awaits numbers the output files of [VM.Await].
+var awaits atomic.Int64
+
+// AwaitBoot waits until the guest serves commands again after a reboot. It may be called once
+// for each boot. The test fails if the guest does not boot within [Patience].
+func (v *VM) AwaitBoot() {
+	v.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	if err := v.WaitReady(ctx); err != nil {
+		v.t.Fatalf("the guest does not boot: %v", err)
+	}
+}
+
+// AwaitEnd waits until QEMU has ended by itself. The test fails if it does not within [Patience].
+func (v *VM) AwaitEnd() {
+	v.t.Helper()
+	select {
+	case <-v.ended:
+	case <-time.After(Patience):
+		v.t.Fatalf("the guest does not end within %s", Patience)
+	}
+}
+
+// Leave runs a shell script that takes the guest down. The guest may be gone before it
+// answers, so there is no result.
+func (v *VM) Leave(script string) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	_, _, _ = v.RunContext(ctx, script)
 }
 
 // RunContext runs a shell script in the guest. Scripts may run at the same time.
@@ -281,7 +328,7 @@ func (v *VM) WriteFile(path string, content []byte) {
 // ReadFile returns a file of the guest.
 func (v *VM) ReadFile(path string) []byte {
 	v.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), CommandTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	out, code, err := v.RunContext(ctx, "cat "+quote(path))
 	if err != nil || code != 0 {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -12,6 +11,7 @@ import (
 )
 
 func TestRunInABareGuest(t *testing.T) {
+	t.Parallel()
 	guest := vm.Start(t, vm.Config{Memory: 256, Files: map[string][]byte{"/etc/greeting": []byte("hello\n")}})
 
 	out, code := guest.Run("cat /etc/greeting; echo to stderr >&2; exit 3")
@@ -28,7 +28,7 @@ func TestRunInABareGuest(t *testing.T) {
 	// Two commands at once: the first ends only after the second.
 	slow := make(chan string)
 	go func() {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), vm.Patience)
 		defer cancel()
 		text, _, err := guest.RunContext(ctx, "until [ -e /go ]; do usleep 10000; done; echo done")
 		if err != nil {
