@@ -22,17 +22,20 @@ GOBUILD := CGO_ENABLED=1 GOTOOLCHAIN=local $(GO) build -trimpath -buildvcs=false
 # One package at a time: many of them mount, boot or measure.
 GOTEST  := CAREEN_BINARY=$(CURDIR)/bin/careen integration/gotest.sh $(GO) test -tags '$(TAGS)' -p 1
 
-# The tool that checks the code, installed into .cache.
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The tools that check the code. "make lint" installs them below .cache/tools, in a directory
+# named after the version.
+GOLANGCI_VERSION := v2.15.0
+DEADCODE_VERSION := v0.52.0
+GOLANGCI := .cache/tools/golangci-$(GOLANGCI_VERSION)/golangci-lint
+DEADCODE := .cache/tools/deadcode-$(DEADCODE_VERSION)/deadcode
 
 DEB_BUILD := gcc libc6-dev libseccomp-dev pkg-config git
 DEB_TEST  := $(DEB_BUILD) $(shell cat integration/vm/packages.txt) cpio kmod podman runc umoci \
 	python3 python3-venv ca-certificates iproute2 util-linux procps e2fsprogs tzdata
 DEB_BENCH := $(DEB_TEST) isal
 
-# The largest that careen may add to a ramdisk, gzipped: 0.30 of what Debian's
-# podman and what it pulls in add.
-MAX_GZIPPED := 10050000
+# The most bytes that careen may add to a compressed ramdisk.
+MAX_GZIPPED := 12000000
 
 .PHONY: help
 help: ## list the targets
@@ -52,13 +55,11 @@ build: deps-build ## build bin/careen, one static binary
 	@ls -l bin/careen | awk '{printf "bin/careen: %.1f MB\n", $$5/1e6}'
 
 .PHONY: size
-size: build ## what careen adds to a ramdisk, against its limit, and what each module costs
+size: build ## the binary's gzipped size: limit, change since the last release, and share of each module
 	@mkdir -p .cache
 	@CGO_ENABLED=1 GOTOOLCHAIN=local $(GO) build -trimpath -buildvcs=false -tags '$(TAGS)' \
 		-ldflags '-linkmode external -extldflags -static' -o .cache/careen-symbols ./agent/cmd/careen
-	@$(GO) run ./integration/size .cache/careen-symbols bin/careen
-	@n=$$(gzip -9c bin/careen | wc -c); echo "bin/careen: $$n bytes gzipped, limit $(MAX_GZIPPED)"; \
-	test "$$n" -le $(MAX_GZIPPED)
+	@$(GO) run ./integration/size -limit $(MAX_GZIPPED) -recorded docs/size.txt .cache/careen-symbols bin/careen
 
 .PHONY: reproducible
 reproducible: build ## build twice from two directories and compare
@@ -70,7 +71,15 @@ demo: build ## run a step from a real image and registry with the embedded conta
 	@integration/demo.sh
 
 .PHONY: test
-test: deps-test build size unit race integration test-ipa ## all tests: what CI runs
+test: deps-test ## everything that CI runs
+	@rm -f .cache/second-try
+	$(MAKE) build
+	$(MAKE) size
+	$(MAKE) unit
+	$(MAKE) race
+	$(MAKE) integration
+	$(MAKE) test-ipa
+	@cat .cache/second-try 2>/dev/null || true
 	@echo "all tests passed"
 
 .PHONY: unit
@@ -88,11 +97,11 @@ integration: deps-test build ## black-box tests of the binary, on the host and i
 	$(pull_external)
 	$(MAKE) test-vm
 
-# Emulated guests are tried a second time, all of them: QEMU's emulation now and then
-# loses a guest's kernel, which looks like a test that gave up waiting.
+# RETRY: QEMU's emulated processor now and then loses a guest. A test that needs its second try
+# is named at the end of the output. Two in ten runs of the suite are a fault to be repaired.
 .PHONY: test-vm
 test-vm: deps-test build ## the tests in QEMU guests
-	$(GOTEST) -timeout 30m ./integration/vm/... || { echo "trying the guests once more"; $(GOTEST) -timeout 30m ./integration/vm/...; }
+	RETRY=1 $(GOTEST) -timeout 90m ./integration/vm/...
 
 .PHONY: test-ipa
 test-ipa: deps-test build ## the IPA plugin against the real ironic-python-agent
@@ -117,11 +126,28 @@ test-external: build ## the same scenarios on containerd 1.7 and 2.x of another 
 	$(pull_external)
 
 .PHONY: lint
-lint: ## gofmt, vet and staticcheck
-	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
-	$(GO) vet -tags '$(TAGS)' ./...
-	GOBIN=$(CURDIR)/.cache/tools $(GO) install $(STATICCHECK)
-	.cache/tools/staticcheck -tags '$(shell echo $(TAGS) | tr ' ' ,)' ./...
+lint: lint-go deadcode ## golangci-lint with .golangci.yml, and no unreachable function in the binary
+
+.PHONY: lint-go
+lint-go: $(GOLANGCI)
+	$(GOLANGCI) run ./...
+
+# A function that main cannot reach is dead, tests or not: remove it with its tests.
+.PHONY: deadcode
+deadcode: $(DEADCODE) ## functions that the binary cannot reach; prints nothing when there are none
+	@dead=$$($(DEADCODE) -tags '$(shell echo $(TAGS) | tr ' ' ,)' ./agent/cmd/careen); \
+	test -z "$$dead" || { echo "functions that the binary cannot reach:"; echo "$$dead"; exit 1; }
+
+$(GOLANGCI):
+	GOBIN=$(CURDIR)/$(@D) GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(DEADCODE):
+	GOBIN=$(CURDIR)/$(@D) GOFLAGS= $(GO) install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
+
+.PHONY: outdated
+outdated: ## direct dependencies for which the module proxy has a newer version
+	@$(GO) list -m -u -e -f '{{with .Update}}{{$$.Path}} {{$$.Version}} -> {{.Version}}{{end}}' \
+		$$($(GO) mod edit -json | sed -n '/"Require"/,/\]/p' | tr -d '\n' | tr '{' '\n' | grep -v Indirect | sed -n 's/.*"Path": "\([^"]*\)".*/\1/p')
 
 # BENCH_ARGS chooses parts and rounds: make bench BENCH_ARGS='-only cold -rounds 9'.
 BENCH_ARGS ?=
@@ -152,8 +178,8 @@ soak: deps-test build ## RUNS steps (1000) under fifty clients, and again with t
 	CAREEN_RACE=1 CAREEN_BINARY=$(CURDIR)/.cache/careen-race CAREEN_SOAK=$(RUNS) $(GO) test -tags '$(TAGS)' -v -count=1 -timeout 3h -run TestSoak ./integration
 
 .PHONY: race
-race: deps-build ## the agent's own tests with the race detector
-	$(GO) test -race -short -tags '$(TAGS)' -timeout 10m ./agent/...
+race: deps-build ## the short tests of agent, runtime and steps with the race detector
+	$(GO) test -race -short -tags '$(TAGS)' -timeout 20m ./agent/... ./runtime/... ./steps/...
 
 FUZZTIME ?= 20s
 .PHONY: fuzz

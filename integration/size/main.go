@@ -6,29 +6,39 @@ import (
 	"compress/gzip"
 	"debug/buildinfo"
 	"debug/elf"
+	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
 
-// shown is how many modules get a line of their own.
+// shown is the number of modules with a line of their own in the table.
 const shown = 30
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: size BINARY-WITH-SYMBOLS BINARY-AS-SHIPPED")
+	limit := flag.Int("limit", 0, "fail if BINARY-AS-SHIPPED has more `BYTES` gzipped (0: no limit)")
+	recorded := flag.String("recorded", "", "`FILE` with the sizes of releases; the last line is compared with")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: size [-limit BYTES] [-recorded FILE] BINARY-WITH-SYMBOLS BINARY-AS-SHIPPED")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if flag.NArg() != 2 {
+		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(os.Stdout, os.Args[1], os.Args[2]); err != nil {
+	if err := run(os.Stdout, flag.Arg(0), flag.Arg(1), *limit, *recorded); err != nil {
 		fmt.Fprintln(os.Stderr, "size:", err)
 		os.Exit(1)
 	}
 }
 
-// cost is what one module has in the binary, in bytes.
+// cost is the size of one module in the binary, in bytes.
 type cost struct {
 	name               string
 	code, data, tables uint64
@@ -36,7 +46,8 @@ type cost struct {
 
 func (c *cost) size() uint64 { return c.code + c.data + c.tables }
 
-func run(out io.Writer, withSymbols, shipped string) error {
+// run writes the table and the summary. It fails if the shipped binary is over the limit.
+func run(out io.Writer, withSymbols, shipped string, limit int, recorded string) error {
 	main, modules, err := modulesOf(withSymbols)
 	if err != nil {
 		return err
@@ -49,11 +60,60 @@ func run(out io.Writer, withSymbols, shipped string) error {
 	if err != nil {
 		return err
 	}
-	return report(out, costs, zipped)
+	if err := report(out, costs, zipped); err != nil {
+		return err
+	}
+	return summary(out, shipped, zipped, limit, recorded)
 }
 
-// modulesOf returns the path of a binary's own module, and those of all that it is
-// built of, the longest first, so that the first that fits is the right one.
+// summary writes the size of the shipped binary beside the limit and the last release.
+func summary(out io.Writer, shipped string, zipped, limit int, recorded string) error {
+	fmt.Fprintf(out, "%s: %d bytes gzipped", shipped, zipped)
+	if recorded != "" {
+		version, was, err := lastRelease(recorded)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, ", %+d since %s (%d)", zipped-was, version, was)
+	}
+	if limit > 0 {
+		fmt.Fprintf(out, ", limit %d", limit)
+	}
+	fmt.Fprintln(out)
+	if limit > 0 && zipped > limit {
+		return fmt.Errorf("%s is %d bytes over its limit of %d bytes gzipped", shipped, zipped-limit, limit)
+	}
+	return nil
+}
+
+// lastRelease reads the last line of a file whose lines are "VERSION BYTES". Lines that start
+// with # are comments.
+func lastRelease(path string) (version string, size int, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		if len(fields) != 2 {
+			return "", 0, fmt.Errorf("%s: want VERSION BYTES, found %q", path, strings.TrimSpace(line))
+		}
+		version = fields[0]
+		if size, err = strconv.Atoi(fields[1]); err != nil {
+			return "", 0, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if version == "" {
+		return "", 0, fmt.Errorf("%s has no release", path)
+	}
+	return version, size, nil
+}
+
+// modulesOf returns the path of the binary's main module, and the paths of all modules in it.
+// Longer paths come first, so that the first path that matches a symbol is the right one.
 func modulesOf(path string) (string, []string, error) {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
@@ -67,7 +127,7 @@ func modulesOf(path string) (string, []string, error) {
 	return info.Main.Path, modules, nil
 }
 
-// measure adds up the sizes of the symbols, module by module.
+// measure adds up the sizes of the symbols of each module.
 func measure(path, main string, modules []string) ([]*cost, error) {
 	file, err := elf.Open(path)
 	if err != nil {
@@ -78,19 +138,7 @@ func measure(path, main string, modules []string) ([]*cost, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s has no symbols: %w", path, err)
 	}
-	byName := map[string]*cost{}
-	add := func(name string, code bool, size uint64) {
-		c := byName[name]
-		if c == nil {
-			c = &cost{name: name}
-			byName[name] = c
-		}
-		if code {
-			c.code += size
-		} else {
-			c.data += size
-		}
-	}
+	sums := costs{}
 	inSymbols := map[elf.SectionIndex]uint64{}
 	for _, s := range symbols {
 		if int(s.Section) >= len(file.Sections) || s.Size == 0 || elf.ST_TYPE(s.Info) == elf.STT_SECTION {
@@ -101,27 +149,37 @@ func measure(path, main string, modules []string) ([]*cost, error) {
 			continue // memory, not bytes of the file
 		}
 		inSymbols[s.Section] += s.Size
-		add(moduleOf(s.Name, main, modules), section.Flags&elf.SHF_EXECINSTR != 0, s.Size)
+		sums.add(moduleOf(s.Name, main, modules), section.Flags&elf.SHF_EXECINSTR != 0, s.Size)
 	}
 	for i, section := range file.Sections {
 		if section.Flags&elf.SHF_ALLOC == 0 || section.Type == elf.SHT_NOBITS {
 			continue
 		}
-		// What no symbol claims: tables that the linker makes of all packages.
+		// Bytes without a symbol: tables that the linker makes for all packages.
 		if rest := section.Size - min(section.Size, inSymbols[elf.SectionIndex(i)]); rest > 0 {
-			add(sectionName(section.Name), section.Flags&elf.SHF_EXECINSTR != 0, rest)
+			sums.add(sectionName(section.Name), section.Flags&elf.SHF_EXECINSTR != 0, rest)
 		}
 	}
-	shareOut(byName)
-	var costs []*cost
-	for _, c := range byName {
-		costs = append(costs, c)
-	}
-	return costs, nil
+	shareOut(sums)
+	return slices.Collect(maps.Values(sums)), nil
 }
 
-// shareOut gives each module its part of the line tables, in proportion to its code.
-func shareOut(byName map[string]*cost) {
+// costs are the costs by module.
+type costs map[string]*cost
+
+func (c costs) add(name string, code bool, size uint64) {
+	if c[name] == nil {
+		c[name] = &cost{name: name}
+	}
+	if code {
+		c[name].code += size
+	} else {
+		c[name].data += size
+	}
+}
+
+// shareOut divides the line tables among the modules in proportion to their code.
+func shareOut(byName costs) {
 	tables := byName[lineTables]
 	if tables == nil {
 		return
@@ -140,14 +198,14 @@ func shareOut(byName map[string]*cost) {
 	}
 }
 
-// lineTables are line numbers and stack maps, which the linker makes for each Go
-// function; cCode is what has none.
+// lineTables are the line numbers and stack maps that the linker makes for each Go function.
+// C code has none.
 const (
 	lineTables = "(line tables)"
 	cCode      = "(C: libc, libseccomp, nsenter)"
 )
 
-// sectionName says what a section without symbols holds.
+// sectionName names the content of a section that has no symbols.
 func sectionName(section string) string {
 	switch section {
 	case ".gopclntab":
@@ -165,8 +223,8 @@ func moduleOf(symbol, main string, modules []string) string {
 	for _, prefix := range []string{"type:.eq.", "type:.hash.", "type:", "go:itab.", "*"} {
 		name = strings.TrimPrefix(name, prefix)
 	}
-	// An instance of a generic function belongs to where the function is, and an
-	// itab to its first type.
+	// An instance of a generic function belongs to the module of the function, and an
+	// itab to the module of its first type.
 	name = strings.TrimLeft(strings.NewReplacer("%2e", ".").Replace(name), "*[]")
 	for _, module := range modules {
 		if rest, ok := strings.CutPrefix(name, module); ok && (rest == "" || strings.ContainsAny(rest[:1], "./")) {

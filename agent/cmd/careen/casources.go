@@ -18,12 +18,12 @@ import (
 	"github.com/careen-project/careen/steps"
 )
 
-// nodeTrust are the settings of the node that pulls use: additional authorities, the
-// wait for the network, and the repair of the clock.
+// nodeTrust is what pulls are told of this node: what it trusts beside its system, how
+// long they wait for its network, and whether they set its clock.
 type nodeTrust struct {
 	node  steps.NodeSettings
 	fixed []authorities.Source
-	// ipa names the file that IPA trusts, which may appear after the agent's start.
+	// ipa is asked for the file that IPA trusts, which may come after the agent's start.
 	ipa   atomic.Pointer[policy.Policy]
 	store *authorities.Store
 }
@@ -42,7 +42,7 @@ func newNodeTrust(cfg *steps.Config, log logrus.FieldLogger) *nodeTrust {
 	return t
 }
 
-// fixedSources are the sources of authorities that do not change while an agent runs.
+// fixedSources are those that do not change while an agent runs.
 func fixedSources(cfg *steps.Config) []authorities.Source {
 	var sources []authorities.Source
 	if line, err := os.ReadFile("/proc/cmdline"); err == nil {
@@ -54,7 +54,7 @@ func fixedSources(cfg *steps.Config) []authorities.Source {
 	return sources
 }
 
-// sources are all sources of authorities.
+// sources are all of them, as they are now.
 func (t *nodeTrust) sources() []authorities.Source {
 	ipa := t.ipa.Load()
 	if ipa == nil {
@@ -71,7 +71,7 @@ func withIPA(fixed []authorities.Source, ipa interface{ IPACAFile() (path, from 
 	return append(fixed[:len(fixed):len(fixed)], authorities.Source{Path: file, From: from})
 }
 
-// configure applies the settings to the pull.
+// configure tells a puller.
 func (t *nodeTrust) configure(p *image.Config) {
 	p.NetworkWait = t.node.NetworkWait
 	p.Authorities = func() image.Authorities {
@@ -91,7 +91,7 @@ func (t *nodeTrust) checks() []api.Check {
 	}
 	check := api.Check{Name: "ca", Status: doctor.StatusOK, Detail: b.String()}
 	if faulty := b.Faulty(); len(faulty) > 0 {
-		check.Status, check.Remedy = doctor.StatusWarning, "Correct the file, or the setting that names it: "+names(faulty)
+		check.Status, check.Remedy = doctor.StatusWarning, "Correct what names "+names(faulty)+", or the file"
 	}
 	return []api.Check{check}
 }
@@ -115,8 +115,8 @@ func (t *nodeTrust) settings() (settings []api.Setting, warnings []string) {
 	return settings, warnings
 }
 
-// nodeSettings reads the settings that doctor needs. It returns a failed check if the
-// configuration is not valid: the agent would not start.
+// nodeSettings reads what doctor needs of the configuration. A check is what is wrong
+// with that: the agent does not start.
 func nodeSettings(opts *doctor.Options, file string) []api.Check {
 	cfg, _, err := steps.Load(steps.LoadOptions{
 		File: file, Getenv: os.LookupEnv, CanonicalRun: oci.CanonicalRun, CanonicalPull: oci.CanonicalPull,

@@ -1,6 +1,6 @@
-// Command careen runs container steps on bare metal. One file is agent, containerd,
-// shim, container init and command line; the name of the program and the command
-// decide which.
+// Command careen runs container steps on bare metal. It is agent, containerd,
+// shim, container init and command line in one file; what it is started as
+// decides which of them it is.
 package main
 
 import (
@@ -39,7 +39,7 @@ func dispatch(args []string) int {
 			return exitUsage
 		}
 	}
-	// A command ends soon. An agent sets its own value.
+	// A command is over soon; an agent sets what it needs.
 	debug.SetGCPercent(400)
 	if name == "podman" || name == "docker" {
 		return podmanMain(name, args[1:])
@@ -51,9 +51,9 @@ func dispatch(args []string) int {
 // command, from the init of a container, which always has one.
 func isRamdiskInit(args []string) bool { return len(args) < 2 || args[1] != "--" }
 
-// needsNode reports whether this process starts containers itself: it is the agent, or
-// a command that starts an agent because none listens. Such a process must move to
-// another mount namespace before it does anything else.
+// needsNode reports whether this process is going to start containers itself: it
+// is the agent, or a command that starts one because none answers. It then has to
+// move to another mount namespace before it does anything else.
 func needsNode(name string, args []string) bool {
 	if os.Geteuid() != 0 {
 		return false

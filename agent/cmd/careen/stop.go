@@ -16,22 +16,24 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// Time limits of a stopping agent. An agent that leaves its containers running waits
-// only for calls in progress; one that ends them waits for the stop escalation.
+// What a stopping agent gives its parts. An agent that only lets go of its
+// containers has nothing to wait for but calls that have begun; one that ends them
+// waits for their ladders.
 const (
 	drainPatience = 60 * time.Second
 	letGoPatience = 20 * time.Second
-	// partPatience is for quick parts: open replies, the journal, containerd.
+	// partPatience is for a part that should take no time: answers that have begun,
+	// the journal, containerd.
 	partPatience = 10 * time.Second
-	// slow is the time after which the log names a part.
+	// slow is when a part is named in the log.
 	slow = 2 * time.Second
 )
 
 // errNodeDown is why an agent stops when the node goes down.
 var errNodeDown = errors.New("the node goes down")
 
-// untilDown returns a context that ends with ctx, or with SIGPWR. careen's init and its
-// service files send SIGPWR when the node shuts down, before they stop the agent.
+// untilDown returns a context that ends with ctx, or with SIGPWR: so careen's init and
+// its service files say that the node goes down, before they tell the agent to end.
 func untilDown(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	down := make(chan os.Signal, 1)
@@ -47,9 +49,9 @@ func untilDown(ctx context.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() { cancel(nil) }
 }
 
-// inTime runs one part of stopping. The log names a slow part. A part that exceeds the
-// limit is left behind, and the log shows what it waits for; the next agent recovers as
-// after a crash.
+// inTime does one part of stopping. One that takes long is named in the log; one
+// that does not end is left behind, with what it waits for: whatever it was about to
+// do, the next agent finds undone, as after a crash.
 func inTime(log logrus.FieldLogger, part string, limit time.Duration, do func() error) error {
 	done := make(chan error, 1)
 	began := time.Now()
@@ -65,11 +67,11 @@ func inTime(log logrus.FieldLogger, part string, limit time.Duration, do func() 
 			}
 			return err
 		case <-warn.C:
-			log.Warnf("stopping: %s is slow", part)
+			log.Warnf("stopping: %s takes long", part)
 		case <-giveUp.C:
-			log.Errorf("stopping: %s did not end; goroutines:\n%s", part, stacks())
+			log.Errorf("stopping: %s does not end; what there is:\n%s", part, stacks())
 			return &fault.Error{Code: fault.Internal, Op: "stop", Subject: part,
-				Reason: fmt.Sprintf("it did not end within %v", limit), Remedy: "Start the agent again: it finds its containers"}
+				Reason: fmt.Sprintf("it does not end within %v", limit), Remedy: "Start the agent again: it finds its containers"}
 		}
 	}
 }
@@ -80,8 +82,8 @@ func stacks() []byte {
 	return buf[:goruntime.Stack(buf, true)]
 }
 
-// drain stops the agent. Runs end, or continue without it, depending on the
-// configuration and on why ctx ended.
+// drain lets runs end or go on without the agent, as configured and as why ctx ended
+// asks for, and stops.
 func (n *node) drain(ctx context.Context) error {
 	down := errors.Is(context.Cause(ctx), errNodeDown)
 	limit := letGoPatience
@@ -90,9 +92,9 @@ func (n *node) drain(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	err := inTime(n.log, "releasing the runs", limit+partPatience, func() error { return n.agent.Drain(ctx, down) })
+	err := inTime(n.log, "letting go of the runs", limit+partPatience, func() error { return n.agent.Drain(ctx, down) })
 	if errors.Is(err, context.DeadlineExceeded) {
-		// The request to end them is stored: the next agent continues.
+		// Its wish to end them is on record: the next agent goes on with that.
 		n.log.Warnf("stopping: not all runs ended within %v; they are left to the next agent", limit)
 		err = nil
 	}
