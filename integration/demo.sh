@@ -64,7 +64,7 @@ say careen agent
 	--log-level error 3>&- &
 agent=$!
 await "$careen" ps
-"$careen" version | head -n 5
+"$careen" version | sed -n 1,5p
 
 say careen step list --phase clean
 "$careen" step list --phase clean
