@@ -106,6 +106,11 @@ const agentGCPercent = 50
 // startNode makes the node fit for containers, starts containerd and the agent,
 // lets it find what an earlier one left, and listens. On an error nothing runs.
 func startNode(ctx context.Context, opts nodeOptions, log *logrus.Logger) (_ *node, err error) {
+	// podman's library finds the user's registries.conf by HOME, then by /etc/passwd, and fails
+	// if both are missing. A ramdisk may have neither.
+	if os.Getenv("HOME") == "" {
+		_ = os.Setenv("HOME", "/root")
+	}
 	debug.SetGCPercent(agentGCPercent)
 	n := &node{opts: opts, served: make(chan error, 1)}
 	defer func() {
