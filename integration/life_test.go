@@ -80,7 +80,7 @@ func TestMetricsTellWhatWasDone(t *testing.T) {
 		`careen_run_phase_seconds_count{phase="pulling"} 1`, `careen_run_phase_seconds_count{phase="creating"} 1`,
 		`careen_run_phase_seconds_count{phase="running"} 1`, "careen_pull_retries_total 0", "careen_pulls_total ",
 		"careen_store_size_bytes ", "careen_store_free_bytes ", "careen_containers_started_total 1", "careen_aborts_total 0",
-		"process_resident_memory_bytes ", "process_open_fds ", "process_threads ", "process_cpu_seconds_total ", "go_goroutines ",
+		"process_resident_memory_bytes ", "careen_memory_anonymous_bytes ", "careen_memory_file_bytes ", "process_open_fds ", "process_threads ", "process_cpu_seconds_total ", "go_goroutines ",
 		"careen_records_unwritten 0", "careen_reboot_pending 0", "careen_build_info{",
 	} {
 		assert.Contains(t, text, "\n"+want)

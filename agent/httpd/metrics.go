@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/rootfs/procfs"
 )
 
 // Metrics are the agent's metrics since its start. This file writes them in Prometheus' text
@@ -120,12 +121,15 @@ func (s *Server) processMetrics(out *metricsWriter) {
 	out.head("careen_build_info", "gauge", "The agent's version.")
 	out.line("careen_build_info", labels("version", s.cfg.Version.Version, "commit", s.cfg.Version.Commit), 1)
 	fds, _ := os.ReadDir("/proc/self/fd")
+	memory, _ := procfs.Self() // without /proc all figures are 0
 	for _, f := range []struct {
 		name, help string
 		value      float64
 	}{
 		{"process_start_time_seconds", "Start of the agent, seconds since 1970.", float64(s.cfg.Started.UnixNano()) / 1e9},
-		{"process_resident_memory_bytes", "Resident memory.", residentMemory()},
+		{"process_resident_memory_bytes", "Resident memory.", float64(memory.Resident)},
+		{"careen_memory_anonymous_bytes", "Resident memory that belongs to the agent alone: heap and stacks.", float64(memory.Anonymous)},
+		{"careen_memory_file_bytes", "Resident pages of files and shared memory. Most are of the binary: the page cache holds them in any case.", float64(memory.File)},
 		{"process_open_fds", "Open file descriptors.", float64(len(fds))},
 		{"process_threads", "Threads.", threads()},
 		{"process_cpu_seconds_total", "User and system time.", cpuSeconds()},
@@ -148,20 +152,6 @@ func cpuSeconds() float64 {
 		return 0
 	}
 	return (time.Duration(used.Utime.Nano()) + time.Duration(used.Stime.Nano())).Seconds()
-}
-
-// residentMemory reads the second figure of /proc/self/statm: pages.
-func residentMemory() float64 {
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(data))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, _ := strconv.ParseFloat(fields[1], 64)
-	return pages * float64(os.Getpagesize())
 }
 
 type metricsWriter struct{ w *bufio.Writer }

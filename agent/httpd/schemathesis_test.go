@@ -18,8 +18,8 @@ import (
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/httpd"
-	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/agent/policy"
+	"github.com/careen-project/careen/oci"
 )
 
 // TestSchemathesis has schemathesis (https://schemathesis.io) make requests of the served
