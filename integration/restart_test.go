@@ -178,8 +178,12 @@ func TestShimKilled(t *testing.T) {
 	agent, image := node(t)
 	id := submit(t, agent, shell(image, "echo up; sleep 60"))
 	said(t, agent, id, "up")
-	run, err := agent.Client.Run(within(t, 10*time.Second), id)
-	require.NoError(t, err)
+	var run api.Run
+	require.Eventually(t, func() (running bool) { // the output may come before the state
+		var err error
+		run, err = agent.Client.Run(within(t, 10*time.Second), id)
+		return err == nil && run.Pid > 0
+	}, time.Minute, time.Millisecond)
 	shim := parent(t, run.Pid)
 	require.NotEqual(t, agent.Pid(), shim)
 	process, err := os.FindProcess(shim)
