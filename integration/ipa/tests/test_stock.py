@@ -23,7 +23,7 @@ from oslo_config import cfg
 
 from careen_ipa.client import Client
 from careen_ipa.manager import CareenHardwareManager
-from tests.conftest import make_node
+from tests.conftest import clear_overrides, make_node
 from tests.fake_agent import FakeAgent
 
 _INSIDE = "tests a function inside IPA's module; the agent has its own, compared by the differential test"
@@ -109,6 +109,7 @@ def stand_in(agent: FakeAgent) -> Iterator[None]:
     cfg.CONF.clear()
     with mock.patch.object(container, "ContainerHardwareManager", StandIn):
         yield
+    clear_overrides("container")
     cfg.CONF([], project="ironic-python-agent", default_config_files=[], default_config_dirs=[])
 
 
