@@ -186,8 +186,18 @@ func (p *stepsParser) step(i int, m ipa.Value) error {
 			p.warn(step.name, e.Value, "step '%s': unknown key %q is ignored", step.name, e.Key)
 		}
 	}
+	if critical, _ := careenKey(m, "critical"); step.limits.Critical && step.abortable {
+		p.warn(step.name, critical, "step '%s': 'critical' has no effect on an abort by Ironic, which powers the node off at once "+
+			"because of abortable: true. Write abortable: false: then Ironic waits for the end of the step", step.name)
+	}
 	p.cat.steps = append(p.cat.steps, step)
 	return nil
+}
+
+// careenKey returns a key of the mapping careen of a step.
+func careenKey(m ipa.Value, key string) (ipa.Value, bool) {
+	careen, _ := m.Get("careen")
+	return careen.Get(key)
 }
 
 // checkName refuses names that would hide a method of a hardware manager, and

@@ -36,6 +36,19 @@ func TestAdvertisedSteps(t *testing.T) {
 	assert.Len(t, steps.Builtin().List("clean"), 2, "aliases and sequences are off unless the file asks")
 }
 
+// TestCriticalAndAbortable: Ironic does not ask before it powers the node off.
+func TestCriticalAndAbortable(t *testing.T) {
+	cat, err := steps.LoadSteps(write(t, "mysteps.yaml", step("careen", "{timeout: 1h, critical: true}")), nil)
+	require.NoError(t, err)
+	require.Len(t, cat.Warnings, 1)
+	assert.Regexp(t, `mysteps.yaml:\d+: .*step 'a': .*power.*abortable: false`, cat.Warnings[0].String())
+	for _, value := range []string{"{critical: false}", "{timeout: 1h}", "{}"} {
+		cat, err := steps.LoadSteps(write(t, "mysteps.yaml", step("careen", value)), nil)
+		require.NoError(t, err)
+		assert.Empty(t, cat.Warnings, value)
+	}
+}
+
 func TestAbsentAndEmptyFilesAreNone(t *testing.T) {
 	cat, err := steps.LoadSteps(filepath.Join(t.TempDir(), "absent.yaml"), nil)
 	require.NoError(t, err)

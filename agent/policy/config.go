@@ -49,12 +49,18 @@ func texts(warnings []steps.Warning) []string {
 	return lines
 }
 
-// Config returns the settings in force, and where each came from.
+// Config returns the settings in force, where each came from, and the warnings of the
+// configuration and of the steps file.
 func (p *Policy) Config() api.Config {
 	cfg, unknown := p.inForce()
 	out := api.Config{Settings: []api.Setting{}, Warnings: p.warnings()}
 	if unknown != nil {
 		out.Warnings = append(out.Warnings, fault.Line(unknown))
+	}
+	if cat, err := cfg.LoadSteps(nil); err != nil {
+		out.Warnings = append(out.Warnings, fault.Line(err))
+	} else {
+		out.Warnings = append(out.Warnings, texts(cat.Warnings)...)
 	}
 	for _, s := range cfg.InForce() {
 		out.Settings = append(out.Settings, api.Setting{Key: s.Key, Value: s.Value, From: s.From})

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,6 +48,19 @@ steps:
     pull_options: [--tls-verify=false]
     run_options: ["--rm --network=host"]
 `
+
+// TestWarningsOfTheStepsFileAreShown: Ironic knows abortable alone, and powers the node
+// off in the middle of a critical section.
+func TestWarningsOfTheStepsFileAreShown(t *testing.T) {
+	require.Empty(t, newPolicy(t, "", firmware).Config().Warnings)
+	r := newPolicy(t, "", strings.ReplaceAll(firmware, "abortable: false", "abortable: true")+"    careen: {critical: true}\n")
+	warnings := r.Config().Warnings
+	require.Len(t, warnings, 1)
+	require.Contains(t, warnings[0], "steps.yaml:11")
+	require.Contains(t, warnings[0], "'update_firmware'")
+	require.Contains(t, warnings[0], "abortable: false")
+	require.Contains(t, newPolicy(t, "", "steps: 1").Config().Warnings[0], "'steps' must be a list")
+}
 
 func TestAStepIsResolvedAsIPADoes(t *testing.T) {
 	r := newPolicy(t, "", firmware)

@@ -218,7 +218,11 @@ func (n *node) loadConfig() (*steps.Config, []steps.Warning, error) {
 }
 
 func (n *node) newAgent(log *logrus.Logger, cfg *steps.Config, warnings []steps.Warning) (*agent.Agent, error) {
-	for _, warning := range append(warnings, cfg.Unclaimed()...) {
+	advice := slices.Concat(warnings, cfg.Unclaimed())
+	if cat, err := cfg.LoadSteps(nil); err == nil {
+		advice = append(advice, cat.Warnings...)
+	}
+	for _, warning := range advice {
 		log.Warn(warning.String())
 	}
 	critical := n.opts.critical
