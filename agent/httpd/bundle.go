@@ -22,8 +22,8 @@ var nodeFiles = map[string]string{
 	"node/partitions": "/proc/partitions", "node/mdstat": "/proc/mdstat", "node/resolv.conf": "/etc/resolv.conf",
 }
 
-// maxNodeFile is the limit for one of them, in bytes. The rest is cut off.
-const maxNodeFile = 4 << 20
+// maxFile is the limit for one file, in bytes. The rest is cut off.
+const maxFile = 64 << 20
 
 func (s *Server) getBundle(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
@@ -36,7 +36,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request) error {
 }
 
 // WriteBundle writes one tar about a run: the run, its output, events and spec if retention
-// has kept them, and the state of agent and node. The error is [fault.NotFound] for an
+// has kept them, and the state of agent and node. Secrets are masked in every file. The error is [fault.NotFound] for an
 // unknown run, else an error of out.
 func (s *Server) WriteBundle(out io.Writer, id string) error {
 	run, err := s.cfg.Agent.Run(id)
@@ -44,6 +44,9 @@ func (s *Server) WriteBundle(out io.Writer, id string) error {
 		return err
 	}
 	b := &bundle{tar: tar.NewWriter(out), prefix: "careen-" + id + "/", now: time.Now()}
+	if line, err := os.ReadFile(nodeFiles["node/cmdline"]); err == nil {
+		b.masker.learn(line) // Ironic's token for this node with virtual media
+	}
 	b.json("run.json", run)
 	b.json("version.json", s.cfg.Version)
 	b.json("health.json", s.cfg.Agent.Health())
@@ -72,8 +75,10 @@ func (s *Server) WriteBundle(out io.Writer, id string) error {
 	return errors.Join(b.err, b.tar.Close())
 }
 
-// bundle writes files into a tar. After the first error it writes nothing.
+// bundle writes files into a tar, with secrets masked. After the first error it writes
+// nothing.
 type bundle struct {
+	masker masker
 	tar    *tar.Writer
 	prefix string
 	now    time.Time
@@ -84,6 +89,7 @@ func (b *bundle) add(name string, data []byte) {
 	if b.err != nil {
 		return
 	}
+	data = b.masker.mask(data)
 	b.err = b.tar.WriteHeader(&tar.Header{Name: b.prefix + name, Mode: 0o600, Size: int64(len(data)),
 		ModTime: b.now, Typeflag: tar.TypeReg, Format: tar.FormatPAX})
 	if b.err == nil {
@@ -114,7 +120,12 @@ func (b *bundle) file(name, path string) {
 		return
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxNodeFile))
+	b.read(name, file)
+}
+
+// read adds what is in an open file.
+func (b *bundle) read(name string, file io.Reader) {
+	data, err := io.ReadAll(io.LimitReader(file, maxFile))
 	if err != nil {
 		b.add(name+".error", []byte(err.Error()+"\n"))
 		return
@@ -122,8 +133,7 @@ func (b *bundle) file(name, path string) {
 	b.add(name, data)
 }
 
-// dir adds the regular files of a directory with the sizes that they have now, because a
-// log may grow meanwhile.
+// dir adds the regular files of a directory. It skips a file that has been rotated away.
 func (b *bundle) dir(name, path string) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -135,28 +145,12 @@ func (b *bundle) dir(name, path string) {
 		return
 	}
 	for _, e := range entries {
-		if b.err != nil {
-			return
+		if !e.Type().IsRegular() || b.err != nil {
+			continue
 		}
-		if e.Type().IsRegular() {
-			b.copy(name+"/"+e.Name(), root, e.Name())
+		if f, err := root.Open(e.Name()); err == nil {
+			b.read(name+"/"+e.Name(), f)
+			f.Close()
 		}
-	}
-}
-
-func (b *bundle) copy(name string, root *os.Root, file string) {
-	f, err := root.Open(file)
-	if err != nil {
-		return // rotated away
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return
-	}
-	b.err = b.tar.WriteHeader(&tar.Header{Name: b.prefix + name, Mode: 0o600, Size: info.Size(),
-		ModTime: info.ModTime(), Typeflag: tar.TypeReg, Format: tar.FormatPAX})
-	if b.err == nil {
-		_, b.err = io.CopyN(b.tar, f, info.Size())
 	}
 }

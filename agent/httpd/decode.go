@@ -20,10 +20,19 @@ import (
 // decodeBody reads a JSON body into into. It refuses unknown and repeated members, another
 // case, wrong types, trailing data and more than 1 MiB. An empty body is an empty object.
 func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
+	data, err := readBody(w, r)
+	if err != nil {
+		return err
+	}
+	return Decode(data, into)
+}
+
+// readBody reads a body that has to be JSON of at most 1 MiB.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if ct := r.Header.Get("Content-Type"); ct != "" {
 		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
 			abandonBody(w, r)
-			return statusError(http.StatusUnsupportedMediaType, "Content-Type",
+			return nil, statusError(http.StatusUnsupportedMediaType, "Content-Type",
 				fmt.Sprintf("the body has to be application/json, not %q: send it with \"Content-Type: application/json\"", fault.OneLine(ct, 100)))
 		}
 	}
@@ -32,14 +41,14 @@ func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	switch {
 	case errors.As(err, &tooLarge):
 		abandonBody(w, r)
-		return statusError(http.StatusRequestEntityTooLarge, "body", "it is larger than 1 MiB")
+		return nil, statusError(http.StatusRequestEntityTooLarge, "body", "it is larger than 1 MiB")
 	case err != nil:
 		abandonBody(w, r)
-		return fault.BadField("body", "it was not received: "+err.Error())
+		return nil, fault.BadField("body", "it was not received: "+err.Error())
 	}
 	// The deadline was for the body. Later it would cancel the request's context.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	return Decode(data, into)
+	return data, nil
 }
 
 // Decode reads JSON into a pointer, as strictly as the API reads bodies. The error is a

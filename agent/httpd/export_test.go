@@ -14,3 +14,6 @@ func Routes() []Route {
 	}
 	return all
 }
+
+// NodeFiles are the node's files in a bundle, for the test that puts secrets into them.
+var NodeFiles = nodeFiles

@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -58,8 +59,15 @@ func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) patchConfig(w http.ResponseWriter, r *http.Request) error {
+	data, err := readBody(w, r)
+	if err != nil {
+		return err
+	}
+	if len(bytes.TrimSpace(data)) == 0 { // an accident must not remove an allowlist
+		return fault.BadField("body", "it is empty; to remove the conductor's settings, send {}")
+	}
 	var options map[string]any
-	if err := decodeBody(w, r, &options); err != nil {
+	if err := Decode(data, &options); err != nil {
 		return err
 	}
 	cfg, err := s.cfg.Policy.SetConductor(options)

@@ -126,6 +126,7 @@ func TestRequestsAreReadStrictly(t *testing.T) {
 		"bad cursor":                {"GET", "/v1/runs/x/logs?after=x", "", 400, "after"},
 		"bad size":                  {"POST", "/v1/runs/x/resize", `{"columns":0,"rows":1}`, 400, "columns"},
 		"pull of nothing":           {"POST", "/v1/images/pull", `{}`, 400, "image"},
+		"settings without a body":   {"PATCH", "/v1/config", " ", 400, "body"},
 		"no such run":               {"GET", "/v1/runs/x", "", 404, ""},
 		"no such pull":              {"GET", "/v1/pulls/x", "", 404, ""},
 		"no such resource":          {"GET", "/v2/runs", "", 404, ""},
