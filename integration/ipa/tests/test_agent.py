@@ -220,7 +220,7 @@ def test_the_policy_outlives_the_agent(ipa: Ipa, real: RealAgent, conf: Any) -> 
     real.stop()
     (real.directory / "conductor.json").write_text("{")
     real.start()
-    with pytest.raises(Problem, match="settings of before the agent's restart cannot be read"):
+    with pytest.raises(Problem, match="cannot read the saved conductor settings in "):
         client.create_run({"step": "generic_container_step", "args": {"container_url": TOOL}})
     # IPA knows them and says them again before it asks for anything.
     command = ipa.execute("clean", make_node(), "generic_container_step", container_url=TOOL)
