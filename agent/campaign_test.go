@@ -106,7 +106,7 @@ type asked struct {
 	aborted bool
 }
 
-func TestKilledAtAnyPointNothingIsLostOrDoubled(t *testing.T) {
+func TestKillAtAnyPointLosesAndRepeatsNothing(t *testing.T) {
 	kills, seed := 200, uint64(time.Now().UnixNano())
 	if testing.Short() {
 		kills = 25
@@ -201,7 +201,7 @@ func (c *campaign) drive(ctx context.Context) {
 				if _, err := c.client.Abort(short, id, api.AbortRequest{}); err == nil {
 					want.aborted = true
 				} else if fault.CodeOf(err) != fault.Conflict {
-					want.aborted = true // nobody can say whether it was heard
+					want.aborted = true // the agent may have taken it or not
 				}
 			}
 		case fault.CodeOf(err) == fault.Unreachable:

@@ -1,36 +1,17 @@
-// Package agent runs container steps for whoever asks on its socket, one after
-// another, and knows of each how it ended, whatever dies.
+// Package agent assembles the agent: [New] joins an executor (package exec), the HTTP API
+// (package httpd) and the policy (package policy) and gives each of them the interface that
+// it declares. It decides nothing and has no state of runs.
 //
-// A request becomes a run:
+//	httpd ──► exec ──► machine   what happens next: pure, one Step for each event
+//	            │ ├──► store     journal, event logs, audit record, kept output
+//	            │ └──► Runner    the engine: package runtime, or a fake of agenttest
+//	            └────► Resolver  package policy: may it run, and with which options
 //
-//	        ┌──────────────── aborted, failed, timed_out, lost ◄───────────────┐
-//	        │                      ▲             ▲             ▲               │
-//	    ┌────────┐   slot    ┌─────────┐   ┌──────────┐   ┌─────────┐          │
-//	──► │ queued │ ────────► │ pulling │ ► │ creating │ ► │ running │ ► succeeded
-//	    └────────┘           └─────────┘   └──────────┘   └─────────┘          │
-//	                            │  ▲            │            │  │              │
-//	                            │  └── next container of ────┼──┘              │
-//	                            │      a sequence            ▼                 │
-//	                            └───────────────────────► stopping ────────────┘
+// Start with the doc.go of package machine: it specifies the states of a run, what must be
+// durable before which effect, who wins when abort, timeout and exit meet, recovery and
+// retention. docs/architecture.md has the way of one request through all packages, and
+// docs/life-of-a-run.md what an operator sees of it.
 //
-// Only [Agent].transition moves a run, under one lock; a move that the diagram
-// does not have is a defect and becomes an error. Each move is in the journal
-// before it takes effect: a container that may run is on record first, so after
-// a crash of the agent at any instruction [Agent.Recover] adopts what runs,
-// reports what ended, calls lost what nobody can know, and never starts a
-// container twice.
-//
-// Who wins when a container ends while it is aborted or times out is decided
-// under the same lock: the first one to take it. Ending goes by a ladder: stop
-// signal, grace, SIGKILL to every process, a bounded wait, and then the outcome
-// stuck with what can be seen of the processes.
-//
-// The flow: package agent/httpd decodes and checks a request; submit resolves it through [Resolver] (the policy of package steps,
-// the options of package oci), makes it durable and queues it; drive takes one
-// run through its phases on a [Runner]; await watches over a container; finish
-// makes the outcome, the audit record and room for the next.
-//
-// The package decides nothing about images, options or policy, executes nothing
-// itself and does not know containerd; main wires it to package runtime. It does
-// not reboot: it hands a container's wish out on [Agent.Reboots].
+// An agent does not reboot the node. It hands a container's request for a reboot out on
+// Reboots; main acts on it.
 package agent

@@ -16,10 +16,10 @@ import (
 	"github.com/careen-project/careen/agent/api"
 )
 
-// TestACrashAfterAnyRecordStillEnds takes the state directory as it is after each
+// TestCrashAfterAnyRecordStillEnds takes the state directory as it is after each
 // single record of some stories, and gives it to a new agent that finds no container
 // any more: the run has an end under that one too, whatever it was about to do.
-func TestACrashAfterAnyRecordStillEnds(t *testing.T) {
+func TestCrashAfterAnyRecordStillEnds(t *testing.T) {
 	for _, story := range []struct {
 		name, image, timeout string
 		abort                time.Duration // 0 for none
@@ -79,7 +79,7 @@ func after(t *testing.T, cfg agent.Config, dir string, n int) {
 	v, err := rg.Wait(ctx, "s")
 	require.NoError(t, err)
 	if !v.State.Final() {
-		// It began anew, and nobody has asked for its end yet.
+		// It started again, and no client has asked for its end yet.
 		_, _ = rg.Abort(context.Background(), "s", api.AbortRequest{})
 		time.Sleep(time.Minute)
 		v, err = rg.Run("s")

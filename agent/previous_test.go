@@ -16,8 +16,8 @@ import (
 	"github.com/careen-project/careen/agent/policy"
 )
 
-// told returns what the container of a run was given to read.
-func told(t *testing.T, rg *rig, run string) string {
+// inputs returns the inputs file of a run's container, "" for none.
+func inputs(t *testing.T, rg *rig, run string) string {
 	t.Helper()
 	path := rg.runner.Container(run).Previous
 	if path == "" {
@@ -31,9 +31,8 @@ func told(t *testing.T, rg *rig, run string) string {
 	return string(data)
 }
 
-// TestPartsAreToldOfThoseBefore: over restarts of the agent at any moment, for what is
-// told is on record.
-func TestPartsAreToldOfThoseBefore(t *testing.T) {
+// TestPartsReadEarlierResults restarts the agent at any moment: inputs are on record.
+func TestPartsReadEarlierResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.resolver.Change = func(_ *api.RunRequest, res *policy.Resolved) error {
@@ -47,17 +46,17 @@ func TestPartsAreToldOfThoseBefore(t *testing.T) {
 		first := `{"part":1,"image":"run=10s/result={\"fw\": 7}","state":"succeeded","digest":"sha256:feed","exit_code":0,"result":{"fw":7}}`
 		second := `{"part":2,"image":"pull=10s/run=10s/exit=0","state":"succeeded","digest":"sha256:feed","exit_code":0}`
 		time.Sleep(5 * time.Second) // the first runs
-		require.Empty(t, told(t, rg, "s"))
+		require.Empty(t, inputs(t, rg, "s"))
 		rg = rg.again(t, nil)
 		time.Sleep(10 * time.Second) // the second is being pulled
 		rg = rg.again(t, nil)
 		time.Sleep(15 * time.Second) // it runs
-		require.Equal(t, "["+first+"]", told(t, rg, "s"))
+		require.Equal(t, "["+first+"]", inputs(t, rg, "s"))
 		rg = rg.again(t, nil)
 		time.Sleep(10 * time.Second) // the third is being created
 		rg = rg.again(t, nil)
 		time.Sleep(15 * time.Second) // it runs
-		require.Equal(t, "["+first+","+second+"]", told(t, rg, "s"))
+		require.Equal(t, "["+first+","+second+"]", inputs(t, rg, "s"))
 		require.Equal(t, api.Succeeded, rg.end(t, "s").State)
 		synctest.Wait()
 		require.NoDirExists(t, filepath.Join(rg.cfg.RunDir, "runs", "s"))
@@ -65,7 +64,7 @@ func TestPartsAreToldOfThoseBefore(t *testing.T) {
 	})
 }
 
-func TestWhatPartsAreToldIsBounded(t *testing.T) {
+func TestInputsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.runner.Script = func(image string) (agenttest.Script, error) {
@@ -85,7 +84,7 @@ func TestWhatPartsAreToldIsBounded(t *testing.T) {
 		}
 		rg.submit(t, api.RunRequest{ID: "s", Image: "sequence"})
 		time.Sleep(10 * time.Second)
-		got := told(t, rg, "s")
+		got := inputs(t, rg, "s")
 		require.Equal(t, 4, strings.Count(got, `"result":`))
 		require.Equal(t, 2, strings.Count(got, `"result_omitted":true`))
 		require.Equal(t, api.Succeeded, rg.end(t, "s").State)
@@ -93,8 +92,8 @@ func TestWhatPartsAreToldIsBounded(t *testing.T) {
 	})
 }
 
-// TestStepsAreToldOfTheirInputs: the last run of each in this boot, however it ended.
-func TestStepsAreToldOfTheirInputs(t *testing.T) {
+// TestStepsReadTheirInputs: the last run of each in this boot, however it ended.
+func TestStepsReadTheirInputs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		images := map[string]string{"look": `run=1s/result={"n":1}`, "check": "run=1s", "use": "run=10s"}
@@ -108,7 +107,7 @@ func TestStepsAreToldOfTheirInputs(t *testing.T) {
 		do := func(id, step string) { rg.submit(t, api.RunRequest{ID: id, Step: step}) }
 		do("u0", "use")
 		time.Sleep(5 * time.Second)
-		require.Empty(t, told(t, rg, "u0"), "nobody has said anything")
+		require.Empty(t, inputs(t, rg, "u0"), "no earlier result")
 		do("l1", "look")
 		rg.end(t, "l1")
 		images["look"] = `run=1s/exit=3/result={"n":2}`
@@ -120,12 +119,12 @@ func TestStepsAreToldOfTheirInputs(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		require.JSONEq(t, `[{"step":"look","run":"l2","image":"run=1s/exit=3/result={\"n\":2}","state":"failed","digest":"sha256:feed",
 			"exit_code":3,"result":{"n":2}},
-			{"step":"check","run":"c1","image":"run=1s","state":"succeeded","digest":"sha256:feed","exit_code":0}]`, told(t, rg, "u1"))
+			{"step":"check","run":"c1","image":"run=1s","state":"succeeded","digest":"sha256:feed","exit_code":0}]`, inputs(t, rg, "u1"))
 		rg.end(t, "u1")
 		rg = rg.again(t, func(cfg *agent.Config) { cfg.BootID = "boot-2" })
 		do("u2", "use")
 		time.Sleep(5 * time.Second)
-		require.Empty(t, told(t, rg, "u2"), "what was said before a reboot")
+		require.Empty(t, inputs(t, rg, "u2"), "a result of before the reboot")
 		rg.end(t, "u2")
 		require.NoError(t, rg.Close())
 	})

@@ -40,9 +40,9 @@ func untar(t *testing.T, r io.Reader) map[string]string {
 	}
 }
 
-// TestWhatIsPushedIsTheBundle: over HTTP, byte for byte but for what the node is at the
+// TestPushSendsTheBundle: over HTTP, byte for byte but for what the node is at the
 // moment, and without the step's secrets.
-func TestWhatIsPushedIsTheBundle(t *testing.T) {
+func TestPushSendsTheBundle(t *testing.T) {
 	type put struct {
 		path string
 		body []byte

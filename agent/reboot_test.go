@@ -15,9 +15,9 @@ import (
 
 const rebootImage = `run=0s/result={"reboot":true,"reason":"new firmware"}`
 
-// TestARebootWaitsForWhatRuns: whoever reboots the node for a container, does so
-// when the others have ended; what waits is told why it did not begin.
-func TestARebootWaitsForWhatRuns(t *testing.T) {
+// TestRebootWaitsForActiveRuns: the node is rebooted for a container
+// when the other runs have ended; queued runs end with code reboot_pending.
+func TestRebootWaitsForActiveRuns(t *testing.T) {
 	cfg := newConfig(t)
 	cfg.Slots = 2
 	rg := start(t, cfg)
@@ -46,7 +46,7 @@ func TestARebootWaitsForWhatRuns(t *testing.T) {
 	require.NoError(t, rg.Close())
 }
 
-func TestARebootThatIsCalledOff(t *testing.T) {
+func TestRebootIsCancelled(t *testing.T) {
 	cfg := newConfig(t)
 	cfg.Slots = 2
 	rg := start(t, cfg)
@@ -58,9 +58,9 @@ func TestARebootThatIsCalledOff(t *testing.T) {
 	require.NoError(t, rg.Close())
 }
 
-// TestAWishForARebootOutlivesTheAgent: one that was killed before it rebooted the
+// TestRebootRequestOutlivesTheAgent: one that was killed before it rebooted the
 // node leaves that to the next.
-func TestAWishForARebootOutlivesTheAgent(t *testing.T) {
+func TestRebootRequestOutlivesTheAgent(t *testing.T) {
 	rg := newRig(t)
 	rg.submit(t, api.RunRequest{ID: "asks", Image: rebootImage})
 	rg.end(t, "asks")

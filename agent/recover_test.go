@@ -24,7 +24,7 @@ import (
 	"github.com/careen-project/careen/runtime/container"
 )
 
-func TestARestartedAgentAdoptsWhatRuns(t *testing.T) {
+func TestRestartedAgentAdoptsContainers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		req := api.RunRequest{ID: "a", Image: "run=60s/exit=7", Timeout: "10m"}
@@ -48,7 +48,7 @@ func TestARestartedAgentAdoptsWhatRuns(t *testing.T) {
 	})
 }
 
-func TestTimeoutsCountOverARestart(t *testing.T) {
+func TestTimeoutsCountAcrossARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever", Timeout: "60s"})
@@ -63,7 +63,7 @@ func TestTimeoutsCountOverARestart(t *testing.T) {
 }
 
 // A container may not stretch its critical section by what kills the agent.
-func TestCriticalSectionsLimitCountsOverARestart(t *testing.T) {
+func TestCriticalLimitCountsAcrossARestart(t *testing.T) {
 	for name, c := range map[string]struct {
 		image string
 		whole bool
@@ -107,7 +107,7 @@ func TestEventsOutliveTheAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "a", Image: "pull=4s/run=60s/exit=7/warn=mind the gap/left=a mount"})
-		var told []string
+		var seen []string
 		var last int64
 		follow := func(ctx context.Context) {
 			for _, e := range rg.eventsAfter(t, ctx, "a", last) {
@@ -118,8 +118,8 @@ func TestEventsOutliveTheAgent(t *testing.T) {
 				case "pull":
 					word += " " + e.Pull.Status
 				}
-				if len(told) == 0 || told[len(told)-1] != word {
-					told = append(told, word)
+				if len(seen) == 0 || seen[len(seen)-1] != word {
+					seen = append(seen, word)
 				}
 				require.NotContains(t, e.Message, "dropped")
 				require.Greater(t, e.Seq, last)
@@ -137,12 +137,12 @@ func TestEventsOutliveTheAgent(t *testing.T) {
 		follow(t.Context())
 		life := []string{"queued", "policy", "pulling", "pull resolving", "pull downloading", "pull done", "creating", "warning",
 			"running", "exit", "cleanup", "failed"}
-		require.Equal(t, life, told)
-		// Who asks afterwards is told the same, also by the agent after that.
+		require.Equal(t, life, seen)
+		// A later reader gets the same, also from the next agent.
 		for range 2 {
-			told, last = nil, 0
+			seen, last = nil, 0
 			follow(t.Context())
-			require.Equal(t, life, told)
+			require.Equal(t, life, seen)
 			rg = rg.again(t, nil)
 		}
 		left, err := os.ReadDir(filepath.Join(rg.cfg.RunDir, "events"))
@@ -174,7 +174,7 @@ func TestEventsOfARunAreBounded(t *testing.T) {
 	})
 }
 
-func TestWhatEndedMeanwhileIsReportedAsItEnded(t *testing.T) {
+func TestExitWithoutAnAgentIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		// Limits that passed while there was no agent do not change how it ended before.
@@ -194,7 +194,7 @@ func TestWhatEndedMeanwhileIsReportedAsItEnded(t *testing.T) {
 	})
 }
 
-func TestWhatNobodySawIsLostAndNotRunAgain(t *testing.T) {
+func TestUnknownExitIsLostAndNotRunAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		req := api.RunRequest{ID: "a", Image: "run=forever"}
@@ -216,7 +216,7 @@ func TestWhatNobodySawIsLostAndNotRunAgain(t *testing.T) {
 	})
 }
 
-func TestARebootInTheMiddleIsSaid(t *testing.T) {
+func TestRunInterruptedByRebootIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "running", Image: "run=forever"})
@@ -241,7 +241,7 @@ func TestARebootInTheMiddleIsSaid(t *testing.T) {
 	})
 }
 
-func TestWhatHadNotStartedGoesOnAfterARestart(t *testing.T) {
+func TestUnstartedRunsContinueAfterARestart(t *testing.T) {
 	for name, image := range map[string]string{"pulling": "pull=10s", "creating": "create=10s"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -279,7 +279,7 @@ func TestRunsKeepTheirOrderWhenTheClockIsSetBack(t *testing.T) {
 	require.NoError(t, rg.Close())
 }
 
-func TestAContainerWithoutARecordIsNotDisturbed(t *testing.T) {
+func TestContainerWithoutARecordIsAdopted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "a", Image: "run=60s/exit=4"})
@@ -294,7 +294,7 @@ func TestAContainerWithoutARecordIsNotDisturbed(t *testing.T) {
 
 // A disk that loses what was written to it takes the journal back to a time before
 // the start: the container is there all the same, and its work is not done again.
-func TestAStartThatIsNotOnRecordAnyMoreIsNotRepeated(t *testing.T) {
+func TestStartWithALostRecordIsNotRepeated(t *testing.T) {
 	for name, away := range map[string]time.Duration{"it runs": time.Second, "it has ended": time.Hour} {
 		for record := 1; record <= 4; record++ {
 			t.Run(fmt.Sprintf("%s, record %d", name, record), func(t *testing.T) {
@@ -332,7 +332,7 @@ func TestAStartThatIsNotOnRecordAnyMoreIsNotRepeated(t *testing.T) {
 	}
 }
 
-func TestAnAbortIsNotForgottenByARestart(t *testing.T) {
+func TestAbortSurvivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever/term=ignore"})
@@ -364,7 +364,7 @@ func TestDrain(t *testing.T) {
 			require.NoError(t, rg.Close())
 		})
 	})
-	t.Run("stops containers by the ladder", func(t *testing.T) {
+	t.Run("stops containers by the stop escalation", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			cfg := newConfig(t)
 			cfg.StopOnDrain = true
@@ -379,7 +379,7 @@ func TestDrain(t *testing.T) {
 				v := rg.end(t, id)
 				require.Equal(t, api.Aborted, v.State)
 				require.Contains(t, v.Outcome.Message, "the agent is stopping")
-				require.Equal(t, "agent_stopped", v.Outcome.Code, "nobody asked for its end")
+				require.Equal(t, "agent_stopped", v.Outcome.Code, "no client asked for its end")
 			}
 			require.NoError(t, rg.Close())
 		})
@@ -415,7 +415,7 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-func TestNothingStartsWhileARebootIsPending(t *testing.T) {
+func TestNoRunStartsWhileARebootIsPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "flash", Image: `run=1s/result={"reboot":true,"reason":"new firmware"}`})
@@ -495,7 +495,7 @@ func TestSequence(t *testing.T) {
 	})
 }
 
-func TestTheAuditRecordSaysWhatRan(t *testing.T) {
+func TestAuditRecordHasEveryRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "a", Image: "run=1s/exit=3", Node: map[string]any{"uuid": "node-1"}, Phase: "clean", Route: "ipa"})
@@ -530,7 +530,7 @@ func TestTheAuditRecordSaysWhatRan(t *testing.T) {
 	})
 }
 
-func TestAStuckContainerKeepsNewRunsAwayOverARestart(t *testing.T) {
+func TestStuckContainerBlocksRunsAcrossARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever/term=ignore/kill=ignore"})
@@ -549,7 +549,7 @@ func TestAStuckContainerKeepsNewRunsAwayOverARestart(t *testing.T) {
 		}
 		refused()
 		rg = rg.again(t, nil)
-		require.Less(t, rg.runner.Patience(), 20*time.Second, "nobody is answered before the agent has recovered")
+		require.Less(t, rg.runner.Patience(), 20*time.Second, "requests wait until the agent has recovered")
 		refused()
 		time.Sleep(10 * time.Minute)
 		refused()
@@ -560,13 +560,13 @@ func TestAStuckContainerKeepsNewRunsAwayOverARestart(t *testing.T) {
 	})
 }
 
-func TestTheBeaconTellsOfARebootWithoutAJournal(t *testing.T) {
+func TestRebootMarkerWithoutAJournal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "esp")
-		light, err := marker.Open("file:" + path)
+		place, err := marker.Open("file:" + path)
 		require.NoError(t, err)
 		cfg := newConfig(t)
-		cfg.Marker = light
+		cfg.Marker = place
 		rg := start(t, cfg)
 		rg.submit(t, api.RunRequest{ID: "fine", Image: "run=1s"})
 		rg.end(t, "fine")
@@ -585,7 +585,7 @@ func TestTheBeaconTellsOfARebootWithoutAJournal(t *testing.T) {
 		require.Equal(t, "clean", v.Phase)
 		require.Equal(t, "interrupted_by_reboot", v.Outcome.Attrs["reason"])
 		require.Equal(t, "boot-1", v.Outcome.Attrs["boot_id_then"])
-		require.NoFileExists(t, path, "it is told once")
+		require.NoFileExists(t, path, "it is reported once")
 		require.NoError(t, rg.Close())
 	})
 }

@@ -118,7 +118,7 @@ var scenarios = []scenario{
 		"0s queued, 0s pulling, 0s creating, 0s running, 1s succeeded exit=0 reboot"},
 	{"a result that wants nothing", `run=1s/result={"reboot":"yes"}`, "", "",
 		"0s queued, 0s pulling, 0s creating, 0s running, 1s succeeded exit=0"},
-	{"nobody saw it end", "run=forever", "", "5s forget",
+	{"the exit is unknown", "run=forever", "", "5s forget",
 		"0s queued, 0s pulling, 0s creating, 0s running, 35s lost lost"},
 	{"the runtime is away for a while", "run=20s", "", "5s break, 10s mend",
 		"0s queued, 0s pulling, 0s creating, 0s running, 20s succeeded exit=0"},

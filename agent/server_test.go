@@ -102,7 +102,7 @@ func TestQueueAndIdempotence(t *testing.T) {
 	require.Equal(t, fault.NotFound, fault.CodeOf(err))
 }
 
-func TestWithoutAQueueTheHolderIsNamed(t *testing.T) {
+func TestBusyWithoutAQueueNamesTheHolder(t *testing.T) {
 	cfg := newConfig(t)
 	cfg.QueueLimit = -1
 	rg := start(t, cfg)
@@ -114,7 +114,7 @@ func TestWithoutAQueueTheHolderIsNamed(t *testing.T) {
 	require.NoError(t, rg.Close())
 }
 
-func TestAStepThatIsNotAbortable(t *testing.T) {
+func TestNotAbortableStep(t *testing.T) {
 	rg := newRig(t)
 	rg.resolver.Change = func(_ *api.RunRequest, res *policy.Resolved) error {
 		res.Abortable = false
@@ -247,9 +247,9 @@ func TestPullsAreCancelledAndKept(t *testing.T) {
 	require.Equal(t, api.Aborted, pull.State, "the client asked for its end when it gave up")
 }
 
-// TestPullsStepBackForRuns: the image of the next step is pulled with less than the
+// TestBackgroundPullsYieldToRuns: the image of the next step is pulled with less than the
 // priority of the step that runs, and with all of it when none does.
-func TestPullsStepBackForRuns(t *testing.T) {
+func TestBackgroundPullsYieldToRuns(t *testing.T) {
 	s := serve(t, newConfig(t))
 	ctx := t.Context()
 	_, err := s.client.Pull(ctx, api.PullRequest{Image: "pull=0s"}, nil)
@@ -374,7 +374,7 @@ func TestFiftyClientsAtOnce(t *testing.T) {
 	stalled.Wait()
 }
 
-func TestAClientThatGoesStopsNothing(t *testing.T) {
+func TestDisconnectedClientStopsNothing(t *testing.T) {
 	s := serve(t, newConfig(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	_, _, err := s.client.Submit(ctx, api.RunRequest{ID: "a", Image: "run=forever"})
@@ -391,7 +391,7 @@ func TestAClientThatGoesStopsNothing(t *testing.T) {
 	require.Equal(t, api.Succeeded, s.end(t, "a").State)
 }
 
-func TestNobodyThere(t *testing.T) {
+func TestNoAgentListens(t *testing.T) {
 	c := client.New(filepath.Join(t.TempDir(), "none"))
 	defer c.Close()
 	_, err := c.Version(t.Context())
@@ -417,8 +417,8 @@ func TestMetrics(t *testing.T) {
 	require.NoError(t, rg.Close())
 }
 
-// TestAThousandRunsInARow looks for what grows.
-func TestAThousandRunsInARow(t *testing.T) {
+// TestThousandRunsInARow looks for what grows.
+func TestThousandRunsInARow(t *testing.T) {
 	runs := 1000
 	if testing.Short() {
 		runs = 100

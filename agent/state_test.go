@@ -53,7 +53,7 @@ func fill(t *testing.T, dir string) (empty func()) {
 	return func() { require.NoError(t, os.Remove(path)) }
 }
 
-func TestAFullStateDirectoryStartsNothingAndLosesNothing(t *testing.T) {
+func TestFullStateDirectoryStartsNothingAndLosesNothing(t *testing.T) {
 	for _, persistent := range []bool{true, false} {
 		t.Run(fmt.Sprintf("persistent=%v", persistent), func(t *testing.T) {
 			cfg := newConfig(t)
@@ -76,7 +76,7 @@ func TestAFullStateDirectoryStartsNothingAndLosesNothing(t *testing.T) {
 			require.Equal(t, fault.NotFound, fault.CodeOf(err), "what is not on record was not accepted")
 			require.False(t, rg.Health().Ready)
 
-			// What runs goes on, and its end is told although it cannot be written yet.
+			// A running container goes on, and its end is shown although it cannot be written yet.
 			rg.runner.End("before", container.Exit{Code: 6})
 			require.Equal(t, 6, *rg.end(t, "before").Outcome.ExitCode)
 			empty()
@@ -90,7 +90,7 @@ func TestAFullStateDirectoryStartsNothingAndLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAReadOnlyStateDirectory(t *testing.T) {
+func TestReadOnlyStateDirectory(t *testing.T) {
 	cfg := newConfig(t)
 	cfg.StateDir, cfg.Persistent = smallDisk(t, "ro"), true
 	_, err := agent.New(cfg)
@@ -109,7 +109,7 @@ func TestAReadOnlyStateDirectory(t *testing.T) {
 	require.NoError(t, rg.Close())
 }
 
-func TestAJournalOfANewerVersionIsRefused(t *testing.T) {
+func TestNewerJournalIsRefused(t *testing.T) {
 	cfg := newConfig(t)
 	dir := filepath.Join(cfg.StateDir, "journal")
 	require.NoError(t, os.MkdirAll(dir, 0o700))
@@ -123,7 +123,7 @@ func TestAJournalOfANewerVersionIsRefused(t *testing.T) {
 	}
 }
 
-func TestATornJournalLosesOnlyItsLastRecord(t *testing.T) {
+func TestTornJournalLosesOnlyItsLastRecord(t *testing.T) {
 	rg := newRig(t)
 	rg.submit(t, api.RunRequest{ID: "a", Image: "run=0s/exit=2"})
 	rg.end(t, "a")
@@ -208,7 +208,7 @@ func TestRetention(t *testing.T) {
 	require.NoError(t, rg.Close())
 }
 
-func TestWhatAStepLeavesIsToldWithinBounds(t *testing.T) {
+func TestLeftoversAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rg := newRig(t)
 		mount := "mount " + strings.Repeat("x", 900)

@@ -7,9 +7,8 @@ import (
 	"github.com/careen-project/careen/agent/api"
 )
 
-// Order is one order in which an abort, a timeout and the container's own end come
-// upon a run, and how it ends then. The same table is played over a fake runtime and
-// on the real one.
+// Order is one order of an abort, a timeout and the container's exit, and the outcome of the
+// run. The same table is played over a fake runtime and on the real one.
 type Order struct {
 	// Happens are the words abort, timeout and exit, in their order. With an
 	// exclamation mark an abort is refused as a conflict: it came too late.
@@ -19,7 +18,7 @@ type Order struct {
 }
 
 // Orders are all six orders of the three, with those of two of them and of each alone.
-// The container does not obey its stop signal, and exits with code 9 when told to.
+// The container does not obey its stop signal, and exits with code 9 when the test ends it.
 var Orders = []Order{
 	{[]string{"abort", "timeout", "exit"}, "running stopping aborted aborted exit=9"},
 	{[]string{"abort", "exit", "timeout"}, "running stopping aborted aborted exit=9"},
@@ -31,7 +30,7 @@ var Orders = []Order{
 	{[]string{"exit", "abort!"}, "running failed exit exit=9"},
 	{[]string{"timeout", "exit"}, "running stopping timed_out timeout exit=9"},
 	{[]string{"exit", "timeout"}, "running failed exit exit=9"},
-	// Nobody exits: SIGKILL comes after the grace.
+	// The container does not exit: SIGKILL comes after the grace.
 	{[]string{"abort", "timeout"}, "running stopping aborted aborted exit=137"},
 	{[]string{"timeout", "abort"}, "running stopping timed_out timeout exit=137"},
 	{[]string{"abort"}, "running stopping aborted aborted exit=137"},

@@ -19,8 +19,8 @@ import (
 	"github.com/careen-project/careen/runtime/logs"
 )
 
-// Runner is a fake [exec.Runner] in memory. Its containers are told what to do by
-// [Script].
+// Runner is a fake [exec.Runner] in memory. Its containers do what a
+// [Script] says.
 type Runner struct {
 	// Script returns what an image does; nil is [ParseScript] of the image's name.
 	Script func(image string) (Script, error)
@@ -284,7 +284,7 @@ func (r *Runner) Wait(ctx context.Context, k container.Container) (container.Exi
 	select {
 	case <-c.exited:
 		if c.unseen {
-			return container.Exit{}, errors.New("nobody saw it end")
+			return container.Exit{}, errors.New("the exit is unknown")
 		}
 		return c.exit, nil
 	case <-ctx.Done():

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// State is where a run is in its life:
+// State is the state of a run:
 //
 //	queued → pulling → creating → running → succeeded | failed | aborted | timed_out | lost
 //
-// with stopping on the way to the last ones where something has to be ended.
+// with stopping before the final state where the agent ends the run.
 type State string
 
 // The states of a run.
@@ -95,11 +95,11 @@ type RunRequest struct {
 	Timeout string `json:"timeout,omitempty"`
 	// SilenceTimeout ends a container that writes no output for so long.
 	SilenceTimeout string `json:"silence_timeout,omitempty"`
-	// RebootExitCodes are exit codes by which the container says: done, and the
-	// node must reboot.
+	// RebootExitCodes are exit codes that mean success, and that the node must
+	// reboot.
 	RebootExitCodes []int `json:"reboot_exit_codes,omitempty"`
-	// Route says who asks, for the audit record: cli, podman, ipa or a word of the
-	// caller's own; "socket" when empty.
+	// Route names the client for the audit record: cli, podman, ipa or the client's
+	// choice; "socket" when empty.
 	Route string `json:"route,omitempty"`
 	// Stdin keeps the container's standard input open for POST /v1/runs/{id}/stdin.
 	Stdin bool `json:"stdin,omitempty"`
@@ -144,13 +144,13 @@ type Run struct {
 	Pid int `json:"pid,omitempty"`
 
 	Pull *PullProgress `json:"pull,omitempty"`
-	// StopReason says why a run in state stopping is being ended.
+	// StopReason says why the agent ends the run.
 	StopReason string `json:"stop_reason,omitempty"`
 	// CriticalUntil is set while the container holds off abort, timeout and reboot.
 	CriticalUntil *time.Time `json:"critical_until,omitempty"`
 	// QueuePosition counts from 1 while queued.
 	QueuePosition int `json:"queue_position,omitempty"`
-	// Warnings are what careen dropped or found unsafe, one line each.
+	// Warnings are options that careen ignored or found unsafe, one line each.
 	Warnings []string `json:"warnings,omitempty"`
 
 	Outcome *Outcome `json:"outcome,omitempty"`
@@ -165,7 +165,7 @@ type Outcome struct {
 	// Remedy is one line: what to do next.
 	Remedy string `json:"remedy,omitempty"`
 	// ExitCode is the container's, 128+n for signal n, or 125/126/127 as podman
-	// gives them when the container did not run. Nil when nobody can know.
+	// gives them when the container did not run. Nil when it cannot be known.
 	ExitCode *int `json:"exit_code,omitempty"`
 	// Signal is the signal's number if one ended the container.
 	Signal int `json:"signal,omitempty"`
@@ -182,7 +182,7 @@ type Outcome struct {
 	LogTail []string `json:"log_tail,omitempty"`
 	// Result is the JSON that the container wrote to its result file.
 	Result json.RawMessage `json:"result,omitempty"`
-	// Leftovers are what the step left on the node that is not careen's to undo.
+	// Leftovers are what the step left on the node and careen does not remove.
 	Leftovers []string `json:"leftovers,omitempty"`
 	// Attrs are figures that belong to Code, such as needed_bytes.
 	Attrs map[string]any `json:"attrs,omitempty"`
@@ -203,7 +203,7 @@ type PullProgress struct {
 	// Warnings are what an operator should know of the pull, one line each.
 	Warnings []string        `json:"warnings,omitempty"`
 	Layers   []LayerProgress `json:"layers,omitempty"`
-	// Retries counts what had to be asked again.
+	// Retries counts repeated requests.
 	Retries int `json:"retries,omitempty"`
 }
 
@@ -237,7 +237,7 @@ type Event struct {
 // LogLine is one line of GET /v1/runs/{id}/logs with Accept: application/x-ndjson.
 type LogLine struct {
 	Time time.Time `json:"time"`
-	// Stream is stdout, stderr, or careen for a note of the agent's own.
+	// Stream is stdout, stderr, or careen for a note of the agent.
 	Stream string `json:"stream"`
 	// Text is the line without its newline; invalid UTF-8 is in Base64 instead.
 	Text   string `json:"text"`
@@ -254,8 +254,8 @@ type AbortRequest struct {
 	Reason string `json:"reason,omitempty"`
 	// Grace replaces the time between stop signal and SIGKILL.
 	Grace string `json:"grace,omitempty"`
-	// Force aborts a step that is not abortable too. A critical section still holds
-	// it off, until its limit.
+	// Force aborts a step that is not abortable, too. A critical section still delays
+	// the abort, until its limit.
 	Force bool `json:"force,omitempty"`
 	// ClientGone says that the abort is because the command line that waited for the
 	// run was interrupted: the outcome's code is client_gone in place of aborted.
@@ -320,15 +320,15 @@ type Setting struct {
 	From string `json:"from"`
 }
 
-// AuditRecord is one line of GET /v1/audit: all that has to be known later of
-// what ran on the node, without secrets.
+// AuditRecord is one line of GET /v1/audit: what
+// ran on the node, without secrets.
 type AuditRecord struct {
 	Time time.Time `json:"time"`
-	// Event is run, or refused for a request that the policy or a check turned down.
+	// Event is run, or refused for a request that policy or a check refused.
 	Event string `json:"event"`
 	Run   string `json:"run,omitempty"`
 	// PeerUID, PeerPID and PeerCommand are the process that asked, as the kernel
-	// told when it connected.
+	// reported it for the connection.
 	PeerUID     uint32           `json:"peer_uid"`
 	PeerPID     int32            `json:"peer_pid"`
 	PeerCommand string           `json:"peer_command,omitempty"`
@@ -355,7 +355,7 @@ type AuditContainer struct {
 	// Decision is the entry of the policy that allowed it.
 	Decision string `json:"decision,omitempty"`
 	Trusted  bool   `json:"trusted,omitempty"`
-	// SignedBy are the keys that vouched for the image, where policy.json demands that.
+	// SignedBy are the keys whose signatures policy.json required and accepted.
 	SignedBy []Signer `json:"signed_by,omitempty"`
 	// Options are the run and pull options with secret values hidden.
 	RunOptions  []string `json:"run_options,omitempty"`
@@ -408,7 +408,7 @@ type Version struct {
 // Health is the answer of GET /v1/health. Status 200 when Ready, else 503.
 type Health struct {
 	Ready bool `json:"ready"`
-	// RebootPending names the run that asked for a reboot: nothing new starts.
+	// RebootPending names the run that asked for a reboot: no run starts.
 	RebootPending string  `json:"reboot_pending,omitempty"`
 	Checks        []Check `json:"checks,omitempty"`
 }

@@ -19,8 +19,7 @@ func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	return get[api.Version](ctx, c, call{method: http.MethodGet, path: "/v1/version"})
 }
 
-// Health returns what the agent thinks of itself and the node. That it is not
-// ready is no error.
+// Health returns the health of agent and node. An agent that is not ready is no error.
 func (c *Client) Health(ctx context.Context) (h api.Health, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://careen/v1/health", nil)
 	if err != nil {
@@ -40,8 +39,8 @@ func (c *Client) Health(ctx context.Context) (h api.Health, err error) {
 	return h, nil
 }
 
-// WaitReady returns once the agent answers and is ready, or with the last error
-// when ctx ends.
+// WaitReady returns when the agent answers and is ready. When ctx ends, it returns the last
+// error, with code unreachable or forbidden.
 func (c *Client) WaitReady(ctx context.Context) error {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		h, err := c.Health(ctx)
@@ -76,12 +75,12 @@ func (c *Client) Config(ctx context.Context) (api.Config, error) {
 	return get[api.Config](ctx, c, call{method: http.MethodGet, path: "/v1/config"})
 }
 
-// SetConductor passes on what the conductor sent at lookup.
+// SetConductor sets the options that the conductor sent at lookup.
 func (c *Client) SetConductor(ctx context.Context, options map[string]any) (api.Config, error) {
 	return get[api.Config](ctx, c, call{method: http.MethodPatch, path: "/v1/config", json: options})
 }
 
-// Steps lists what a phase offers. Reserved names are taken by the caller.
+// Steps lists the steps of a phase without those whose names are reserved.
 func (c *Client) Steps(ctx context.Context, phase string, reserved ...string) ([]api.Step, error) {
 	q := url.Values{"phase": {phase}}
 	if len(reserved) > 0 {
@@ -101,13 +100,14 @@ func (c *Client) PullOnce(ctx context.Context, id string, timeout time.Duration)
 	return get[api.Pull](ctx, c, call{method: http.MethodGet, path: "/v1/pulls/" + url.PathEscape(id), query: q})
 }
 
-// CancelPull ends a pull.
+// CancelPull cancels a pull. The error has code not_found for an unknown id.
 func (c *Client) CancelPull(ctx context.Context, id string) (api.Pull, error) {
 	return get[api.Pull](ctx, c, call{method: http.MethodDelete, path: "/v1/pulls/" + url.PathEscape(id)})
 }
 
-// Pull pulls an image and returns when that has ended, calling progress, if it is
-// not nil, as it goes. When ctx ends the pull is cancelled; that it failed is an error.
+// Pull pulls an image and returns when the pull has ended. It calls progress meanwhile, if
+// that is not nil. When ctx ends, the pull is cancelled. A pull that failed is an error with
+// the code of its problem.
 func (c *Client) Pull(ctx context.Context, req api.PullRequest, progress func(api.PullProgress)) (api.Pull, error) {
 	pull, err := c.StartPull(ctx, req)
 	for err == nil && !pull.State.Final() {

@@ -18,7 +18,7 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// DefaultSocket is where an agent listens if nobody says otherwise.
+// DefaultSocket is the socket of an agent without --socket.
 const DefaultSocket = "/run/careen/careen.sock"
 
 // maxProblem bounds a problem document in bytes.
@@ -46,7 +46,7 @@ func New(socket string) *Client {
 	return &Client{socket: socket, http: &http.Client{Transport: transport}}
 }
 
-// Close gives up idle connections. Calls that go on are not disturbed.
+// Close closes idle connections. It does not affect calls in progress.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // call is one request.
@@ -94,7 +94,7 @@ func (c *Client) do(ctx context.Context, rq call) (*http.Response, error) {
 	return resp, nil
 }
 
-// explain makes an operator's error of a request that got no answer.
+// explain returns the error of a request that got no answer.
 func (c *Client) explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -105,7 +105,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.Is(err, syscall.ENOENT):
 		f.Reason = "there is no socket"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		f.Reason = "nobody answers"
+		f.Reason = "no agent listens"
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		f.Code, f.Reason, f.Remedy = fault.Forbidden, "permission denied", "Run the command as root"
 	default:
@@ -177,7 +177,7 @@ func (c *Client) done(ctx context.Context, rq call) error {
 	return resp.Body.Close()
 }
 
-// copy asks for something that is passed on as it comes.
+// copy writes an answer to w as it arrives.
 func (c *Client) copy(ctx context.Context, w io.Writer, path string) error {
 	resp, err := c.do(ctx, call{method: http.MethodGet, path: path})
 	if err != nil {

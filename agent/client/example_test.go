@@ -48,8 +48,8 @@ func check(err error) {
 	}
 }
 
-// A run is asked for, followed and judged. The id makes it safe to ask again: the
-// same id is the same run.
+// Submit a run, follow its output and read its outcome. The id makes it safe to repeat the
+// request: the same id is the same run.
 func Example() {
 	socket, stop := startAgent()
 	defer stop()

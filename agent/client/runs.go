@@ -17,7 +17,8 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// Submit asks for a run. isNew is false when the agent had it already.
+// Submit asks for a run. isNew is false if a run with this id exists. Errors have the codes of
+// a refused request (see docs/api.md), such as bad_option, policy, busy or conflict.
 func (c *Client) Submit(ctx context.Context, req api.RunRequest) (run api.Run, isNew bool, err error) {
 	resp, err := c.do(ctx, call{method: http.MethodPost, path: "/v1/runs", json: req})
 	if err != nil {
@@ -44,7 +45,7 @@ func (c *Client) Runs(ctx context.Context, states ...api.State) ([]api.Run, erro
 	return get[[]api.Run](ctx, c, call{method: http.MethodGet, path: "/v1/runs", query: q})
 }
 
-// Run returns one run.
+// Run returns one run. The error has code not_found if there is none.
 func (c *Client) Run(ctx context.Context, id string) (api.Run, error) {
 	return get[api.Run](ctx, c, call{method: http.MethodGet, path: runPath(id, "")})
 }
@@ -69,17 +70,19 @@ func (c *Client) Wait(ctx context.Context, id string) (api.Run, error) {
 	}
 }
 
-// Abort asks for a run's end and returns the run as it is then.
+// Abort asks for a run's end and returns the run. The error has code not_found, or conflict
+// if the run has ended or is not abortable.
 func (c *Client) Abort(ctx context.Context, id string, req api.AbortRequest) (api.Run, error) {
 	return get[api.Run](ctx, c, call{method: http.MethodPost, path: runPath(id, "/abort"), json: req})
 }
 
-// Delete forgets a run that has ended.
+// Delete deletes a run that has ended. The error has code not_found, or conflict if the run
+// has not ended.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	return c.done(ctx, call{method: http.MethodDelete, path: runPath(id, "")})
 }
 
-// LogOptions say what to read of a run's output. The zero value is all there is.
+// LogOptions select a part of a run's output. The zero value is all of it.
 type LogOptions struct {
 	// Follow goes on until the run has ended.
 	Follow bool
@@ -87,9 +90,9 @@ type LogOptions struct {
 	Tail *int
 	// Stream is stdout, stderr or "" for both.
 	Stream string
-	// Since leaves out what is older.
+	// Since leaves out older lines.
 	Since time.Time
-	// After goes on after the line with that cursor.
+	// After continues after the line with this cursor.
 	After string
 }
 
@@ -117,8 +120,9 @@ func (o LogOptions) query() url.Values {
 const maxLogLine = 256 << 10
 
 // Logs calls fn for each line of a run's output. Text is the line's bytes, also
-// where they are no UTF-8. To go on after a broken connection, ask again with
-// After set to the Cursor of the last line.
+// if they are not UTF-8. To continue after a broken connection, call it again with After
+// set to the Cursor of the last line. Errors have code not_found, unreachable, or are
+// those of fn.
 func (c *Client) Logs(ctx context.Context, id string, opts LogOptions, fn func(l api.LogLine, text []byte) error) error {
 	resp, err := c.do(ctx, call{method: http.MethodGet, path: runPath(id, "/logs"), query: opts.query(),
 		header: map[string]string{"Accept": "application/x-ndjson"}})
@@ -171,7 +175,7 @@ func (c *Client) broken(ctx context.Context, op, id string, err error) error {
 }
 
 // Events calls fn for each event of a run after the one numbered last, until the
-// run has ended.
+// run has ended. Errors are those of [Client.Logs].
 func (c *Client) Events(ctx context.Context, id string, last int64, fn func(api.Event) error) error {
 	header := map[string]string{"Accept": "text/event-stream"}
 	if last > 0 {
@@ -226,14 +230,14 @@ func (c *Client) Spec(ctx context.Context, id string) (json.RawMessage, error) {
 	return get[json.RawMessage](ctx, c, call{method: http.MethodGet, path: runPath(id, "/spec")})
 }
 
-// OutcomeError returns why a run did not succeed, as the error that the agent had,
-// or nil. A run that has not ended is an error of its own.
+// OutcomeError returns why a run did not succeed, with the code of its outcome, or nil. For
+// a run that has not ended the code is conflict.
 func OutcomeError(run api.Run) error {
 	switch {
 	case run.State == api.Succeeded:
 		return nil
 	case run.Outcome == nil:
-		return &fault.Error{Code: fault.Conflict, Op: "judge run", Subject: run.ID, Reason: fmt.Sprintf("it is %s", run.State)}
+		return &fault.Error{Code: fault.Conflict, Op: "read the outcome of run", Subject: run.ID, Reason: fmt.Sprintf("it is %s", run.State)}
 	}
 	o := run.Outcome
 	return &fault.Error{Code: fault.Code(o.Code), Op: strings.TrimPrefix(o.Message, "cannot "), Remedy: o.Remedy, Attrs: o.Attrs}

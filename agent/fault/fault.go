@@ -47,7 +47,7 @@ const (
 
 	// Running.
 	Node          Code = "node"           // the node lacks what containers need
-	Requirement   Code = "requirement"    // the node lacks what the image says that it needs
+	Requirement   Code = "requirement"    // the node lacks what the image requires
 	Runtime       Code = "runtime"        // the container cannot be created or started
 	CommandAbsent Code = "command_absent" // the command is not in the image (exit code 127)
 	CommandDenied Code = "command_denied" // the command cannot be executed (exit code 126)
@@ -55,17 +55,17 @@ const (
 
 	// Outcomes of a container that did run.
 	Exit           Code = "exit"            // ended with a code other than 0
-	Signalled      Code = "signalled"       // ended by a signal nobody here sent
+	Signalled      Code = "signalled"       // ended by a signal that careen did not send
 	OOM            Code = "oom"             // killed for exceeding its memory
 	Timeout        Code = "timeout"         // the step's time limit
 	SilenceTimeout Code = "silence_timeout" // no output for the limit
-	Aborted        Code = "aborted"         // somebody asked
-	ClientGone     Code = "client_gone"     // whoever waited for it at a command line was interrupted
-	AgentStopped   Code = "agent_stopped"   // the agent was told to stop, and to end what runs
+	Aborted        Code = "aborted"         // a client asked for it
+	ClientGone     Code = "client_gone"     // the command line that waited for the run was interrupted
+	AgentStopped   Code = "agent_stopped"   // the agent stopped, and ends its runs
 	NodeShutdown   Code = "node_shutdown"   // the node goes down
 	Stuck          Code = "stuck"           // survived SIGKILL
-	Lost           Code = "lost"            // nobody can know how it ended
-	RebootPending  Code = "reboot_pending"  // nothing new starts before the reboot
+	Lost           Code = "lost"            // how it ended cannot be known
+	RebootPending  Code = "reboot_pending"  // no run starts before the reboot
 
 	Internal Code = "internal" // a defect in careen
 )
@@ -139,8 +139,8 @@ func CodeOf(err error) Code {
 	}
 }
 
-// RemedyOf returns the outermost remedy in err's tree, or "". A list of errors that
-// has the others' remedies in its text says by a method RemedyOfAll what is left.
+// RemedyOf returns the outermost remedy in err's tree, or "". A list of errors whose text
+// has their remedies may have a method RemedyOfAll, which returns the remedy to show.
 func RemedyOf(err error) string {
 	for err != nil {
 		if list, ok := err.(interface{ RemedyOfAll() string }); ok {

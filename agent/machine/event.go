@@ -128,7 +128,7 @@ type (
 		// Survivors describe the processes that survived SIGKILL.
 		Survivors string
 	}
-	// Exited answers [Wait]. An error says that nobody can know how the container ended.
+	// Exited answers [Wait]. An error says that how the container ended cannot be known.
 	Exited struct {
 		ID   string
 		Call int

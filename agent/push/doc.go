@@ -1,3 +1,3 @@
-// Package push sends a file to an HTTP server by PUT, once per call: what is known of a
-// run, to where it outlives the node. When and how often is the agent's to decide.
+// Package push sends the bundle of a run to an HTTP server by PUT, where it outlives the
+// node. Each call makes one attempt. Package exec decides when, and how often.
 package push

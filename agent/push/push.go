@@ -21,15 +21,15 @@ import (
 
 // Options are the table [push] of careen.toml.
 type Options struct {
-	// URL is where a run's bundle is put: {node} in it stands for the node, {run} for the
-	// run. Plain http only where it says so.
+	// URL is the target of PUT. {node} stands for the node, {run} for the run. Plain HTTP is
+	// used only for a URL with the scheme http.
 	URL string `toml:"url"`
 	// AuthorizationFile names a file whose one line is sent as the header Authorization,
 	// such as "Bearer TOKEN". It is read at each attempt.
 	AuthorizationFile string `toml:"authorization_file"`
 }
 
-// Config is what a [Pusher] is given beside its options. Zero values will do.
+// Config are the settings of a [Pusher] beside its options. The zero value is valid.
 type Config struct {
 	// UserAgent names the program to the server.
 	UserAgent string
@@ -77,7 +77,8 @@ func New(opts Options, cfg Config) (*Pusher, error) {
 	return &Pusher{opts, cfg}, nil
 }
 
-// client is for one attempt: what is trusted may change, and nothing stays open.
+// client makes the client of one attempt: the authorities may change, and no connection
+// stays open.
 func (p *Pusher) client() *http.Client {
 	secure := &tls.Config{MinVersion: tls.VersionTLS12}
 	if p.cfg.Roots != nil {
@@ -106,7 +107,7 @@ func segment(name string) string {
 	return url.PathEscape(name)
 }
 
-// Target returns where a run's bundle goes, without what may be a secret.
+// Target returns the URL for a run without its query, which may hold a secret.
 func (p *Pusher) Target(node, run string) string {
 	u, err := url.Parse(fill(p.opts.URL, node, run))
 	if err != nil {
@@ -116,7 +117,7 @@ func (p *Pusher) Target(node, run string) string {
 	return u.String()
 }
 
-// Shown is the URL as it is configured, without what may be a secret.
+// Shown returns the configured URL without its query, which may hold a secret.
 func (p *Pusher) Shown() string {
 	text, _, secret := strings.Cut(p.opts.URL, "?")
 	if secret {
@@ -125,7 +126,7 @@ func (p *Pusher) Shown() string {
 	return text
 }
 
-// Refused is an answer that the same request would get again.
+// Refused is an answer that a repeated request would get again.
 type Refused struct {
 	// Status is the answer's status, as in "403 Forbidden".
 	Status string
@@ -134,8 +135,8 @@ type Refused struct {
 // Error says what the server answered.
 func (r *Refused) Error() string { return "the server answers " + r.Status }
 
-// Put sends size bytes of body to where a run's bundle goes. A [Refused] in the error
-// says that trying again is of no use.
+// Put sends size bytes of body to the URL for a run. The error has no fault code: it is a
+// [Refused], for which another attempt is of no use, ctx's error, or one of the network.
 func (p *Pusher) Put(ctx context.Context, node, run string, body io.Reader, size int64) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, fill(p.opts.URL, node, run), io.NopCloser(body))
 	if err != nil {
@@ -175,7 +176,7 @@ func (p *Pusher) Put(ctx context.Context, node, run string, body io.Reader, size
 	}
 }
 
-// read reads a small file of the operator's.
+// read reads a small file.
 func read(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {

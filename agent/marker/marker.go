@@ -17,30 +17,30 @@ import (
 // MaxSize bounds what is kept, in bytes: EFI variables have little room.
 const MaxSize = 1024
 
-// Places of the kernel's, which tests replace.
+// The kernel's places; tests replace them.
 const (
 	efivars   = "/sys/firmware/efi/efivars"
 	pstore    = "/sys/fs/pstore"
 	pmsg      = "/dev/pmsg0"
-	efiVendor = "-8f1d6a3e-6f0b-4c58-9d0e-63617265656e" // careen's own; the end spells it
+	efiVendor = "-8f1d6a3e-6f0b-4c58-9d0e-63617265656e" // careen's; the end spells its name
 )
 
-// Beacon keeps one small text over a reboot.
-type Beacon struct {
+// Marker keeps one small text over a reboot.
+type Marker struct {
 	kind string
 	// path is the file, the variable's file, or the device that is written to; found
 	// is where pstore shows what an earlier boot wrote.
 	path, found string
 }
 
-// Open returns the beacon that spec names: "file:PATH", "efivar", "efivar:NAME" or
+// Open returns the marker that spec names: "file:PATH", "efivar", "efivar:NAME" or
 // "pstore". It fails with code bad_config for anything else, and with code node
 // where the node does not have what is named.
-func Open(spec string) (*Beacon, error) {
+func Open(spec string) (*Marker, error) {
 	kind, value, _ := strings.Cut(spec, ":")
 	switch {
 	case kind == "file" && filepath.IsAbs(value):
-		return check(&Beacon{kind: kind, path: value}, filepath.Dir(value), "mount what the file lies on")
+		return check(&Marker{kind: kind, path: value}, filepath.Dir(value), "mount what the file lies on")
 	case kind == "efivar":
 		if value == "" {
 			value = "CareenRun"
@@ -48,63 +48,64 @@ func Open(spec string) (*Beacon, error) {
 		if strings.ContainsAny(value, "/-") || len(value) > 64 {
 			break
 		}
-		return check(&Beacon{kind: kind, path: filepath.Join(efivars, value+efiVendor)}, efivars,
+		return check(&Marker{kind: kind, path: filepath.Join(efivars, value+efiVendor)}, efivars,
 			"boot by UEFI and mount efivarfs there")
 	case spec == "pstore":
-		return check(&Beacon{kind: kind, path: pmsg, found: pstore}, pmsg, "load ramoops with a pmsg_size")
+		return check(&Marker{kind: kind, path: pmsg, found: pstore}, pmsg, "load ramoops with a pmsg_size")
 	}
-	return nil, &fault.Error{Code: fault.BadConfig, Op: "use the beacon", Subject: spec,
-		Reason: "it is none of file:/PATH, efivar, efivar:NAME and pstore"}
+	return nil, &fault.Error{Code: fault.BadConfig, Op: "use the reboot marker", Subject: spec,
+		Reason: "expected one of file:/PATH, efivar, efivar:NAME and pstore"}
 }
 
-// check refuses a beacon whose place is not there.
-func check(b *Beacon, place, remedy string) (*Beacon, error) {
+// check refuses a marker whose place does not exist.
+func check(m *Marker, place, remedy string) (*Marker, error) {
 	if _, err := os.Stat(place); err != nil {
-		return nil, &fault.Error{Code: fault.Node, Op: "use the beacon", Subject: place, Err: err,
-			Remedy: "Leave the beacon out, or " + remedy}
+		return nil, &fault.Error{Code: fault.Node, Op: "use the reboot marker", Subject: place, Err: err,
+			Remedy: "Leave the reboot marker out, or " + remedy}
 	}
-	return b, nil
+	return m, nil
 }
 
-// Write keeps data, of one line and at most [MaxSize] bytes, in place of what was kept.
-func (b *Beacon) Write(data []byte) error {
+// Write replaces the content by data: one line of at most [MaxSize] bytes. The error has
+// code node.
+func (m *Marker) Write(data []byte) error {
 	if len(data) > MaxSize || bytes.IndexByte(data, '\n') >= 0 {
-		return b.fail("write", errors.New("it is too long or of several lines"))
+		return m.fail("write", errors.New("it is too long or has several lines"))
 	}
 	var err error
-	switch b.kind {
+	switch m.kind {
 	case "efivar":
 		// Attributes: non-volatile, at boot and at run time (UEFI specification 8.2);
 		// the variable has to come in one write.
-		err = errors.Join(mutable(b.path), writeOnce(b.path, append([]byte{7, 0, 0, 0}, data...), os.O_CREATE|os.O_TRUNC))
+		err = errors.Join(mutable(m.path), writeOnce(m.path, append([]byte{7, 0, 0, 0}, data...), os.O_CREATE|os.O_TRUNC))
 	case "pstore":
-		err = writeOnce(b.path, append(slices.Clone(data), '\n'), 0)
+		err = writeOnce(m.path, append(slices.Clone(data), '\n'), 0)
 	default:
-		err = replace(b.path, data)
+		err = replace(m.path, data)
 	}
-	return b.fail("write", err)
+	return m.fail("write", err)
 }
 
-// Read returns what is kept, nil for nothing.
-func (b *Beacon) Read() ([]byte, error) {
-	if b.kind == "pstore" {
-		data, err := b.lastMessage()
-		return data, b.fail("read", err)
+// Read returns the content, nil for none. The error has code node.
+func (m *Marker) Read() ([]byte, error) {
+	if m.kind == "pstore" {
+		data, err := m.lastMessage()
+		return data, m.fail("read", err)
 	}
-	data, err := os.ReadFile(b.path)
+	data, err := os.ReadFile(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if b.kind == "efivar" && len(data) >= 4 {
+	if m.kind == "efivar" && len(data) >= 4 {
 		data = data[4:]
 	}
-	return trim(data), b.fail("read", err)
+	return trim(data), m.fail("read", err)
 }
 
 // lastMessage returns the last line that the boot before this one wrote. Messages
 // of this boot are not shown by pstore.
-func (b *Beacon) lastMessage() ([]byte, error) {
-	files, err := filepath.Glob(filepath.Join(b.found, "pmsg-*"))
+func (m *Marker) lastMessage() ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(m.found, "pmsg-*"))
 	if err != nil {
 		return nil, err
 	}
@@ -126,35 +127,35 @@ func (b *Beacon) lastMessage() ([]byte, error) {
 	return last, nil
 }
 
-// Clear forgets what is kept.
-func (b *Beacon) Clear() error {
-	switch b.kind {
+// Clear removes the content. It is no error if there is none; other errors have code node.
+func (m *Marker) Clear() error {
+	switch m.kind {
 	case "pstore":
-		err := writeOnce(b.path, []byte("{}\n"), 0)
-		files, gerr := filepath.Glob(filepath.Join(b.found, "pmsg-*"))
+		err := writeOnce(m.path, []byte("{}\n"), 0)
+		files, gerr := filepath.Glob(filepath.Join(m.found, "pmsg-*"))
 		err = errors.Join(err, gerr)
 		for _, file := range files {
 			err = errors.Join(err, os.Remove(file))
 		}
-		return b.fail("clear", err)
+		return m.fail("clear", err)
 	case "efivar":
-		if err := mutable(b.path); err != nil {
-			return b.fail("clear", err)
+		if err := mutable(m.path); err != nil {
+			return m.fail("clear", err)
 		}
 	}
-	err := os.Remove(b.path)
+	err := os.Remove(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return b.fail("clear", err)
+	return m.fail("clear", err)
 }
 
-func (b *Beacon) fail(op string, err error) error {
+func (m *Marker) fail(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &fault.Error{Code: fault.Node, Op: op + " the beacon", Subject: b.path, Err: err,
-		Remedy: "Leave the beacon out, or mend its place"}
+	return &fault.Error{Code: fault.Node, Op: op + " the reboot marker", Subject: m.path, Err: err,
+		Remedy: "Leave the reboot marker out, or repair its place"}
 }
 
 // trim cuts what is longer than anything that Write keeps, and padding.

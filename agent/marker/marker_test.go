@@ -11,9 +11,9 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-func TestKeepReadClear(t *testing.T) {
+func TestWriteReadClear(t *testing.T) {
 	dir := t.TempDir()
-	for kind, b := range map[string]*Beacon{
+	for kind, b := range map[string]*Marker{
 		"file":   {kind: "file", path: filepath.Join(dir, "esp", "careen")},
 		"efivar": {kind: "efivar", path: filepath.Join(dir, "CareenRun"+efiVendor)},
 	} {
@@ -39,9 +39,9 @@ func TestKeepReadClear(t *testing.T) {
 	}
 }
 
-func TestAnEFIVariableHasItsAttributesFirst(t *testing.T) {
+func TestEFIVariableStartsWithAttributes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "v")
-	b := &Beacon{kind: "efivar", path: path}
+	b := &Marker{kind: "efivar", path: path}
 	require.NoError(t, b.Write([]byte("x")))
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -52,7 +52,7 @@ func TestAnEFIVariableHasItsAttributesFirst(t *testing.T) {
 // a file in the next.
 func TestPstore(t *testing.T) {
 	dir := t.TempDir()
-	b := &Beacon{kind: "pstore", path: filepath.Join(dir, "pmsg0"), found: filepath.Join(dir, "pstore")}
+	b := &Marker{kind: "pstore", path: filepath.Join(dir, "pmsg0"), found: filepath.Join(dir, "pstore")}
 	require.NoError(t, os.Mkdir(b.found, 0o700))
 	reboot := func() {
 		require.NoError(t, os.RemoveAll(filepath.Join(b.found, "pmsg-ramoops-0")))
