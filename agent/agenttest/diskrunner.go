@@ -163,12 +163,7 @@ func (r *DiskRunner) Signal(_ context.Context, c container.Container, _ syscall.
 // Delete removes the container's files; its effect stays.
 func (r *DiskRunner) Delete(_ context.Context, c container.Container) (container.Leftovers, error) {
 	err := os.RemoveAll(filepath.Join(c.Dir, "control"))
-	// What a killed writer left.
-	torn, _ := filepath.Glob(filepath.Join(r.Dir, "containers", "."+c.ID+"*"))
-	for _, path := range torn {
-		err = errors.Join(err, os.Remove(path))
-	}
-	for _, what := range []string{".killed", ""} {
+	for _, what := range []string{".killed", ".new", ""} { // .new: a killed writer left it
 		if rerr := os.Remove(r.path(c.ID, what)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 			err = errors.Join(err, rerr)
 		}
