@@ -117,6 +117,12 @@ func (t *turn) next(r *Run) {
 	if t.s.Detached {
 		return
 	}
+	if r.Stop != nil {
+		// A critical section held off the end of a part that ended by itself.
+		t.move(r, Stopping, func() { r.Stop.Applied = true })
+		t.endRun(r, judge(r, nil))
+		return
+	}
 	if r.Plan == nil || r.Part+1 >= len(r.Plan.Parts) {
 		t.endRun(r, judge(r, &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.Run.ID,
 			Reason: fmt.Sprintf("the agent was restarted, and the request for part %d is gone", r.Part+2),
