@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -290,6 +291,50 @@ func TestBundle(t *testing.T) {
 	require.Contains(t, found["log/0000000001.log"], "stdout F hello")
 	require.NotContains(t, all.String()+found["spec.json"], "hunter2")
 	require.Contains(t, found["spec.json"], "PASSWORD=***")
+}
+
+// TestKeptRequest: a privileged container that mounts /run reads what is there. So the
+// request of its run is gone when it starts, and the others have no variable that no
+// option names.
+func TestKeptRequest(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.Resolver.(*agenttest.Resolver).Change = func(req *api.RunRequest, res *policy.Resolved) error {
+		res.Environ = map[string]string{"NAMED": req.Env["NAMED"]}
+		if req.Step != "" {
+			res.Parts = append(res.Parts, agenttest.Part("run=forever"))
+		}
+		return nil
+	}
+	rg := start(t, cfg)
+	kept := func(id string) string {
+		data, err := os.ReadFile(filepath.Join(rg.cfg.RunDir, "requests", id+".json"))
+		if !errors.Is(err, fs.ErrNotExist) {
+			require.NoError(t, err)
+		}
+		return string(data)
+	}
+	env := map[string]string{"NAMED": "needed", "OTHER": "hunter2"}
+	rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever", Env: env})
+	rg.waitFor(t, "a", api.Running)
+	require.Empty(t, kept("a"), "its container runs")
+	rg.submit(t, api.RunRequest{ID: "b", Step: "two", Args: map[string]any{"container_url": "run=forever"}, Env: env})
+	require.Contains(t, kept("b"), "needed", "queued")
+	require.NotContains(t, kept("b"), "hunter2")
+	_, isNew, err := rg.Submit(t.Context(), &api.RunRequest{ID: "b", Step: "two", Args: map[string]any{"container_url": "run=forever"}, Env: env}, root)
+	require.NoError(t, err, "the same request")
+	require.False(t, isNew)
+	rg.runner.End("a", container.Exit{})
+	rg.waitFor(t, "b", api.Running)
+	require.NotEmpty(t, kept("b"), "part 2 needs it")
+	rg.runner.End("b", container.Exit{})
+	require.Eventually(t, func() bool {
+		v, err := rg.Run("b")
+		return err == nil && v.Part == 2 && v.State == api.Running && kept("b") == ""
+	}, time.Minute, time.Millisecond)
+	rg.runner.End("b", container.Exit{})
+	rg.end(t, "b")
+	require.NoError(t, rg.Drain(t.Context(), false))
+	require.NoError(t, rg.Close())
 }
 
 // TestSecretsStayInMemory looks through every answer and every file that outlives

@@ -1,7 +1,9 @@
 package oci_test
 
 import (
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,5 +85,27 @@ func TestEveryPodmanOption(t *testing.T) {
 	for _, line := range strings.Split(strings.TrimSpace(string(content)), "\n") {
 		command, name, _ := strings.Cut(line, " ")
 		require.True(t, known[command][name], "podman %s --%s is unknown", command, name)
+	}
+}
+
+// TestUsedEnviron: what is not used is not kept, and the command parses to the same without.
+func TestUsedEnviron(t *testing.T) {
+	environ := map[string]string{
+		"A": "1", "FW_X": "2", "FW_Y": "3", "http_proxy": "http://p", "HOME": "/root", "SECRET": "hunter2", "REGISTRY_AUTH_FILE": "",
+	}
+	for want, words := range map[string][]string{
+		"HOME REGISTRY_AUTH_FILE http_proxy":                    {"x"},
+		"HOME REGISTRY_AUTH_FILE":                               {"--http-proxy=false", "-e", "A=other", "x"},
+		"A HOME REGISTRY_AUTH_FILE http_proxy":                  {"-e", "A", "x"},
+		"FW_X FW_Y HOME REGISTRY_AUTH_FILE http_proxy":          {"-e", "FW_*", "x"},
+		"A FW_X FW_Y HOME REGISTRY_AUTH_FILE SECRET http_proxy": {"--env-host", "x"},
+	} {
+		run, err := oci.ParseRun(words, oci.Caller{Environ: environ})
+		require.NoError(t, err)
+		used := run.UsedEnviron()
+		require.Equal(t, want, strings.Join(slices.Sorted(maps.Keys(used)), " "))
+		again, err := oci.ParseRun(words, oci.Caller{Environ: used})
+		require.NoError(t, err)
+		require.Equal(t, run.Options, again.Options)
 	}
 }

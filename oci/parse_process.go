@@ -154,6 +154,23 @@ func (p *runParser) environment() {
 	}
 }
 
+// UsedEnviron returns the caller's variables that the options read: what remains of the
+// environment when the rest, which may hold secrets, is not kept. Parsing the command with
+// it gives the same.
+func (r *Run) UsedEnviron() map[string]string {
+	o, used := r.Options, map[string]string{}
+	for name, value := range r.caller.Environ {
+		variable, isVariable := o.Env[name]
+		label, isLabel := o.Labels[name]
+		switch {
+		case o.EnvHost, name == "HOME", name == "REGISTRY_AUTH_FILE", o.HTTPProxy && contains(proxyVariables, name),
+			isVariable && variable == value, isLabel && label == value:
+			used[name] = value
+		}
+	}
+	return used
+}
+
 func (p *runParser) users() {
 	o := p.o
 	o.User = p.text("user", "")

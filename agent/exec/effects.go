@@ -59,6 +59,8 @@ func (o *owner) afterEnd(e machine.Effect) machine.Event {
 		o.conclude(e.ID)
 	case machine.Audit:
 		return o.audit(e)
+	case machine.DropRequest:
+		o.store.Files(e.ID).DropRequest()
 	case machine.Tidy:
 		o.call(func() machine.Event { return o.tidy(e.ID) })
 	case machine.DropFiles:

@@ -48,6 +48,7 @@ func (x *Executor) Submit(ctx context.Context, req *api.RunRequest, peer api.Pee
 	if req.ID == "" {
 		req.ID = newID(8)
 	}
+	req.Env = resolved.Environ // only now: the hash is of what the client sent
 	limits.apply(resolved, req)
 	submit := machine.Submit{Record: x.newRecord(req, resolved, limits, peer, hash), Plan: newPlan(req, resolved), Known: x.store.Known(req.ID)}
 	reply, err := x.askFor(ctx, item{event: submit, request: req})
@@ -276,7 +277,7 @@ func (x *Executor) restore(rec machine.Record, load *machine.Load) {
 		return
 	}
 	load.Tails[id] = tail(f.Log(), x.cfg.TailLines)
-	if rec.Run.BootID == x.cfg.BootID && (!rec.Starting || rec.Run.Parts > 1) {
+	if rec.Run.BootID == x.cfg.BootID && !rec.RequestDone() {
 		plan, err := x.resolveAgain(rec)
 		load.Plans[id] = machine.PlanOrError{Plan: plan, Err: err}
 	}

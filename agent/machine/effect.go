@@ -143,6 +143,8 @@ type (
 		ID    string
 		Check bool
 	}
+	// DropRequest removes the kept request of a run, which holds secrets.
+	DropRequest struct{ ID string }
 	// Tidy keeps the events of a run that has ended and removes its request.
 	Tidy struct{ ID string }
 	// DropFiles removes the run directory and event log of a run whose files are kept.
@@ -178,6 +180,7 @@ func (RemoveLeft) effect()   {}
 func (KeepLog) effect()      {}
 func (Conclude) effect()     {}
 func (Audit) effect()        {}
+func (DropRequest) effect()  {}
 func (Tidy) effect()         {}
 func (DropFiles) effect()    {}
 func (RemoveOutput) effect() {}

@@ -123,7 +123,20 @@ func (t *turn) created(r *Run, e Created) {
 	r.Starting, r.audit().Started = true, true
 	r.ProcessBegan = t.now.Clock
 	t.saveFirst(r)
+	t.dropRequest(r)
 	t.effect(Start{ID: r.Run.ID, Call: r.call(DoStart), Container: r.container(), Mark: t.mark(r)})
+}
+
+// RequestDone reports whether no agent needs the request any more: the last container has
+// its start on record.
+func (rec *Record) RequestDone() bool { return rec.Starting && rec.Run.Part >= rec.Run.Parts }
+
+// dropRequest removes the request of a run that does not need it any more, before the
+// container can read it.
+func (t *turn) dropRequest(r *Run) {
+	if r.RequestDone() {
+		t.effect(DropRequest{ID: r.Run.ID})
+	}
 }
 
 // mark returns what the reboot marker says of a run.

@@ -205,6 +205,7 @@ func (t *turn) adopt(r *Run, found *container.Existing, plan PlanOrError) {
 	r.Found = found
 	r.Gone = found == nil || found.State == container.StateStopped && found.Exit == nil
 	r.Active, r.Plan = true, plan.Plan
+	t.dropRequest(r)
 	if r.Run.Parts > 1 && plan.Err != nil {
 		t.log(LevelWarning, r, "cannot go on with the sequence", plan.Err)
 	}

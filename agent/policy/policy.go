@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -91,13 +92,14 @@ func (p *Policy) Resolve(req *api.RunRequest, local bool) (*Resolved, error) {
 	if err != nil {
 		return nil, err
 	}
-	res := &Resolved{Trusted: true, Abortable: true}
+	res := &Resolved{Trusted: true, Abortable: true, Environ: map[string]string{}}
 	for _, d := range decisions {
 		part, err := p.parse(req, d)
 		if err != nil {
 			return nil, err
 		}
 		res.Parts = append(res.Parts, part)
+		maps.Copy(res.Environ, part.Run.UsedEnviron())
 		res.Trusted = res.Trusted && d.Trusted
 		res.Abortable = res.Abortable && d.Abortable
 		res.RebootRequested = res.RebootRequested || d.RebootRequested

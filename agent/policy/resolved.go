@@ -12,6 +12,9 @@ type Resolved struct {
 	Trusted, Abortable, RebootRequested bool
 	// Parts are the containers, in the order in which they run. There is at least one.
 	Parts []Part
+	// Environ are the variables of the caller's environment that options read. The others
+	// may hold secrets and have to be dropped.
+	Environ map[string]string
 	// Warnings are one line each.
 	Warnings []string
 }

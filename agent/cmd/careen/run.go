@@ -63,7 +63,7 @@ func (a *app) run(ctx context.Context, words []string, mode runMode) error {
 	return a.withAgent(ctx, func(c *client.Client) error {
 		req := api.RunRequest{
 			Image: run.Image.Original, Command: run.Command, RunOptions: run.Pull().Words(), ExactOptions: true,
-			Env: caller.Environ, WorkDir: caller.WorkDir, Route: mode.route, Stdin: run.Options.Interactive,
+			Env: run.UsedEnviron(), WorkDir: caller.WorkDir, Route: mode.route, Stdin: run.Options.Interactive,
 		}
 		if run.Options.TTY {
 			req.TerminalSize = a.console.terminalSize()
