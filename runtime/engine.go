@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/runtime/image"
 	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/careen-project/careen/runtime/shim"
@@ -38,9 +37,9 @@ type Config struct {
 	// Own are directories of careen's besides Root and State. What is mounted below any
 	// of them is no leftover of a container.
 	Own []string
-	// Admit decides whether an image may be used; it becomes [image.Request.Admit] of
-	// every pull of the reference asked for. nil admits every image.
-	Admit func(ctx context.Context, asked oci.Reference, candidate *image.Candidate) (*verify.Accepted, error)
+	// ImagePolicy decides whether an image may be used, once its manifest is known. nil
+	// admits every image.
+	ImagePolicy *verify.Policy
 	// Failpoint is called with a name between any two steps of making and removing a
 	// container. Tests kill the process there. It may be nil.
 	Failpoint func(name string)

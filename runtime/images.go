@@ -17,12 +17,12 @@ import (
 
 // Image makes an image present as the pull policy in p says, and reports progress. With
 // [container.WithBusy] in ctx it is a background pull. A cancelled ctx ends the pull and leaves nothing half done. The codes of its errors are
-// those of [image.Puller.Pull], and those of [Config.Admit].
+// those of [image.Puller.Pull], and those of [verify.Policy.Check].
 func (e *Engine) Image(ctx context.Context, p *oci.Pull, progress func(api.PullProgress)) (container.ImageInfo, error) {
 	req := pullRequest(p)
-	if e.cfg.Admit != nil {
+	if e.cfg.ImagePolicy != nil {
 		req.Admit = func(ctx context.Context, c *image.Candidate) (*verify.Accepted, error) {
-			return e.cfg.Admit(ctx, p.Image, c)
+			return e.admit(ctx, p.Image, c)
 		}
 	}
 	req.Busy = container.Busy(ctx)
@@ -38,6 +38,18 @@ func (e *Engine) Image(ctx context.Context, p *oci.Pull, progress func(api.PullP
 		Reference: pulled.Name, Digest: pulled.Digest, ID: pulled.ID, Pulled: !pulled.FromCache, Handle: pulled,
 		SignedBy: signedBy(pulled.Accepted),
 	}, nil
+}
+
+// admit applies the image policy to an image under its full name: what registries.conf
+// makes of a short name is known only now.
+func (e *Engine) admit(ctx context.Context, ref oci.Reference, c *image.Candidate) (*verify.Accepted, error) {
+	if ref.Transport == oci.TransportDocker {
+		var err error
+		if ref, err = oci.ParseReference(c.Name); err != nil {
+			return nil, err
+		}
+	}
+	return e.cfg.ImagePolicy.Check(ctx, verify.Image{Reference: ref, Manifest: c.Manifest, Signatures: c.Signatures})
 }
 
 // progressOf returns progress as the API sends it.

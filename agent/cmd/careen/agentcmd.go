@@ -1,22 +1,23 @@
 package main
 
 import (
-	"context"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/docker/go-units"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/node"
 	"github.com/careen-project/careen/rootfs"
 )
 
 func (a *app) agentCommand() *cobra.Command {
-	opts := defaultNodeOptions("")
+	opts := node.Defaults()
+	opts.Version = version.Get()
 	var storeSize, logLimit, logLevel, logFormat string
 	var uids []uint
 	cmd := &cobra.Command{
@@ -33,89 +34,58 @@ unless --stop-on-exit is given or the node shuts down. The next agent adopts the
   careen agent --containerd-address /run/containerd/containerd.sock`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.socket, opts.stays = a.socket, true
+			opts.Socket = a.socket
 			if !cmd.Flags().Changed("socket") && os.Getenv("CAREEN_SOCKET") == "" {
-				opts.socket = opts.runDir + "/careen.sock"
+				opts.Socket = opts.RunDir + "/careen.sock"
 			}
-			if err := opts.absolute(); err != nil {
+			if err := opts.Absolute(); err != nil {
 				return err
 			}
 			for _, uid := range uids {
-				opts.allowedUIDs = append(opts.allowedUIDs, uint32(uid))
+				opts.AllowedUIDs = append(opts.AllowedUIDs, uint32(uid))
 			}
-			if opts.critical < 0 {
-				return &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--critical-limit=" + opts.critical.String(),
+			if opts.Critical < 0 {
+				return &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--critical-limit=" + opts.Critical.String(),
 					Reason: "it is negative", Remedy: "For example: --critical-limit=30m"}
 			}
 			var err error
-			if opts.storeSize, err = sizeFlag("--store-size", storeSize); err != nil {
+			if opts.StoreSize, err = sizeFlag("--store-size", storeSize); err != nil {
 				return err
 			}
-			if opts.logLimit, err = sizeFlag("--log-limit", logLimit); err != nil {
+			if opts.LogLimit, err = sizeFlag("--log-limit", logLimit); err != nil {
 				return err
 			}
 			log, err := newLogger(logLevel, logFormat)
 			if err != nil {
 				return err
 			}
-			return a.serve(cmd.Context(), opts, log)
+			return node.Serve(cmd.Context(), opts, log)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.root, "root", opts.root, "directory of the store: images and writable layers")
-	f.StringVar(&opts.runDir, "run-dir", opts.runDir, "directory for the state of this boot")
-	f.StringVar(&opts.state, "state", "", "directory for journal, audit record and logs; put it on a disk to keep them over a reboot (default RUN-DIR/state)")
-	f.StringVar(&opts.config, "config", "", "careen's configuration file (default /etc/careen/careen.toml, if it exists)")
-	f.StringVar(&opts.containerd, "containerd-address", "", "socket of an external containerd, 1.7 or newer (default: the embedded one)")
-	f.StringVar(&opts.snapshotter, "snapshotter", "", "containerd's snapshotter (default overlayfs, or native if the node has no overlayfs)")
+	f.StringVar(&opts.Root, "root", opts.Root, "directory of the store: images and writable layers")
+	f.StringVar(&opts.RunDir, "run-dir", opts.RunDir, "directory for the state of this boot")
+	f.StringVar(&opts.State, "state", "", "directory for journal, audit record and logs; put it on a disk to keep them over a reboot (default RUN-DIR/state)")
+	f.StringVar(&opts.Config, "config", "", "careen's configuration file (default /etc/careen/careen.toml, if it exists)")
+	f.StringVar(&opts.Containerd, "containerd-address", "", "socket of an external containerd, 1.7 or newer (default: the embedded one)")
+	f.StringVar(&opts.Snapshotter, "snapshotter", "", "containerd's snapshotter (default overlayfs, or native if the node has no overlayfs)")
 	f.StringVar(&storeSize, "store-size", "", "size limit of the tmpfs that holds the store (e.g. 8g; default three quarters of the free memory)")
-	f.BoolVar(&opts.noStore, "no-store-tmpfs", false, "do not mount a tmpfs on --root")
+	f.BoolVar(&opts.NoStore, "no-store-tmpfs", false, "do not mount a tmpfs on --root")
 	f.StringVar(&logLimit, "log-limit", "", "newest bytes of output kept per run (e.g. 16m)")
-	f.DurationVar(&opts.grace, "grace", opts.grace, "time between stop signal and SIGKILL, for steps that set none")
-	f.DurationVar(&opts.critical, "critical-limit", opts.critical, "maximum delay of an abort or timeout by a critical section (0: none)")
-	f.IntVar(&opts.queue, "queue", opts.queue, "maximum number of waiting runs (-1: none)")
-	f.BoolVar(&opts.stopOnExit, "stop-on-exit", false, "end containers when the agent stops")
-	f.BoolVar(&opts.allowReboot, "allow-reboot", false, "reboot the node after a run whose container requests it")
-	f.StringVar(&opts.beacon, "beacon", "", "where to keep a reboot marker if there is no --state: file:/PATH, efivar or pstore")
+	f.DurationVar(&opts.Grace, "grace", opts.Grace, "time between stop signal and SIGKILL, for steps that set none")
+	f.DurationVar(&opts.Critical, "critical-limit", opts.Critical, "maximum delay of an abort or timeout by a critical section (0: none)")
+	f.IntVar(&opts.Queue, "queue", opts.Queue, "maximum number of waiting runs (-1: none)")
+	f.BoolVar(&opts.StopOnExit, "stop-on-exit", false, "end containers when the agent stops")
+	f.BoolVar(&opts.AllowReboot, "allow-reboot", false, "reboot the node after a run whose container requests it")
+	f.StringVar(&opts.Marker, "reboot-marker", "", "where to keep a reboot marker if there is no --state: file:/PATH, efivar or pstore")
+	f.StringVar(&opts.Marker, "beacon", "", "the former name of --reboot-marker")
+	_ = f.MarkHidden("beacon")
 	f.UintSliceVar(&uids, "allow-uid", nil, "uid that may use the socket beside root; the user can become root through it")
 	f.StringVar(&logLevel, "log-level", "info", "error, warning, info or debug")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
 	completeFlag(cmd, "log-level", "error", "warning", "info", "debug")
 	completeFlag(cmd, "log-format", "text", "json")
 	return cmd
-}
-
-// serve runs an agent until ctx ends.
-func (a *app) serve(ctx context.Context, opts nodeOptions, log *logrus.Logger) error {
-	if os.Geteuid() != 0 {
-		return &fault.Error{Code: fault.Forbidden, Op: "start the agent", Reason: "it needs root", Remedy: "Run careen agent as root"}
-	}
-	// A step that exhausts the node's memory shall die before its agent. Without
-	// CAP_SYS_RESOURCE this is refused, and nothing else depends on it.
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0o644)
-	ctx, stop := untilDown(ctx)
-	defer stop()
-	started := time.Now()
-	n, err := startNode(ctx, opts, log)
-	if err != nil {
-		return err
-	}
-	log.Infof("ready on %s after %d ms: cgroup %s, store %s (%s, %s free), pivot_root %v", opts.socket,
-		time.Since(started).Milliseconds(), n.layout.CgroupMode, n.layout.StoreDir, n.layout.StoreFS,
-		bytesText(n.layout.StoreFree), n.layout.PivotRoot)
-	reboot, err := n.awaitStop(ctx)
-	if err != nil {
-		return err
-	}
-	log.Info("stopping")
-	if err := n.drain(ctx); err != nil && reboot == "" {
-		return err
-	}
-	if reboot != "" {
-		log.Warnf("rebooting the node: %s", reboot)
-		return rebootNode()
-	}
-	return nil
 }
 
 func newLogger(level, format string) (*logrus.Logger, error) {
@@ -161,7 +131,7 @@ func enterNode(args []string) error {
 	set.StringVar(&opts.RunDir, "run-dir", "", "")
 	// The command itself reports wrong arguments.
 	_ = set.Parse(args)
-	if err := absolute(&opts.RunDir); err != nil {
+	if err := node.Absolute(&opts.RunDir); err != nil {
 		return err
 	}
 	return rootfs.Enter(opts)

@@ -126,3 +126,11 @@ func TestVersionFlag(t *testing.T) {
 	assert.Zero(t, code)
 	assert.Contains(t, stdout, "careen version ")
 }
+
+// TestFormerNameOfRebootMarker: service files with --beacon still work.
+func TestFormerNameOfRebootMarker(t *testing.T) {
+	flags := (&app{console: newConsole()}).agentCommand().Flags()
+	require.NoError(t, flags.Set("beacon", "efivar"))
+	assert.Equal(t, "efivar", flags.Lookup("reboot-marker").Value.String())
+	assert.NotContains(t, flags.FlagUsages(), "beacon")
+}

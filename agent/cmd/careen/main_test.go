@@ -187,14 +187,3 @@ func TestJSONIsHarmlessOnATerminal(t *testing.T) {
 	require.NoError(t, json.NewDecoder(bytes.NewReader(data)).Decode(&back))
 	assert.Equal(t, text, back.Text)
 }
-
-func TestPathsBecomeAbsolute(t *testing.T) {
-	dir := t.TempDir()
-	t.Chdir(dir)
-	o := nodeOptions{root: "root", runDir: "run", state: "", socket: "/s", beacon: "file:marker"}
-	require.NoError(t, o.absolute())
-	assert.Equal(t, nodeOptions{root: dir + "/root", runDir: dir + "/run", socket: "/s", beacon: "file:" + dir + "/marker"}, o)
-	o = nodeOptions{beacon: "efivar"}
-	require.NoError(t, o.absolute())
-	assert.Equal(t, "efivar", o.beacon)
-}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,10 +13,10 @@ import (
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/node"
 	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/rootfs/doctor"
 	"github.com/careen-project/careen/rootfs/ramdisk"
-	"github.com/careen-project/careen/runtime/image/verify"
 )
 
 func (a *app) versionCommand() *cobra.Command {
@@ -53,11 +52,10 @@ container could not run.`,
 		Example: "  careen doctor\n  careen doctor registry.example:5000 -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Registries = args
-			if err := absolute(&opts.Prepare.StoreDir, &opts.Prepare.RunDir, &config); err != nil {
+			if err := node.Absolute(&opts.Prepare.StoreDir, &opts.Prepare.RunDir, &config); err != nil {
 				return err
 			}
-			wrong := nodeSettings(&opts, config)
-			checks := slices.Concat(doctor.Run(cmd.Context(), opts), policyChecks(verify.File), wrong)
+			checks := node.Doctor(cmd.Context(), opts, config)
 			if a.output == "json" {
 				if err := a.console.json(checks); err != nil {
 					return err

@@ -16,7 +16,9 @@ import (
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/client"
+	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/node"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/rootfs"
 )
@@ -105,29 +107,14 @@ func (a *app) withAgent(ctx context.Context, f func(*client.Client) error) error
 	log := logrus.StandardLogger()
 	log.SetLevel(logrus.ErrorLevel) // the command itself says how its run ended
 	log.SetFormatter(&logrus.TextFormatter{DisableTimestamp: true, DisableColors: !a.console.color})
-	opts := defaultNodeOptions(a.socket)
-	n, err := startNode(ctx, opts, log)
-	if err != nil {
+	opts := node.Defaults()
+	opts.Socket, opts.Version = a.socket, version.Get()
+	started, err := node.With(ctx, opts, log, func() error { return f(c) })
+	if !started {
 		a.console.fail(err)
 		return exitCode(exitUsage)
 	}
-	ferr := f(c)
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainPatience)
-	defer cancel()
-	n.waitIdle(ctx)
-	if err := n.drain(ending); err != nil && ferr == nil {
-		return err
-	}
-	return ferr
-}
-
-// waitIdle waits until all runs have ended, also those of other clients.
-func (n *node) waitIdle(ctx context.Context) {
-	for _, run := range n.agent.Runs() {
-		if !run.State.Final() {
-			_, _ = n.agent.Wait(ctx, run.ID)
-		}
-	}
+	return err
 }
 
 // attachment is how a run's output is shown.

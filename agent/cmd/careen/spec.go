@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/agent/node"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/oci/explain"
 	"github.com/careen-project/careen/rootfs"
@@ -76,7 +77,7 @@ image without --rootfs, is taken to be there; the end of the text says what.`,
 func requiredBy(labels map[string]string) (lines []string) {
 	list, err := doctor.ParseRequirements(labels[doctor.RequiresLabel])
 	if err != nil {
-		return []string{fmt.Sprintf("the label %s cannot be followed: %v; no container is made", doctor.RequiresLabel, err)}
+		return []string{fmt.Sprintf("the label %s is invalid: %v; the agent refuses to run the image", doctor.RequiresLabel, err)}
 	}
 	for _, r := range list {
 		lines = append(lines, r.Meaning())
@@ -148,7 +149,7 @@ func cutSpecFlags(words []string) (f specFlags, rest []string, err error) {
 		return f, nil, &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--cgroup=" + f.cgroup,
 			Reason: "it is neither v1 nor v2", Remedy: "For example: --cgroup=v2"}
 	}
-	return f, words, absolute(&f.imageConfig, &f.rootfs)
+	return f, words, node.Absolute(&f.imageConfig, &f.rootfs)
 }
 
 func (f specFlags) input(run *oci.Run) (oci.BuildInput, error) {

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -16,24 +16,24 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// What a stopping agent gives its parts. An agent that only lets go of its
-// containers has nothing to wait for but calls that have begun; one that ends them
-// waits for their ladders.
+// Time limits of the parts of a stopping agent.
 const (
+	// drainPatience is for ending containers: stop signal, grace period, SIGKILL.
 	drainPatience = 60 * time.Second
-	letGoPatience = 20 * time.Second
-	// partPatience is for a part that should take no time: answers that have begun,
-	// the journal, containerd.
+	// detachPatience is for leaving containers: only calls that have begun take time.
+	detachPatience = 20 * time.Second
+	// partPatience is for the quick parts: answers that have begun, the journal,
+	// containerd.
 	partPatience = 10 * time.Second
-	// slow is when a part is named in the log.
+	// slow is the time after which the log names a part.
 	slow = 2 * time.Second
 )
 
-// errNodeDown is why an agent stops when the node goes down.
+// errNodeDown is the cause of the end of an agent when the node goes down.
 var errNodeDown = errors.New("the node goes down")
 
-// untilDown returns a context that ends with ctx, or with SIGPWR: so careen's init and
-// its service files say that the node goes down, before they tell the agent to end.
+// untilDown returns a context that ends with ctx, or with SIGPWR. careen's init and its
+// service files send SIGPWR before SIGTERM when the node goes down.
 func untilDown(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	down := make(chan os.Signal, 1)
@@ -49,9 +49,9 @@ func untilDown(ctx context.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() { cancel(nil) }
 }
 
-// inTime does one part of stopping. One that takes long is named in the log; one
-// that does not end is left behind, with what it waits for: whatever it was about to
-// do, the next agent finds undone, as after a crash.
+// inTime stops one part. The log names a part that takes long. After limit inTime logs
+// the goroutines and returns an error of code internal: the next agent recovers, as after
+// a crash.
 func inTime(log logrus.FieldLogger, part string, limit time.Duration, do func() error) error {
 	done := make(chan error, 1)
 	began := time.Now()
@@ -69,33 +69,33 @@ func inTime(log logrus.FieldLogger, part string, limit time.Duration, do func() 
 		case <-warn.C:
 			log.Warnf("stopping: %s takes long", part)
 		case <-giveUp.C:
-			log.Errorf("stopping: %s does not end; what there is:\n%s", part, stacks())
+			log.Errorf("stopping: %s does not end; the goroutines:\n%s", part, stacks())
 			return &fault.Error{Code: fault.Internal, Op: "stop", Subject: part,
-				Reason: fmt.Sprintf("it does not end within %v", limit), Remedy: "Start the agent again: it finds its containers"}
+				Reason: fmt.Sprintf("it does not end within %v", limit), Remedy: "Start the agent again; it adopts its containers"}
 		}
 	}
 }
 
-// stacks shows what every goroutine waits for.
+// stacks returns the stacks of all goroutines.
 func stacks() []byte {
 	buf := make([]byte, 128<<10)
 	return buf[:goruntime.Stack(buf, true)]
 }
 
-// drain lets runs end or go on without the agent, as configured and as why ctx ended
-// asks for, and stops.
+// drain ends the runs, or leaves their containers running, and closes the node. The runs
+// end if the options say so, or if the node goes down (the cause of ctx's end).
 func (n *node) drain(ctx context.Context) error {
 	down := errors.Is(context.Cause(ctx), errNodeDown)
-	limit := letGoPatience
-	if n.opts.stopOnExit || down {
+	limit := detachPatience
+	if n.opts.StopOnExit || down {
 		limit = drainPatience
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	err := inTime(n.log, "letting go of the runs", limit+partPatience, func() error { return n.agent.Drain(ctx, down) })
+	err := inTime(n.log, "the runs", limit+partPatience, func() error { return n.agent.Drain(ctx, down) })
 	if errors.Is(err, context.DeadlineExceeded) {
-		// Its wish to end them is on record: the next agent goes on with that.
-		n.log.Warnf("stopping: not all runs ended within %v; they are left to the next agent", limit)
+		// The stop is in the journal, so the next agent continues it.
+		n.log.Warnf("stopping: not all runs ended within %v; the next agent continues to end them", limit)
 		err = nil
 	}
 	return errors.Join(err, n.close())
@@ -122,13 +122,13 @@ func (n *node) close() error {
 	return errors.Join(errs...)
 }
 
-// awaitStop returns when the agent is to stop: with ctx, when it cannot serve, or
-// for a reboot that a container asked for, if the operator allows that; reboot says
-// why then, and everything that must not be interrupted has ended.
+// awaitStop returns when ctx ends, when the agent cannot serve, or when a container
+// requests a reboot and the options allow it. Then reboot is the reason, and everything
+// that must not be interrupted has ended.
 func (n *node) awaitStop(ctx context.Context) (reboot string, err error) {
-	var wishes <-chan exec.Reboot
-	if n.opts.allowReboot {
-		wishes = n.agent.Reboots()
+	var requests <-chan exec.Reboot
+	if n.opts.AllowReboot {
+		requests = n.agent.Reboots()
 	}
 	select {
 	case <-ctx.Done():
@@ -136,18 +136,18 @@ func (n *node) awaitStop(ctx context.Context) (reboot string, err error) {
 	case err := <-n.served:
 		n.served <- err
 		return "", err
-	case wish := <-wishes:
-		reboot = fmt.Sprintf("run %s: %s", wish.Run, wish.Reason)
+	case request := <-requests:
+		reboot = fmt.Sprintf("run %s: %s", request.Run, request.Reason)
 	}
-	n.log.Warnf("the node is to be rebooted: %s", reboot)
+	n.log.Warnf("a reboot of the node is requested by %s", reboot)
 	err = n.agent.PrepareReboot(ctx)
 	if ctx.Err() != nil {
-		n.log.Warn("told to stop before the reboot: the next agent goes on with it")
+		n.log.Warn("stopped before the reboot; the next agent reboots the node")
 		return "", nil
 	}
 	if err != nil {
 		// A reboot helps more than waiting for a disk that cannot be written.
-		n.log.WithError(err).Error("not all is stored before the reboot")
+		n.log.WithError(err).Error("cannot store all records before the reboot")
 	}
 	return reboot, nil
 }

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"os"
@@ -11,8 +11,7 @@ import (
 	"github.com/careen-project/careen/rootfs/doctor"
 )
 
-// TestDoctorReadsPolicyJSON: what would refuse every image of a rule is said before one is
-// needed.
+// TestDoctorReadsPolicyJSON: doctor warns of a rule that refuses every image.
 func TestDoctorReadsPolicyJSON(t *testing.T) {
 	policy := filepath.Join(t.TempDir(), "policy.json")
 	assert.Empty(t, policyChecks(policy))

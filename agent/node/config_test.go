@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"os"
@@ -64,7 +64,7 @@ func TestPullTable(t *testing.T) {
 
 // TestDocumentedPullTable reads the example of docs/pull.md.
 func TestDocumentedPullTable(t *testing.T) {
-	page, err := os.ReadFile("../../../docs/pull.md")
+	page, err := os.ReadFile("../../docs/pull.md")
 	require.NoError(t, err)
 	_, text, found := strings.Cut(string(page), "```toml\n")
 	require.True(t, found)
