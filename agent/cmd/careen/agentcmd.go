@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/node"
@@ -100,7 +101,7 @@ func newLogger(level, format string) (*logrus.Logger, error) {
 	case "json":
 		log.SetFormatter(&logrus.JSONFormatter{})
 	case "text":
-		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: !isTerminal(os.Stderr)})
+		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: !cli.IsTerminal(os.Stderr)})
 	default:
 		return nil, &fault.Error{Code: fault.BadOption, Op: "use", Subject: "--log-format=" + format,
 			Reason: "it is neither text nor json", Remedy: "For example: --log-format=json"}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,29 +12,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/rootfs"
 )
 
-// Exit codes of the command line, podman's where it has them (podman-run(1),
-// "Exit Status").
-const (
-	exitOK = 0
-	// exitFailed: the command could not do what it was asked to.
-	exitFailed = 1
-	// exitUsage: careen itself failed before a container ran, or bad options.
-	exitUsage = 125
-	// exitDenied: the command in the image cannot be executed.
-	exitDenied = 126
-	// exitAbsent: the command is not in the image.
-	exitAbsent = 127
-)
-
-// app is what every command works with.
+// app is the state that all commands share.
 type app struct {
-	console *console
+	console *cli.Console
 	socket  string
 	// output is "text" or "json".
 	output string
@@ -42,7 +29,7 @@ type app struct {
 // careenMain is the command line.
 func careenMain(args []string) int {
 	args = socketFirst(args)
-	a := &app{console: newConsole()}
+	a := &app{console: cli.NewConsole()}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := a.rootCommand()
@@ -51,8 +38,8 @@ func careenMain(args []string) int {
 	return a.exit(cmd, err)
 }
 
-// socketFirst takes --socket where it comes before the command: a command that has
-// podman's options would take it for one of them.
+// socketFirst reads a --socket that comes before the command: a command with podman's
+// options would read it as one of them.
 func socketFirst(args []string) []string {
 	for len(args) > 0 {
 		value, ok := strings.CutPrefix(args[0], "--socket=")
@@ -69,33 +56,17 @@ func socketFirst(args []string) []string {
 	return args
 }
 
-// exitCode is an error that has been shown already, if there was anything to
-// show, and only decides the exit code.
-type exitCode int
-
-func (c exitCode) Error() string { return "" }
-
 // exit shows how cmd ended and returns the exit code of that.
 func (a *app) exit(cmd *cobra.Command, err error) int {
-	var code exitCode
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &code):
-		return int(code)
-	}
+	var code cli.ExitCode
 	var known *fault.Error
-	if !errors.As(err, &known) {
+	if err != nil && !errors.As(err, &code) && !errors.As(err, &known) {
 		err = misused(cmd, err) // cobra's: an unknown command or flag, too few arguments
 	}
-	a.console.fail(err)
-	if fault.CodeOf(err) == fault.BadOption {
-		return exitUsage
-	}
-	return exitFailed
+	return a.console.Exit(err)
 }
 
-// misused makes what cobra says of a command line an error that tells how to write it.
+// misused adds the usage to an error of cobra.
 func misused(cmd *cobra.Command, err error) error {
 	usage := strings.TrimSuffix(cmd.UseLine(), " [flags]")
 	if cmd.HasSubCommands() {
@@ -122,11 +93,7 @@ Commands talk to the agent on its socket. If no agent runs, "careen run" and
 		SilenceErrors: true,
 		Version:       version.Version,
 	}
-	socket := os.Getenv("CAREEN_SOCKET")
-	if socket == "" {
-		socket = rootfs.DefaultRunDir + "/careen.sock"
-	}
-	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "the agent's socket (environment: CAREEN_SOCKET)")
+	root.PersistentFlags().StringVar(&a.socket, "socket", defaultSocket(), "the agent's socket (environment: CAREEN_SOCKET)")
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "look", Title: "Manage runs:"},
 		&cobra.Group{ID: "image", Title: "Images:"}, &cobra.Group{ID: "node", Title: "The node:"},
@@ -162,8 +129,8 @@ Commands talk to the agent on its socket. If no agent runs, "careen run" and
 	return root
 }
 
-// onlySubcommands makes a command without an action of its own refuse an unknown
-// subcommand, and suggest similar ones.
+// onlySubcommands makes a command that has only subcommands refuse an unknown one, and
+// suggest similar ones.
 func onlySubcommands(cmd *cobra.Command) {
 	if !cmd.HasSubCommands() || cmd.Runnable() {
 		return
@@ -198,5 +165,28 @@ func (a *app) outputFlag(cmd *cobra.Command) {
 	}
 }
 
-// client connects to the agent that runs.
+// client is a client of the agent on the socket.
 func (a *app) client() *client.Client { return client.New(a.socket) }
+
+// defaultSocket is the socket where no --socket is given.
+func defaultSocket() string { return cmp.Or(os.Getenv("CAREEN_SOCKET"), client.DefaultSocket) }
+
+// show prints v as JSON with --output=json, else with text.
+func show[T any](a *app, v T, text func(*cli.Console, T)) error {
+	if a.output == "json" {
+		return a.console.JSON(v)
+	}
+	text(a.console, v)
+	return nil
+}
+
+// ofRun returns the body of a command that takes one run: its id, name or id prefix.
+func (a *app) ofRun(do func(ctx context.Context, id string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		id, err := a.client().ResolveID(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), id)
+	}
+}

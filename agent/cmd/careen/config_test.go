@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/cli"
 )
 
 // A list of images is longer than a terminal is wide, and what "careen config" is for.
@@ -36,8 +37,8 @@ func TestConfigCutsNoValue(t *testing.T) {
 
 	out, err := os.Create(filepath.Join(dir, "out"))
 	require.NoError(t, err)
-	a := &app{console: newConsole(), socket: filepath.Join(dir, "s")}
-	a.console.out = out
+	a := &app{console: cli.NewConsole(), socket: filepath.Join(dir, "s")}
+	a.console.Out = out
 	cmd := a.configCommand()
 	cmd.SetArgs([]string{})
 	require.NoError(t, cmd.ExecuteContext(t.Context()))

@@ -5,30 +5,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/oci/explain"
 )
 
 // helpWidth is how wide help may be, in columns.
 const helpWidth = 80
-
-// wrap fills text into lines of at most width characters behind indent.
-func wrap(text, indent string, width int) string {
-	var b strings.Builder
-	line := indent
-	for word := range strings.FieldsSeq(text) {
-		if len(line) > len(indent) && len(line)+1+len(word) > width {
-			b.WriteString(line + "\n")
-			line = indent
-		}
-		if len(line) > len(indent) {
-			line += " "
-		}
-		line += word
-	}
-	b.WriteString(line)
-	return b.String()
-}
 
 // podmanOptions are the commands whose options are podman's, read by package oci.
 var podmanOptions = map[string]oci.Command{"run": oci.OnRun, "spec": oci.OnRun, "explain": oci.OnRun, "pull": oci.OnPull}
@@ -44,7 +27,7 @@ var specOptions = []oci.OptionInfo{
 
 // commandHelp is the help of a command of careen, for one that reads its own options.
 func commandHelp(name string) string {
-	a := &app{console: newConsole()}
+	a := &app{console: cli.NewConsole()}
 	for _, cmd := range a.rootCommand().Commands() {
 		if cmd.Name() == name {
 			return helpText(cmd)
@@ -98,7 +81,7 @@ func fill(text string) string {
 	for i, p := range paragraphs {
 		for line := range strings.SplitSeq(p, "\n") {
 			if len(line) > helpWidth {
-				paragraphs[i] = wrap(p, "", helpWidth)
+				paragraphs[i] = cli.Wrap(p, "", helpWidth)
 				break
 			}
 		}
@@ -108,11 +91,11 @@ func fill(text string) string {
 
 // hang breaks a usage that is too wide, its further lines deeper than the first.
 func hang(usage string) string {
-	first, rest, broken := strings.Cut(wrap(usage, "  ", helpWidth), "\n")
+	first, rest, broken := strings.Cut(cli.Wrap(usage, "  ", helpWidth), "\n")
 	if !broken {
 		return first
 	}
-	return first + "\n" + wrap(rest, "      ", helpWidth)
+	return first + "\n" + cli.Wrap(rest, "      ", helpWidth)
 }
 
 // commandList names the commands of a group below cmd.

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/careen-project/careen/agent/cli"
 )
 
 // commandLine runs careen's command line where no agent is.
@@ -20,7 +22,7 @@ func commandLine(t *testing.T, args ...string) (code int, stdout, stderr string)
 	errs, err := os.CreateTemp(t.TempDir(), "stderr")
 	require.NoError(t, err)
 	defer errs.Close()
-	a := &app{console: &console{in: os.Stdin, out: errs, err: errs, columns: 80}}
+	a := &app{console: &cli.Console{In: os.Stdin, Out: errs, Err: errs}}
 	var out bytes.Buffer
 	root := a.rootCommand()
 	root.SetArgs(args)
@@ -54,7 +56,7 @@ func TestHelpOfEveryCommand(t *testing.T) {
 			assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 80, "%v: %s", path, line)
 		}
 	}
-	walk((&app{console: newConsole()}).rootCommand())
+	walk((&app{console: cli.NewConsole()}).rootCommand())
 	for _, name := range []string{"run", "spec", "explain"} {
 		text := commandHelp(name)
 		assert.Contains(t, text, "careen "+name+" ")
@@ -87,12 +89,12 @@ func TestMisuse(t *testing.T) {
 		{"wait RUN", "cannot reach the agent", "careen agent"}, // 1 would be the container's code
 	} {
 		code, _, stderr := commandLine(t, strings.Fields(c.line)...)
-		assert.Equal(t, exitUsage, code, c.line)
+		assert.Equal(t, cli.ExitUsage, code, c.line)
 		assert.Contains(t, stderr, c.wrong, c.line)
 		assert.Contains(t, stderr, c.right, c.line)
 	}
 	code, _, _ := commandLine(t, "inspect", "RUN")
-	assert.Equal(t, exitFailed, code)
+	assert.Equal(t, cli.ExitFailed, code)
 }
 
 func TestCompletion(t *testing.T) {
@@ -129,7 +131,7 @@ func TestVersionFlag(t *testing.T) {
 
 // TestFormerNameOfRebootMarker: service files with --beacon still work.
 func TestFormerNameOfRebootMarker(t *testing.T) {
-	flags := (&app{console: newConsole()}).agentCommand().Flags()
+	flags := (&app{console: cli.NewConsole()}).agentCommand().Flags()
 	require.NoError(t, flags.Set("beacon", "efivar"))
 	assert.Equal(t, "efivar", flags.Lookup("reboot-marker").Value.String())
 	assert.NotContains(t, flags.FlagUsages(), "beacon")

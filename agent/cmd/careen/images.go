@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
@@ -27,41 +29,30 @@ func (a *app) pullCommand() *cobra.Command {
 
 // pull is careen pull and podman pull.
 func (a *app) pull(ctx context.Context, words []string, plainOutput bool) error {
-	caller := localCaller()
+	caller := cli.Caller()
 	parsed, err := oci.ParsePull(words, caller)
 	if err != nil {
-		a.console.fail(err)
-		return exitCode(oci.ExitCode(err))
+		return a.console.Shown(err, oci.ExitCode(err))
 	}
 	if parsed.Help {
-		fmt.Fprint(a.console.out, commandHelp("pull"))
+		fmt.Fprint(a.console.Out, commandHelp("pull"))
 		return nil
 	}
 	return a.withAgent(ctx, func(c *client.Client) error {
-		show := &progress{c: a.console, quiet: parsed.Quiet || plainOutput}
+		progress := a.console.Progress(parsed.Quiet || plainOutput)
 		pulled, err := c.Pull(ctx, api.PullRequest{
 			Image: parsed.Image.Original, PullOptions: parsed.Words(), ExactOptions: true, WorkDir: caller.WorkDir,
-		}, func(p api.PullProgress) { show.show(&p) })
-		show.clear()
+		}, func(p api.PullProgress) { progress.Show(&p) })
+		progress.Clear()
 		if err != nil {
-			a.console.fail(err)
-			return exitCode(exitUsage)
+			return a.console.Shown(err, cli.ExitUsage)
 		}
 		for _, warning := range pulled.Warnings {
-			a.console.warn(warning)
+			a.console.Warn(warning)
 		}
-		_, err = fmt.Fprintln(a.console.out, trimAlgorithm(pulled.ImageID))
+		_, err = fmt.Fprintln(a.console.Out, strings.TrimPrefix(pulled.ImageID, "sha256:")) // as podman does
 		return err
 	})
-}
-
-// trimAlgorithm is how podman prints an image's id.
-func trimAlgorithm(digest string) string {
-	const prefix = "sha256:"
-	if len(digest) > len(prefix) && digest[:len(prefix)] == prefix {
-		return digest[len(prefix):]
-	}
-	return digest
 }
 
 func (a *app) imagesCommand() *cobra.Command {
@@ -73,15 +64,7 @@ func (a *app) imagesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.console.json(images)
-			}
-			var rows [][]string
-			for _, i := range images {
-				rows = append(rows, []string{short(i.ID), short(i.Digest), bytesText(i.Size), ago(i.PulledAt), i.Name})
-			}
-			table(a.console.out, a.console.width(), []string{"ID", "DIGEST", "SIZE", "PULLED", "NAME"}, rows)
-			return nil
+			return show(a, images, (*cli.Console).Images)
 		},
 	}
 	a.outputFlag(cmd)
@@ -90,13 +73,13 @@ func (a *app) imagesCommand() *cobra.Command {
 
 func (a *app) rmiCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "rmi IMAGE...", Short: "Remove images by name, digest or id", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeImages,
+		Use: "rmi IMAGE...", Short: "Remove images by name, digest or id", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.complete(cli.Images),
 		Example: "  careen rmi registry.example/diag:1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, ref := range args {
 				err := a.client().RemoveImage(cmd.Context(), ref)
 				if fault.CodeOf(err) == fault.NotFound {
-					// As it was typed to pull it: with the parts that a short name lacks.
+					// The user may give the short name that was pulled.
 					if parsed, perr := oci.ParseReference(ref); perr == nil && parsed.Name != "" {
 						err = a.client().RemoveImage(cmd.Context(), parsed.Name)
 					}
@@ -104,7 +87,7 @@ func (a *app) rmiCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintln(a.console.out, ref)
+				fmt.Fprintln(a.console.Out, ref)
 			}
 			return nil
 		},

@@ -12,8 +12,8 @@ import (
 	// First: answers when libcontainer starts this binary as a container's init.
 	_ "github.com/careen-project/careen/runtime/reexec"
 
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/agent/client"
-	"github.com/careen-project/careen/rootfs"
 	"github.com/careen-project/careen/runtime/initproc"
 	"github.com/careen-project/careen/runtime/shim"
 )
@@ -35,8 +35,8 @@ func dispatch(args []string) int {
 	}
 	if needsNode(name, args[1:]) {
 		if err := enterNode(args[1:]); err != nil {
-			newConsole().fail(err)
-			return exitUsage
+			cli.NewConsole().Fail(err)
+			return cli.ExitUsage
 		}
 	}
 	// A command is over soon; an agent sets what it needs.
@@ -59,16 +59,13 @@ func needsNode(name string, args []string) bool {
 		return false
 	}
 	if name == "podman" || name == "docker" {
-		rest, err := skipGlobals(args)
+		verb, words, err := cli.PodmanCommand(args)
 		if err != nil {
 			return false
 		}
-		args = rest
+		args = append([]string{verb}, words...)
 	}
-	socket, verb, sub := os.Getenv("CAREEN_SOCKET"), "", ""
-	if socket == "" {
-		socket = rootfs.DefaultRunDir + "/careen.sock"
-	}
+	socket, verb, sub := defaultSocket(), "", ""
 	for i := 0; i < len(args); i++ {
 		switch {
 		case args[i] == "--help" || args[i] == "-h":

@@ -1,48 +1,21 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/agent/fault"
 )
 
-func TestOptionsThatArriveAsOneArgument(t *testing.T) {
-	for _, c := range []struct{ in, want []string }{
-		{[]string{"--rm --network=host", "image"}, []string{"--rm", "--network=host", "image"}},
-		{[]string{"--rm --network=host -v /dev:/dev", "image"}, []string{"--rm", "--network=host", "-v", "/dev:/dev", "image"}},
-		{[]string{"--network=host --volume /dev:/dev", "image"}, []string{"--network=host", "--volume", "/dev:/dev", "image"}},
-		{[]string{"-v /dev:/dev", "image"}, []string{"-v", "/dev:/dev", "image"}},
-		{[]string{"--rm --privileged", "-v /dev:/dev", "image"}, []string{"--rm", "--privileged", "-v", "/dev:/dev", "image"}},
-		{[]string{"--rm --network=host", "image", "sh", "-c", "-x -y"}, []string{"--rm", "--network=host", "image", "sh", "-c", "-x -y"}},
-		// What podman takes as it is.
-		{[]string{"-e", "A=b c", "image"}, []string{"-e", "A=b c", "image"}},
-		{[]string{"--env=A=-b -c", "image"}, []string{"--env=A=-b -c", "image"}},
-		{[]string{"--label=a b", "image"}, []string{"--label=a b", "image"}},
-		{[]string{"--rm", "image", "sh", "-c", "-x -y"}, []string{"--rm", "image", "sh", "-c", "-x -y"}},
-		// What is wrong in any case is told of by its name.
-		{[]string{"--rm --memory=plenty", "image"}, []string{"--rm", "--memory=plenty", "image"}},
-		{[]string{"--memory=plenty", "image"}, []string{"--memory=plenty", "image"}},
-	} {
-		assert.Equal(t, c.want, splitGlued(c.in, validRun), "%q", c.in)
-	}
-	assert.Equal(t, []string{"--tls-verify=false", "--quiet", "image"}, splitGlued([]string{"--tls-verify=false --quiet", "image"}, validPull))
-	assert.Equal(t, []string{"--tls-verify=false", "image"}, splitGlued([]string{"--tls-verify=false", "image"}, validPull))
-}
-
 // TestBootcIsRefused has the command by which Ironic's agent installs a bootc image.
 func TestBootcIsRefused(t *testing.T) {
-	a := &app{console: newConsole(), socket: filepath.Join(t.TempDir(), "none")}
+	a := &app{console: cli.NewConsole(), socket: filepath.Join(t.TempDir(), "none")}
 	err := a.podman(t.Context(), "podman", []string{
 		"--log-level=debug", "run", "--rm", "--privileged", "--pid=host", "--pull=never",
 		"-v", "/var/lib/containers:/var/lib/containers", "-v", "/dev:/dev", "-v", "/tmp:/tmp",
@@ -58,8 +31,8 @@ func TestThePodmanLinkSaysWhatItIs(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"-h"}, {"help"}, {"--log-level=debug", "--help"}} {
 		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 		require.NoError(t, err)
-		a := &app{console: newConsole(), socket: filepath.Join(t.TempDir(), "none")}
-		a.console.out = out
+		a := &app{console: cli.NewConsole(), socket: filepath.Join(t.TempDir(), "none")}
+		a.console.Out = out
 		require.NoError(t, a.podman(t.Context(), "docker", args), "%q", args)
 		require.NoError(t, out.Close())
 		text, err := os.ReadFile(out.Name())
@@ -67,18 +40,6 @@ func TestThePodmanLinkSaysWhatItIs(t *testing.T) {
 		assert.Contains(t, string(text), "docker run [options] IMAGE")
 		assert.Contains(t, string(text), "careen")
 	}
-}
-
-func TestOptionsBeforeTheVerb(t *testing.T) {
-	rest, err := skipGlobals([]string{"--log-level=debug", "--cgroup-manager", "cgroupfs", "run", "--rm", "x"})
-	require.NoError(t, err)
-	assert.Equal(t, []string{"run", "--rm", "x"}, rest)
-
-	_, err = skipGlobals([]string{"--root", "/x", "run"})
-	assert.Equal(t, fault.Unsupported, fault.CodeOf(err))
-	assert.ErrorContains(t, err, "--root")
-	_, err = skipGlobals([]string{"--log-level"})
-	assert.Equal(t, fault.BadOption, fault.CodeOf(err))
 }
 
 func TestWhoStartsContainersItself(t *testing.T) {
@@ -114,37 +75,6 @@ func TestWhoStartsContainersItself(t *testing.T) {
 	}
 }
 
-func TestTextOfOthersIsHarmless(t *testing.T) {
-	assert.Equal(t, "a\\x1b[31mb", clean("a\x1b[31mb"))
-	assert.Equal(t, "ü\tx\n", clean("ü\tx\n"))
-	assert.NotContains(t, clean("gnp.\u202exe"), "\u202e")
-	assert.Equal(t, `a\xffb`, clean("a\xffb"))
-	assert.Equal(t, `a\x9bb\u202ec`, clean("a\u009bb\u202ec"))
-}
-
-func TestProgressFitsTheTerminal(t *testing.T) {
-	for _, columns := range []int{20, 40, 79, 200} {
-		for _, done := range []int64{0, 1, 500, 999, 1000} {
-			line := bar(&api.PullProgress{
-				Status: "downloading", Done: done * 1e6, Total: 1000 * 1e6, Rate: 12_345_678,
-				Layers: []api.LayerProgress{{Status: "done"}, {Status: "downloading"}},
-			}, columns)
-			assert.LessOrEqual(t, utf8.RuneCountInString(line), columns)
-			assert.True(t, strings.HasPrefix(line, "pulling"))
-		}
-	}
-	assert.Equal(t, "pulling: resolving", bar(&api.PullProgress{Status: "resolving"}, 79))
-}
-
-func TestTablesFitEightyColumns(t *testing.T) {
-	var out bytes.Buffer
-	table(&out, 80, []string{"RUN", "IMAGE"}, [][]string{{"abc", strings.Repeat("x", 200)}, {"a\x1b[2J", "y"}})
-	assert.NotContains(t, out.String(), "\x1b")
-	for line := range strings.Lines(out.String()) {
-		assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 80)
-	}
-}
-
 func TestSpecFlagsComeFirst(t *testing.T) {
 	dir, err := os.Getwd()
 	require.NoError(t, err)
@@ -168,22 +98,4 @@ func TestSizes(t *testing.T) {
 		_, err := sizeFlag("--store-size", text)
 		assert.ErrorContains(t, err, "--store-size="+text)
 	}
-}
-
-// TestJSONIsHarmlessOnATerminal: JSON keeps its meaning and sends no control character.
-func TestJSONIsHarmlessOnATerminal(t *testing.T) {
-	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	require.NoError(t, err)
-	c := newConsole()
-	c.out = out
-	text := "a\u009b2Jb\u202ec\x7fd\x1be"
-	require.NoError(t, c.json(map[string]any{"text": text, "spec": json.RawMessage(`{"x": "` + "\u009b\u202e" + `"}`)}))
-	require.NoError(t, c.jsonLine(map[string]string{"text": text}))
-	require.NoError(t, out.Close())
-	data, err := os.ReadFile(out.Name())
-	require.NoError(t, err)
-	assert.False(t, strings.ContainsFunc(string(data), hostile), "%q", data)
-	var back struct{ Text string }
-	require.NoError(t, json.NewDecoder(bytes.NewReader(data)).Decode(&back))
-	assert.Equal(t, text, back.Text)
 }

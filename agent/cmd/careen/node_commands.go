@@ -3,13 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/agent/client"
 	"github.com/careen-project/careen/agent/cmd/careen/version"
 	"github.com/careen-project/careen/agent/fault"
@@ -24,17 +23,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Use: "version", Short: "Show the versions of careen and of what is built in", Args: cobra.NoArgs,
 		Example: "  careen version -o json",
 		RunE: func(*cobra.Command, []string) error {
-			v := version.Get()
-			if a.output == "json" {
-				return a.console.json(v)
-			}
-			for _, line := range [][2]string{
-				{"careen", v.Version}, {"commit", v.Commit}, {"api", v.APIVersion}, {"containerd", v.Containerd},
-				{"libcontainer", v.Libcontainer}, {"runtime-spec", v.Spec}, {"go", v.Go}, {"platform", v.Platform},
-			} {
-				fmt.Fprintf(a.console.out, "%-13s %s\n", line[0]+":", line[1])
-			}
-			return nil
+			return show(a, version.Get(), (*cli.Console).Version)
 		},
 	}
 	a.outputFlag(cmd)
@@ -56,16 +45,12 @@ container could not run.`,
 				return err
 			}
 			checks := node.Doctor(cmd.Context(), opts, config)
-			if a.output == "json" {
-				if err := a.console.json(checks); err != nil {
-					return err
-				}
-			} else {
-				a.showChecks(checks)
+			if err := show(a, checks, (*cli.Console).Checks); err != nil {
+				return err
 			}
 			for _, check := range checks {
 				if check.Status == doctor.StatusError {
-					return exitCode(exitFailed)
+					return cli.ExitCode(cli.ExitFailed)
 				}
 			}
 			return nil
@@ -78,26 +63,6 @@ container could not run.`,
 	return cmd
 }
 
-func (a *app) showChecks(checks []api.Check) {
-	colors := map[string]string{doctor.StatusOK: green, doctor.StatusWarning: yellow, doctor.StatusError: red}
-	for _, check := range checks {
-		status := fmt.Sprintf("%-7s", check.Status)
-		if isTerminal(a.console.out) && a.console.color {
-			status = colors[check.Status] + status + reset
-		}
-		const indent = "                          "
-		head := fmt.Sprintf("  %-16s ", clean(check.Name))
-		if len(head) > len(indent)-len("warning") {
-			head = strings.TrimRight(head, " ") + "\n" + indent // the name of a registry
-		}
-		detail := strings.TrimLeft(wrap(clean(check.Detail), indent, helpWidth), " ")
-		fmt.Fprintf(a.console.out, "%s%s%s\n", status, head, detail)
-		if check.Remedy != "" {
-			fmt.Fprintln(a.console.out, wrap(clean(check.Remedy), indent, helpWidth))
-		}
-	}
-}
-
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Show the settings in force and where each comes from", Args: cobra.NoArgs,
@@ -107,19 +72,7 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.console.json(cfg)
-			}
-			for _, warning := range cfg.Warnings {
-				a.console.warn(warning)
-			}
-			var rows [][]string
-			for _, s := range cfg.Settings {
-				rows = append(rows, []string{s.Key, s.From, s.Value})
-			}
-			// A value is what is asked for: it is never cut.
-			table(a.console.out, math.MaxInt, []string{"KEY", "FROM", "VALUE"}, rows)
-			return nil
+			return show(a, cfg, (*cli.Console).Config)
 		},
 	}
 	a.outputFlag(cmd)
@@ -144,28 +97,13 @@ func (a *app) stepListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.console.json(steps)
-			}
-			var rows [][]string
-			for _, s := range steps {
-				rows = append(rows, []string{fmt.Sprint(s.Priority), s.Interface, yes(s.Abortable), yes(s.RebootRequested), s.Step})
-			}
-			table(a.console.out, a.console.width(), []string{"PRIORITY", "INTERFACE", "ABORTABLE", "REBOOT", "STEP"}, rows)
-			return nil
+			return show(a, steps, (*cli.Console).Steps)
 		},
 	}
 	cmd.Flags().StringVar(&phase, "phase", "clean", "clean, deploy or service")
 	completeFlag(cmd, "phase", phases...)
 	a.outputFlag(cmd)
 	return cmd
-}
-
-func yes(b bool) string {
-	if b {
-		return "yes"
-	}
-	return "no"
 }
 
 func (a *app) stepRunCommand() *cobra.Command {
@@ -186,7 +124,7 @@ func (a *app) stepRunCommand() *cobra.Command {
 				}
 			}
 			return a.withAgent(cmd.Context(), func(c *client.Client) error {
-				return a.attach(cmd.Context(), c, req, attachment{})
+				return a.console.Attach(cmd.Context(), c, req, cli.Attachment{})
 			})
 		},
 	}
@@ -224,11 +162,9 @@ the result holds careen alone.`,
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.console.json(res)
-			}
-			fmt.Fprintf(a.console.out, "%s: %s and %s of careen\n", opts.Output, bytesText(res.Base), bytesText(res.Added))
-			return nil
+			return show(a, res, func(c *cli.Console, res ramdisk.Result) {
+				fmt.Fprintf(c.Out, "%s: %s and %s of careen\n", opts.Output, cli.Size(res.Base), cli.Size(res.Added))
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -248,8 +184,8 @@ the result holds careen alone.`,
 // initMain is careen as the first process of a ramdisk.
 func initMain() int {
 	if err := rootfs.Init(rootfs.InitOptions{Args: []string{"agent"}, Log: os.Stderr}); err != nil {
-		newConsole().fail(err)
-		return exitFailed
+		cli.NewConsole().Fail(err)
+		return cli.ExitFailed
 	}
-	return exitOK
+	return cli.ExitOK
 }

@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/agent/client"
-	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/rootfs/file"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -32,15 +28,7 @@ func (a *app) psCommand() *cobra.Command {
 					shown = append(shown, run)
 				}
 			}
-			if a.output == "json" {
-				return a.console.json(shown)
-			}
-			var rows [][]string
-			for _, run := range shown {
-				rows = append(rows, []string{run.ID, string(run.State), exitText(run), ago(run.CreatedAt), what(run)})
-			}
-			table(a.console.out, a.console.width(), []string{"RUN", "STATE", "EXIT", "CREATED", "STEP OR IMAGE"}, rows)
-			return nil
+			return show(a, shown, (*cli.Console).Runs)
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "include runs that have ended")
@@ -48,32 +36,10 @@ func (a *app) psCommand() *cobra.Command {
 	return cmd
 }
 
-// width is what tables may use: the terminal's, or 80.
-func (c *console) width() int {
-	if size := c.terminalSize(); size != nil {
-		return int(size.Columns)
-	}
-	return 80
-}
-
-func what(run api.Run) string {
-	if run.Step != "" {
-		return run.Step + " " + run.Image
-	}
-	return run.Image
-}
-
-func exitText(run api.Run) string {
-	if run.Outcome == nil || run.Outcome.ExitCode == nil {
-		return "-"
-	}
-	return strconv.Itoa(*run.Outcome.ExitCode)
-}
-
 func (a *app) inspectCommand() *cobra.Command {
 	var spec bool
 	cmd := &cobra.Command{
-		Use: "inspect RUN", Short: "Show a run in full, as JSON", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "inspect RUN", Short: "Show a run in full, as JSON", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete(cli.Runs),
 		Example: "  careen inspect RUN\n  careen inspect --spec RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if spec {
@@ -81,13 +47,13 @@ func (a *app) inspectCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.console.json(doc)
+				return a.console.JSON(doc)
 			}
 			run, err := a.client().Run(ctx, id)
 			if err != nil {
 				return err
 			}
-			return a.console.json(run)
+			return a.console.JSON(run)
 		}),
 	}
 	cmd.Flags().BoolVar(&spec, "spec", false, "show the runtime-spec of its container instead")
@@ -103,7 +69,7 @@ func (a *app) logsCommand() *cobra.Command {
 		cmd        *cobra.Command
 	)
 	cmd = &cobra.Command{
-		Use: "logs [flags] RUN", Short: "Show the output of a run", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "logs [flags] RUN", Short: "Show the output of a run", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete(cli.Runs),
 		Long: `Show the output of a run's container, during and after the run. On a terminal,
 control characters are shown in escaped form; with --raw they are sent as they are.`,
 		Example: "  careen logs -f RUN\n  careen logs --tail 20 --stream stderr RUN",
@@ -111,25 +77,7 @@ control characters are shown in escaped form; with --raw they are sent as they a
 			if cmd.Flags().Changed("tail") {
 				opts.Tail = &tail
 			}
-			guard := !raw && isTerminal(a.console.out)
-			read := a.client().Logs
-			if opts.Follow {
-				read = a.client().FollowLogs
-			}
-			return read(ctx, id, opts, func(l api.LogLine, text []byte) error {
-				line := string(text)
-				if guard {
-					line = clean(line)
-				}
-				if timestamps {
-					line = l.Time.Format(time.RFC3339Nano) + " " + l.Stream + " " + line
-				}
-				if !l.Partial || timestamps {
-					line += "\n"
-				}
-				_, err := io.WriteString(a.console.out, line)
-				return err
-			})
+			return a.console.Logs(ctx, a.client(), id, opts, timestamps, raw)
 		}),
 	}
 	f := cmd.Flags()
@@ -144,10 +92,10 @@ control characters are shown in escaped form; with --raw they are sent as they a
 
 func (a *app) eventsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "events RUN", Short: "Follow the events of a run, one JSON document per line", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "events RUN", Short: "Follow the events of a run, one JSON document per line", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete(cli.Runs),
 		Example: "  careen events RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
-			return a.client().Events(ctx, id, 0, func(e api.Event) error { return a.console.jsonLine(e) })
+			return a.client().Events(ctx, id, 0, func(e api.Event) error { return a.console.JSONLine(e) })
 		}),
 	}
 }
@@ -158,26 +106,22 @@ func (a *app) waitCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if a.output == "json" {
-			if err := a.console.json(run); err != nil {
-				return err
-			}
-		} else {
-			fmt.Fprintln(a.console.out, run.State)
+		err = show(a, run, func(c *cli.Console, run api.Run) { fmt.Fprintln(c.Out, run.State) })
+		if err != nil {
+			return err
 		}
-		return a.finish(run, attachment{})
+		return a.console.Finish(run, cli.Attachment{})
 	})
 	cmd := &cobra.Command{
-		Use: "wait RUN", Short: "Wait for the end of a run and exit with its exit code", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "wait RUN", Short: "Wait for the end of a run and exit with its exit code", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete(cli.Runs),
 		Example: "  careen wait RUN\n  careen wait -o json RUN",
 		Long: `Wait for the end of a run and exit with its exit code, or with 125 if the
 exit code is not known.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := wait(cmd, args)
-			var code exitCode
+			var code cli.ExitCode
 			if err != nil && !errors.As(err, &code) {
-				a.console.fail(err)
-				return exitCode(exitUsage)
+				return a.console.Shown(err, cli.ExitUsage)
 			}
 			return err
 		},
@@ -189,12 +133,12 @@ exit code is not known.`,
 func (a *app) abortCommand() *cobra.Command {
 	var req api.AbortRequest
 	cmd := &cobra.Command{
-		Use: "abort RUN", Short: "End a run: stop signal, grace period, SIGKILL", SuggestFor: []string{"stop", "kill"}, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "abort RUN", Short: "End a run: stop signal, grace period, SIGKILL", SuggestFor: []string{"stop", "kill"}, Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete(cli.Runs),
 		Example: "  careen abort RUN\n  careen abort --reason 'wrong firmware' --grace 60s RUN",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			run, err := a.client().Abort(ctx, id, req)
 			if err == nil {
-				fmt.Fprintln(a.console.out, run.State)
+				fmt.Fprintln(a.console.Out, run.State)
 			}
 			return err
 		}),
@@ -208,7 +152,7 @@ func (a *app) abortCommand() *cobra.Command {
 
 func (a *app) rmCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "rm RUN...", Short: "Delete ended runs and their output", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "rm RUN...", Short: "Delete ended runs and their output", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.complete(cli.Runs),
 		Example: "  careen rm RUN",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, given := range args {
@@ -219,7 +163,7 @@ func (a *app) rmCommand() *cobra.Command {
 				if err := a.client().Delete(cmd.Context(), id); err != nil {
 					return err
 				}
-				fmt.Fprintln(a.console.out, given)
+				fmt.Fprintln(a.console.Out, given)
 			}
 			return nil
 		},
@@ -229,35 +173,22 @@ func (a *app) rmCommand() *cobra.Command {
 func (a *app) collectCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
-		Use: "collect RUN", Short: "Write a tar of a run's logs, spec and events, and the node's state", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRuns,
+		Use: "collect RUN", Short: "Write a tar of a run's logs, spec and events, and the node's state", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete(cli.Runs),
 		Example: "  careen collect RUN\n  careen collect -f - RUN | tar -t",
 		RunE: a.ofRun(func(ctx context.Context, id string) error {
 			if path == "-" {
-				return a.client().Bundle(ctx, id, a.console.out)
+				return a.client().Bundle(ctx, id, a.console.Out)
 			}
 			if path == "" {
 				path = "careen-" + id + ".tar"
 			}
-			// Complete or not there at all: a half bundle misleads.
-			var unread error
-			err := file.ReplaceWith(path, 0o600, file.Whole, func(w io.Writer) error {
-				unread = a.client().Bundle(ctx, id, w)
-				return unread
-			})
-			if unread != nil {
-				return unread
+			if err := cli.SaveBundle(ctx, a.client(), id, path); err != nil {
+				return err
 			}
-			if err != nil {
-				return writeError(path, err)
-			}
-			fmt.Fprintln(a.console.out, path)
+			fmt.Fprintln(a.console.Out, path)
 			return nil
 		}),
 	}
 	cmd.Flags().StringVarP(&path, "file", "f", "", "output file; - is standard output (default careen-RUN.tar)")
 	return cmd
-}
-
-func writeError(path string, err error) error {
-	return &fault.Error{Code: fault.Space, Op: "write", Subject: path, Err: err, Remedy: "Check the directory and its free space"}
 }

@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/agent/node"
 	"github.com/careen-project/careen/oci"
@@ -42,9 +43,9 @@ version of the node that the spec is for with --cgroup.`,
 				return err
 			}
 			for _, warning := range plan.Warnings {
-				a.console.warn(warning)
+				a.console.Warn(warning)
 			}
-			return a.console.json(plan.Spec)
+			return a.console.JSON(plan.Spec)
 		},
 	}
 }
@@ -67,7 +68,7 @@ image without --rootfs, is taken to be there; the end of the text says what.`,
 			}
 			explained := explain.Compare(run, plan, base)
 			explained.Assumed, explained.Requires = review.Notes(), requiredBy(plan.Labels)
-			_, err = fmt.Fprint(a.console.out, clean(explained.String()))
+			_, err = fmt.Fprint(a.console.Out, cli.Clean(explained.String()))
 			return err
 		},
 	}
@@ -90,7 +91,7 @@ func requiredBy(labels map[string]string) (lines []string) {
 // asked for and shown.
 func (a *app) plans(name string, words []string, review *explain.AssumedHost) (run *oci.Run, plan, base *oci.Plan, err error) {
 	flags, words, err := cutSpecFlags(words)
-	caller := localCaller()
+	caller := cli.Caller()
 	if review != nil {
 		caller.Host = review
 	}
@@ -98,7 +99,7 @@ func (a *app) plans(name string, words []string, review *explain.AssumedHost) (r
 		run, err = oci.ParseRun(words, caller)
 	}
 	if err == nil && run.Options.Help {
-		fmt.Fprint(a.console.out, commandHelp(name))
+		fmt.Fprint(a.console.Out, commandHelp(name))
 		return nil, nil, nil, nil
 	}
 	var in oci.BuildInput
@@ -118,8 +119,7 @@ func (a *app) plans(name string, words []string, review *explain.AssumedHost) (r
 		base, err = run.Baseline().Build(in)
 	}
 	if err != nil {
-		a.console.fail(err)
-		return nil, nil, nil, exitCode(oci.ExitCode(err))
+		return nil, nil, nil, a.console.Shown(err, oci.ExitCode(err))
 	}
 	return run, plan, base, nil
 }
@@ -166,7 +166,7 @@ func (f specFlags) input(run *oci.Run) (oci.BuildInput, error) {
 	}
 	const id = "0000000000000000000000000000000000000000000000000000000000000000"
 	in := oci.BuildInput{
-		ID: id, Node: node, Host: rootfs.Host(), Environ: localCaller().Environ, InitPath: self,
+		ID: id, Node: node, Host: rootfs.Host(), Environ: cli.Caller().Environ, InitPath: self,
 		Dir: rootfs.DefaultRunDir + "/runs/RUN", ControlDir: rootfs.DefaultRunDir + "/runs/RUN/control", RootFS: "rootfs",
 		VolumeDir: rootfs.DefaultStoreDir + "/volumes",
 		Image:     oci.Image{Reference: run.Image.Original, Digest: run.Image.Digest, Files: noFiles{}},

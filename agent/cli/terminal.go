@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -10,10 +10,10 @@ import (
 	"github.com/careen-project/careen/agent/client"
 )
 
-// rawTerminal hands the terminal to a container: every key goes to it, and its
-// size follows this one's. The returned function gives it back.
-func (a *app) rawTerminal(ctx context.Context, c *client.Client, id string) (restore func()) {
-	fd := int(a.console.in.Fd())
+// rawTerminal connects the terminal to a container: every key is sent to it, and its
+// size follows the terminal's. restore ends that.
+func (c *Console) rawTerminal(ctx context.Context, agent *client.Client, id string) (restore func()) {
+	fd := int(c.In.Fd())
 	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
 		return func() {}
@@ -31,8 +31,8 @@ func (a *app) rawTerminal(ctx context.Context, c *client.Client, id string) (res
 	signal.Notify(changes, unix.SIGWINCH)
 	go func() {
 		for range changes {
-			if size := a.console.terminalSize(); size != nil {
-				_ = c.Resize(ctx, id, *size) // the next change tries again
+			if size := c.TerminalSize(); size != nil {
+				_ = agent.Resize(ctx, id, *size) // the next change tries again
 			}
 		}
 	}()
