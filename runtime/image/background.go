@@ -15,7 +15,7 @@ import (
 // an eighth of a gigabit link.
 const (
 	backgroundRate  = 48 << 20
-	backgroundBurst = chunkSize
+	backgroundBurst = 128 << 10
 )
 
 // busyFunc reports whether a background pull has to limit itself now; nil never does.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/rootfs/procfs"
+	"github.com/careen-project/careen/runtime/image/failure"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,7 +72,7 @@ func (b *budget) charge(entries, stored, logical int64) error {
 }
 
 func bomb(format string, limit int64) error {
-	return badImage("image", format, limit)
+	return failure.BadImage("image", format, limit)
 }
 
 func noSpace(needed, free int64, verb string) error {

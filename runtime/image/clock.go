@@ -72,8 +72,8 @@ func (r *registry) repairClock(ctx context.Context, err error) error {
 	repair.done = true
 	text := fmt.Sprintf("the node's clock was at %s and was set to %s, as %s told", now.UTC().Format(time.RFC3339),
 		date.UTC().Format(time.RFC3339), e.Host)
-	if r.warn != nil {
-		r.warn(text)
+	if r.onWarn != nil {
+		r.onWarn(text)
 	}
 	return nil
 }

@@ -3,10 +3,9 @@ package image
 import (
 	"context"
 	"encoding/binary"
-	"io"
-	"net/http"
 
-	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/image/failure"
+	"github.com/careen-project/careen/runtime/image/unpack"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -21,14 +20,14 @@ const (
 // workingMemory is what a pull itself takes: buffers, tables, connections.
 const workingMemory = 24 << 20
 
-// admit weighs the image against the store and the node's memory before the
-// first byte of it is stored. It refuses what cannot fit; what may fit is let
-// through, for the budget stops it in time.
-func (p *Puller) admit(ctx context.Context, src source, layers []layer) (err error) {
+// checkSpace compares the image with the store's free space and the node's memory before
+// the first byte is stored. It refuses an image that cannot fit. An image that may fit
+// passes; the budget stops it in time if it does not.
+func (p *Puller) checkSpace(ctx context.Context, src source, layers []layer) (err error) {
 	var stored int64
 	for _, l := range layers {
 		if stored += l.desc.Size; stored < 0 {
-			return badImage("manifest", "its layers have an impossible size")
+			return failure.BadImage("manifest", "its layers have an impossible size")
 		}
 	}
 	limits := p.cfg.Limits
@@ -78,7 +77,7 @@ func unpackedSize(ctx context.Context, src source, desc ocispec.Descriptor) int6
 		return desc.Size
 	}
 	switch {
-	case head[0] == gzipMagic[0] && head[1] == gzipMagic[1]:
+	case head[0] == unpack.GzipMagic[0] && head[1] == unpack.GzipMagic[1]:
 		var tail [4]byte
 		if src.probe(ctx, desc, desc.Size-4, tail[:]) != nil {
 			return guess
@@ -94,7 +93,7 @@ func unpackedSize(ctx context.Context, src source, desc ocispec.Descriptor) int6
 			return guess // several members, or a lie
 		}
 		return n
-	case [4]byte(head[:4]) == [4]byte(zstdMagic):
+	case [4]byte(head[:4]) == [4]byte(unpack.ZstdMagic):
 		var h zstd.Header
 		if h.Decode(head[:]) == nil && h.HasFCS && h.FrameContentSize < 1<<50 {
 			return int64(h.FrameContentSize)
@@ -103,22 +102,4 @@ func unpackedSize(ctx context.Context, src source, desc ocispec.Descriptor) int6
 	default:
 		return desc.Size
 	}
-}
-
-// probe reads len(b) bytes of a blob at an offset, once, without retries: the
-// answer is welcome, not needed.
-func (r *registry) probe(ctx context.Context, desc ocispec.Descriptor, at int64, b []byte) error {
-	ctx, guard := newStallGuard(ctx, r.p.cfg.Limits.Connect)
-	defer guard.close()
-	e := r.endpoints[0]
-	resp, err := r.send(ctx, e, http.MethodGet, e.url("blobs", desc.Digest.String()), http.Header{"Range": {byteRange(at, len(b))}})
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusPartialContent {
-		return &fault.Error{Code: fault.Registry, Op: "read part of", Subject: desc.Digest.String()}
-	}
-	_, err = io.ReadFull(resp.Body, b)
-	return err
 }

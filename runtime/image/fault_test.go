@@ -8,19 +8,17 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/stretchr/testify/require"
-
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/registry"
 	"github.com/careen-project/careen/runtime/image"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
 )
 
 // noise is content that does not compress.
@@ -325,5 +323,3 @@ func TestResumeContinuesWhereItWasCut(t *testing.T) {
 	require.Len(t, ranges, 1)
 	require.NotContains(t, ranges[0], "bytes=0-")
 }
-
-func TestMain(m *testing.M) { os.Exit(m.Run()) }

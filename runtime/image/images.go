@@ -3,14 +3,12 @@ package image
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/image/failure"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -28,9 +26,10 @@ const (
 	labelSize     = "careen/unpacked-size"
 )
 
-// Get describes a present image, or returns [fault.NotFound]. The name is an
+// Get describes a present image. The name is an
 // image record's, or a reference that becomes one when it is completed with
-// Docker's defaults.
+// Docker's defaults. The error is [fault.NotFound] if the image is not present,
+// [fault.Unreachable] if containerd does not answer, or [fault.Internal].
 func (p *Puller) Get(ctx context.Context, name string) (*Image, error) {
 	ctx = namespaces.WithNamespace(ctx, p.cfg.Namespace)
 	for _, n := range recordNames(name) {
@@ -52,12 +51,13 @@ func recordNames(name string) []string {
 }
 
 // List describes all present images, in the order of their names. An image of
-// which a part is missing is left out: it is not present.
+// which a part is missing is left out: it is not present. The error is
+// [fault.Unreachable] if containerd does not answer, or [fault.Internal].
 func (p *Puller) List(ctx context.Context) ([]*Image, error) {
 	ctx = namespaces.WithNamespace(ctx, p.cfg.Namespace)
 	records, err := p.client.ImageService().List(ctx)
 	if err != nil {
-		return nil, unreachable("list images", "", err)
+		return nil, failure.Containerd("list images", "", err)
 	}
 	var all []*Image
 	for _, record := range records {
@@ -73,8 +73,9 @@ func (p *Puller) List(ctx context.Context) ([]*Image, error) {
 }
 
 // Delete removes an image and everything that only it needed, and returns when
-// its space is free. [fault.NotFound] if it is not present. Whether a container
-// uses it is for the caller to know; snapshots in use stay in any case.
+// its space is free. Snapshots that a container uses stay; the caller has to know
+// whether there are any. The error is [fault.NotFound] if the image is not present,
+// [fault.Unreachable] if containerd does not answer, or [fault.Internal].
 func (p *Puller) Delete(ctx context.Context, name string) error {
 	ctx = namespaces.WithNamespace(ctx, p.cfg.Namespace)
 	var err error
@@ -84,26 +85,10 @@ func (p *Puller) Delete(ctx context.Context, name string) error {
 			return nil
 		}
 		if !errdefs.IsNotFound(err) {
-			return unreachable("remove image", name, err)
+			return failure.Containerd("remove image", name, err)
 		}
 	}
 	return &fault.Error{Code: fault.NotFound, Op: "remove image", Subject: name, Err: err, Reason: "it is not present"}
-}
-
-// unreachable reads an error of one of containerd's services.
-func unreachable(op, subject string, err error) error {
-	f := &fault.Error{Code: fault.Internal, Op: op, Subject: subject, Err: err}
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, errTotal):
-		classifyContext(err, f)
-	case errdefs.IsUnavailable(err), errors.Is(err, context.DeadlineExceeded):
-		f.Code, f.Remedy = fault.Unreachable, "Check that containerd runs"
-	case strings.Contains(err.Error(), syscall.ENOSPC.Error()): // text is all that comes over gRPC
-		f.Code, f.Reason, f.Remedy = fault.Space, "the store is full", "Remove images, or give the store more room"
-	default:
-		classifyStorage(err, f)
-	}
-	return f
 }
 
 // find returns nil when the image is not wholly present, or not for a platform that
@@ -114,7 +99,7 @@ func (p *Puller) find(ctx context.Context, name string, fits platforms.Matcher) 
 		return nil, nil
 	}
 	if err != nil {
-		return nil, unreachable("find image", name, err)
+		return nil, failure.Containerd("find image", name, err)
 	}
 	img, err := p.describe(ctx, record)
 	if img == nil || err != nil {
@@ -127,7 +112,7 @@ func (p *Puller) find(ctx context.Context, name string, fits platforms.Matcher) 
 	return img, nil
 }
 
-// describe reads what an image record stands for; nil if a part is missing.
+// describe reads the image of a record; it returns nil if a part is missing.
 func (p *Puller) describe(ctx context.Context, record images.Image) (*Image, error) {
 	manifest, config, err := p.readImage(ctx, record)
 	if err != nil || config == nil {
@@ -137,7 +122,7 @@ func (p *Puller) describe(ctx context.Context, record images.Image) (*Image, err
 		Name: record.Name, Digest: record.Target.Digest.String(), IndexDigest: record.Labels[labelIndex],
 		ID: manifest.Config.Digest.String(), Config: *config, Annotations: manifest.Annotations, PulledAt: record.UpdatedAt,
 		Platform: platforms.Format(platforms.Normalize(config.Platform)), FromCache: true,
-		kept: keptIn(record.Labels),
+		stored: signaturesIn(record.Labels),
 	}
 	if at, err := time.Parse(time.RFC3339Nano, record.Labels[labelPulledAt]); err == nil {
 		img.PulledAt = at
@@ -148,7 +133,7 @@ func (p *Puller) describe(ctx context.Context, record images.Image) (*Image, err
 		if _, err := p.snapshots().Stat(ctx, img.ChainID); errdefs.IsNotFound(err) {
 			return nil, nil
 		} else if err != nil {
-			return nil, unreachable("find image", record.Name, err)
+			return nil, failure.Containerd("find image", record.Name, err)
 		}
 	}
 	return img, nil
@@ -181,7 +166,7 @@ func (p *Puller) readContent(ctx context.Context, desc ocispec.Descriptor, v any
 		return nil, nil
 	}
 	if err != nil {
-		return nil, unreachable("read image", desc.Digest.String(), err)
+		return nil, failure.Containerd("read image", desc.Digest.String(), err)
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
 		return nil, fmt.Errorf("stored content %s: %w", desc.Digest, err)
@@ -189,11 +174,11 @@ func (p *Puller) readContent(ctx context.Context, desc ocispec.Descriptor, v any
 	return raw, nil
 }
 
-// touch notes that the registry was asked and the image is what it says.
+// touch records that the registry was asked and that the image is current.
 func (p *Puller) touch(ctx context.Context, img *Image) error {
 	record := images.Image{Name: img.Name, Labels: map[string]string{labelPulledAt: img.PulledAt.UTC().Format(time.RFC3339Nano)}}
 	if _, err := p.client.ImageService().Update(ctx, record, "labels."+labelPulledAt); err != nil {
-		return unreachable("update image", img.Name, err)
+		return failure.Containerd("update image", img.Name, err)
 	}
 	return nil
 }

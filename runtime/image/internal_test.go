@@ -3,38 +3,18 @@ package image
 import (
 	"context"
 	"encoding/binary"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/image/unpack"
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
-
-	"github.com/careen-project/careen/agent/fault"
 )
-
-func TestParseRetryAfter(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for value, want := range map[string]time.Duration{
-		"": 0, "0": 0, "7": 7 * time.Second, " 120 ": 2 * time.Minute, "-1": 0, "1.5": 0, "99999999999999999999": 0, "soon": 0,
-		now.Add(time.Minute).Format(http.TimeFormat): time.Minute, now.Add(-time.Minute).Format(http.TimeFormat): 0,
-	} {
-		require.Equal(t, want, parseRetryAfter(value, now), "%q", value)
-	}
-}
-
-func FuzzRetryAfter(f *testing.F) {
-	f.Add("120")
-	f.Add("Fri, 02 Jan 2026 03:05:05 GMT")
-	f.Fuzz(func(t *testing.T, value string) {
-		require.GreaterOrEqual(t, parseRetryAfter(value, time.Unix(0, 0)), time.Duration(0))
-	})
-}
 
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"config":{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},"layers":[]}`), "")
@@ -57,7 +37,7 @@ func FuzzManifest(f *testing.F) {
 		}
 		if checkManifest(doc.manifest, Limits{}.withDefaults()) == nil {
 			if config, err := parseConfig(body, doc.manifest); err == nil {
-				layersOf(&picture{config: config, manifest: doc})
+				layersOf(&resolvedImage{config: config, manifest: doc})
 			}
 		}
 	})
@@ -83,7 +63,8 @@ func FuzzHostsFile(f *testing.F) {
 		req := &Request{Original: "registry.example/a", Name: "registry.example/a"}
 		names, err := p.candidates(req)
 		require.NoError(t, err)
-		if _, err := p.openRegistry(context.Background(), req, names[0], nil); err != nil {
+		j := &job{p: p, req: req}
+		if _, err := j.openRegistry(context.Background(), names[0].String(), false); err != nil {
 			require.NotEqual(t, fault.Internal, fault.CodeOf(err), "%v", err)
 		}
 	})
@@ -106,7 +87,7 @@ func (s tailed) probe(_ context.Context, _ ocispec.Descriptor, at int64, b []byt
 
 func TestUnpackedSize(t *testing.T) {
 	size := func(n uint32) []byte { return binary.LittleEndian.AppendUint32(nil, n) }
-	zip := append([]byte(nil), gzipMagic...)
+	zip := append([]byte(nil), unpack.GzipMagic...)
 	for _, c := range []struct {
 		name       string
 		stored     int64
@@ -143,7 +124,7 @@ func TestDefaultAuthFiles(t *testing.T) {
 // TestLayerThatIsWaitedForIsUrgent: a background pull unpacks a layer. When a run comes
 // to need that layer, the pull no longer limits itself for it.
 func TestLayerThatIsWaitedForIsUrgent(t *testing.T) {
-	f := flights{running: map[string]*flight{}}
+	f := singleFlight{running: map[string]*layerCall{}}
 	busy := busyFunc(func() bool { return true })
 	begun, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var before, after bool
@@ -171,26 +152,3 @@ func TestLayerThatIsWaitedForIsUrgent(t *testing.T) {
 	require.True(t, before)
 	require.False(t, after)
 }
-
-// TestStreamReachesAllReaders sends more than the buffers hold to two readers of
-// different pace.
-func TestStreamReachesAllReaders(t *testing.T) {
-	s := newStream(2)
-	const size = chunkSize*chunkCount*3 + 17
-	go func() { _ = s.pump(context.Background(), io.LimitReader(zeros{}, size)) }()
-	var fast int64
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = s.outs[0].each(func(b []byte) { fast += int64(len(b)) })
-	}()
-	slow, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{s.outs[1]}, make([]byte, 1000))
-	require.NoError(t, err)
-	<-done
-	require.EqualValues(t, size, slow)
-	require.EqualValues(t, size, fast)
-}
-
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/image/failure"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -25,11 +26,6 @@ type document struct {
 	manifest *ocispec.Manifest
 }
 
-func badImage(subject, reason string, args ...any) error {
-	return &fault.Error{Code: fault.BadImage, Op: "read", Subject: subject, Reason: fmt.Sprintf(reason, args...),
-		Remedy: "Build or push the image again; it cannot be used as it is"}
-}
-
 // newDocument parses a manifest or index and checks it against its digest, if
 // that is known.
 func newDocument(body []byte, contentType string, want digest.Digest) (*document, error) {
@@ -38,7 +34,7 @@ func newDocument(body []byte, contentType string, want digest.Digest) (*document
 		verifier := want.Verifier()
 		_, _ = verifier.Write(body)
 		if !verifier.Verified() {
-			return nil, digestMismatch("manifest", want, got)
+			return nil, failure.DigestMismatch("manifest", want, got)
 		}
 		got = want
 	}
@@ -52,10 +48,10 @@ func newDocument(body []byte, contentType string, want digest.Digest) (*document
 		FSLayers      json.RawMessage `json:"fsLayers"`
 	}
 	if err := json.Unmarshal(body, &probe); err != nil {
-		return nil, badImage("manifest", "it is not JSON that a manifest may be: %s", fault.OneLine(err.Error(), 200))
+		return nil, failure.BadImage("manifest", "it is not JSON that a manifest may be: %s", fault.OneLine(err.Error(), 200))
 	}
 	if probe.SchemaVersion == 1 || probe.FSLayers != nil {
-		return nil, badImage("manifest", "it has the withdrawn format schema 1")
+		return nil, failure.BadImage("manifest", "it has the withdrawn format schema 1")
 	}
 	mediaType := probe.MediaType
 	if mediaType == "" {
@@ -65,7 +61,7 @@ func newDocument(body []byte, contentType string, want digest.Digest) (*document
 	// A document that is both could be shown to a scanner as one thing and run
 	// as the other.
 	if isIndex && (probe.Layers != nil || probe.Config != nil) {
-		return nil, badImage("manifest", "it is a manifest and an index at once")
+		return nil, failure.BadImage("manifest", "it is a manifest and an index at once")
 	}
 	switch {
 	case isIndex && !images.IsManifestType(mediaType):
@@ -83,13 +79,13 @@ func newDocument(body []byte, contentType string, want digest.Digest) (*document
 		doc.manifest = new(ocispec.Manifest)
 		return doc, parseInto(body, doc.manifest)
 	default:
-		return nil, badImage("manifest", "it is neither an image manifest nor an index (media type %q)", fault.OneLine(mediaType, 100))
+		return nil, failure.BadImage("manifest", "it is neither an image manifest nor an index (media type %q)", fault.OneLine(mediaType, 100))
 	}
 }
 
 func parseInto(body []byte, v any) error {
 	if err := json.Unmarshal(body, v); err != nil {
-		return badImage("manifest", "%s", fault.OneLine(err.Error(), 200))
+		return failure.BadImage("manifest", "%s", fault.OneLine(err.Error(), 200))
 	}
 	return nil
 }
@@ -99,23 +95,17 @@ func sum256(b []byte) []byte {
 	return sum[:]
 }
 
-func digestMismatch(subject string, want, got digest.Digest) error {
-	return &fault.Error{Code: fault.Digest, Op: "verify", Subject: subject,
-		Reason: fmt.Sprintf("its content has the digest %s, not %s", got, want),
-		Remedy: "Pull again; if it stays so, the registry or a proxy in between changes content"}
-}
-
 // checkManifest refuses what cannot or must not be unpacked, before a byte of
 // it is fetched.
 func checkManifest(m *ocispec.Manifest, limits Limits) error {
 	if len(m.Layers) > limits.MaxLayers {
-		return badImage("manifest", "it has %d layers, more than the limit of %d", len(m.Layers), limits.MaxLayers)
+		return failure.BadImage("manifest", "it has %d layers, more than the limit of %d", len(m.Layers), limits.MaxLayers)
 	}
 	if err := checkDescriptor(m.Config, "configuration", limits.MaxConfig); err != nil {
 		return err
 	}
 	if t := m.Config.MediaType; t != "" && !images.IsConfigType(t) {
-		return badImage("manifest", "it is not a container image but an artifact of type %q", fault.OneLine(t, 100))
+		return failure.BadImage("manifest", "it is not a container image but an artifact of type %q", fault.OneLine(t, 100))
 	}
 	for i, layer := range m.Layers {
 		name := fmt.Sprintf("layer %d", i+1)
@@ -131,10 +121,10 @@ func checkManifest(m *ocispec.Manifest, limits Limits) error {
 
 func checkDescriptor(d ocispec.Descriptor, name string, limit int64) error {
 	if err := d.Digest.Validate(); err != nil {
-		return badImage("manifest", "the digest of its %s is %q: %s", name, fault.OneLine(string(d.Digest), 100), fault.OneLine(err.Error(), 100))
+		return failure.BadImage("manifest", "the digest of its %s is %q: %s", name, fault.OneLine(string(d.Digest), 100), fault.OneLine(err.Error(), 100))
 	}
 	if d.Size < 0 || d.Size > limit {
-		return badImage("manifest", "its %s has the impossible size %d", name, d.Size)
+		return failure.BadImage("manifest", "its %s has the impossible size %d", name, d.Size)
 	}
 	return nil
 }
@@ -169,7 +159,7 @@ func readVerified(r io.Reader, desc ocispec.Descriptor) ([]byte, error) {
 	verifier := desc.Digest.Verifier()
 	_, _ = verifier.Write(body)
 	if int64(len(body)) != desc.Size || !verifier.Verified() {
-		return nil, digestMismatch("configuration", desc.Digest, desc.Digest.Algorithm().FromBytes(body))
+		return nil, failure.DigestMismatch("configuration", desc.Digest, desc.Digest.Algorithm().FromBytes(body))
 	}
 	return body, nil
 }
@@ -178,17 +168,17 @@ func readVerified(r io.Reader, desc ocispec.Descriptor) ([]byte, error) {
 func parseConfig(body []byte, m *ocispec.Manifest) (*ocispec.Image, error) {
 	var config ocispec.Image
 	if err := json.Unmarshal(body, &config); err != nil {
-		return nil, badImage("configuration", "%s", fault.OneLine(err.Error(), 200))
+		return nil, failure.BadImage("configuration", "%s", fault.OneLine(err.Error(), 200))
 	}
 	if config.RootFS.Type != "" && config.RootFS.Type != "layers" {
-		return nil, badImage("configuration", "its root file system has the type %q", fault.OneLine(config.RootFS.Type, 40))
+		return nil, failure.BadImage("configuration", "its root file system has the type %q", fault.OneLine(config.RootFS.Type, 40))
 	}
 	if len(config.RootFS.DiffIDs) != len(m.Layers) {
-		return nil, badImage("configuration", "it lists %d layers and the manifest %d", len(config.RootFS.DiffIDs), len(m.Layers))
+		return nil, failure.BadImage("configuration", "it lists %d layers and the manifest %d", len(config.RootFS.DiffIDs), len(m.Layers))
 	}
 	for _, id := range config.RootFS.DiffIDs {
 		if err := id.Validate(); err != nil {
-			return nil, badImage("configuration", "it has a bad layer digest %q", fault.OneLine(string(id), 100))
+			return nil, failure.BadImage("configuration", "it has a bad layer digest %q", fault.OneLine(string(id), 100))
 		}
 	}
 	return &config, nil

@@ -210,7 +210,23 @@ func (r *reporter) layers(all []layer, present int) {
 	})
 }
 
-// layer sets the state of one layer and the bytes of it that are done.
+// layerBegins starts the count of a layer's bytes at 0. The function that it returns adds
+// to the count.
+func (r *reporter) layerBegins(i int) func(n int) {
+	received := &r.received[i]
+	r.layer(i, "downloading", 0)
+	return func(n int) { received.Add(int64(n)) }
+}
+
+// layerDone marks a layer as committed.
+func (r *reporter) layerDone(i int) {
+	r.mu.Lock()
+	size := r.state.Layers[i].Total
+	r.mu.Unlock()
+	r.layer(i, "done", size)
+}
+
+// layer sets the status of a layer and the number of its bytes that are done.
 func (r *reporter) layer(i int, status string, done int64) {
 	r.received[i].Store(done)
 	r.mu.Lock()
@@ -218,8 +234,6 @@ func (r *reporter) layer(i int, status string, done int64) {
 	r.state.Layers[i].Status = status
 	r.changed = true
 }
-
-func (r *reporter) done() { r.status("done") }
 
 // stop passes on what is queued and ends the reports: there is none after it.
 func (r *reporter) stop() {

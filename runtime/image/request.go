@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/careen-project/careen/runtime/image/verify"
-
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -117,7 +116,8 @@ type Image struct {
 	// Accepted is what Request.Admit returned.
 	Accepted *verify.Accepted
 
-	kept []verify.Signature
+	// stored are the signatures that were accepted when the image was pulled.
+	stored []verify.Signature
 }
 
 // TargetDigest is what a registry answers for the image's name: the index's

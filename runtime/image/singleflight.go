@@ -6,31 +6,30 @@ import (
 	"sync/atomic"
 )
 
-// flights lets pulls that need the same layer on the same parents unpack it
-// once.
-type flights struct {
+// singleFlight lets pulls that need the same layer on the same parents unpack it once.
+type singleFlight struct {
 	mu      sync.Mutex
-	running map[string]*flight
+	running map[string]*layerCall
 }
 
-// flight is one layer being unpacked by one pull.
-type flight struct {
+// layerCall is one layer that one pull is unpacking.
+type layerCall struct {
 	done chan struct{}
 	err  error
-	// urgent says that a pull waits for it which does not limit itself.
+	// urgent is set when a pull without a limit waits for this one.
 	urgent atomic.Bool
 }
 
-// do calls work unless another pull does the same under key already; then it
-// waits for that one. When the other one fails, for reasons that may be its own
-// (it was cancelled), the work is done here after all. busy limits the work;
-// once a pull waits for the work that is not limited itself, the work is not either.
-func (f *flights) do(ctx context.Context, key string, busy busyFunc, work func(busyFunc) error) (shared bool, err error) {
+// do calls work, unless another pull does the same work under key: then it waits for that
+// pull. If the other pull fails, for a reason that may be its own (such as a cancel), the
+// work is done here. busy limits the work until a pull without a limit waits for it. The
+// error is that of work, or the cause of ctx.
+func (f *singleFlight) do(ctx context.Context, key string, busy busyFunc, work func(busyFunc) error) (shared bool, err error) {
 	for {
 		f.mu.Lock()
 		other, running := f.running[key]
 		if !running {
-			own := &flight{done: make(chan struct{})}
+			own := &layerCall{done: make(chan struct{})}
 			f.running[key] = own
 			f.mu.Unlock()
 			own.err = work(busy.unless(own.urgent.Load))

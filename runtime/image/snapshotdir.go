@@ -10,12 +10,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// reach remembers whether a containerd's directories are this process's too.
-type reach struct {
-	mu    sync.Mutex
-	known bool
-	ok    bool
-	dir   string // where its snapshots are, if they can be reached
+// snapshotDirs remembers whether this process can use the directories of containerd's
+// snapshots under the names that containerd gives them.
+type snapshotDirs struct {
+	mu     sync.Mutex
+	known  bool
+	usable bool
+	dir    string // the directory beside the snapshots, if they are usable
 }
 
 // storeDir is a directory on the store's file system, "" if none is known.
@@ -23,39 +24,40 @@ func (p *Puller) storeDir() string {
 	if p.cfg.StoreDir != "" {
 		return p.cfg.StoreDir
 	}
-	p.reach.mu.Lock()
-	defer p.reach.mu.Unlock()
-	return p.reach.dir
+	p.dirs.mu.Lock()
+	defer p.dirs.mu.Unlock()
+	return p.dirs.dir
 }
 
-// direct reports whether layers are unpacked by this process.
-func (p *Puller) direct(ctx context.Context) bool {
+// hasSnapshotDirs reports whether this process unpacks layers into the snapshots'
+// directories. If not, containerd unpacks them.
+func (p *Puller) hasSnapshotDirs(ctx context.Context) bool {
 	switch {
 	case p.cfg.Indirect || p.cfg.Snapshotter != "overlayfs":
 		return false
 	case p.cfg.DirectApply:
 		return true
 	}
-	p.reach.mu.Lock()
-	defer p.reach.mu.Unlock()
-	if !p.reach.known {
-		ok, err := p.tryReach(ctx)
+	p.dirs.mu.Lock()
+	defer p.dirs.mu.Unlock()
+	if !p.dirs.known {
+		usable, err := p.probeSnapshotDir(ctx)
 		if err != nil {
-			// Not known for good: the next pull may try again.
-			log.G(ctx).WithError(err).Info("cannot tell whether containerd's directories can be reached")
+			// The next pull may try again.
+			log.G(ctx).WithError(err).Info("cannot find out whether containerd's snapshot directories are usable")
 			return false
 		}
-		p.reach.known, p.reach.ok = true, ok
+		p.dirs.known, p.dirs.usable = true, usable
 	}
-	return p.reach.ok
+	return p.dirs.usable
 }
 
-// tryReach makes a directory where containerd says that a snapshot is, and asks
-// containerd how many there are. A directory of the same name on another host or
-// in another mount namespace does not pass.
-func (p *Puller) tryReach(ctx context.Context) (bool, error) {
+// probeSnapshotDir makes a directory in the directory that containerd names for a
+// snapshot, and asks containerd for the number of inodes in it. A directory of the same
+// name on another host or in another mount namespace does not pass.
+func (p *Puller) probeSnapshotDir(ctx context.Context) (bool, error) {
 	sn := p.snapshots()
-	key := "careen-reach-" + uuid.NewString()
+	key := "careen-probe-" + uuid.NewString()
 	mounts, err := sn.Prepare(ctx, key, "")
 	if err != nil {
 		return false, err
@@ -75,15 +77,15 @@ func (p *Puller) tryReach(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	sign := filepath.Join(dir, "careen-reach")
-	if os.Mkdir(sign, 0o700) != nil {
+	probe := filepath.Join(dir, "careen-probe")
+	if os.Mkdir(probe, 0o700) != nil {
 		return false, nil
 	}
 	after, err := sn.Usage(ctx, key)
-	_ = os.Remove(sign)
+	_ = os.Remove(probe)
 	if err != nil || after.Inodes != before.Inodes+1 {
 		return false, err
 	}
-	p.reach.dir = filepath.Dir(filepath.Dir(dir)) // beside the snapshots; it stays
+	p.dirs.dir = filepath.Dir(filepath.Dir(dir)) // the probe's own directory is removed
 	return true, nil
 }

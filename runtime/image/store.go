@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/careen-project/careen/runtime/image/failure"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
@@ -25,15 +26,15 @@ func (p *Puller) snapshots() snapshots.Snapshotter {
 	return p.client.SnapshotService(p.cfg.Snapshotter)
 }
 
-// store makes the picture real. Everything is made under a lease, which keeps
-// containerd's garbage collector away until the image record holds it all, and
-// which takes everything with it when the pull fails.
-func (p *Puller) store(ctx context.Context, j *job, src source, pic *picture) (_ *Image, err error) {
+// store fetches the layers and writes the image record. A lease protects everything from
+// containerd's garbage collector until the image record does, and removes everything when
+// the pull fails.
+func (p *Puller) store(ctx context.Context, j *job, src source, img *resolvedImage) (_ *Image, err error) {
 	lease, err := p.client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithLabel(labelPull, "1"),
-		// An agent that dies here leaves its lease, see Recover; nobody pulls longer.
+		// An agent that dies here leaves its lease, see Recover. No pull takes longer.
 		leases.WithExpiration(2*p.cfg.Limits.Total))
 	if err != nil {
-		return nil, unreachable("pull image", j.req.Original, err)
+		return nil, failure.Containerd("pull image", j.req.Original, err)
 	}
 	ctx = leases.WithLease(ctx, lease.ID)
 	defer func() {
@@ -48,40 +49,41 @@ func (p *Puller) store(ctx context.Context, j *job, src source, pic *picture) (_
 		}
 	}()
 
-	layers := layersOf(pic)
-	fetched, err := p.unpackAll(ctx, j, src, layers, lease)
+	layers := layersOf(img)
+	fetched, err := p.fetchLayers(ctx, j, src, layers, lease)
 	if err != nil {
 		return nil, err
 	}
-	return p.record(ctx, pic, layers, !fetched)
+	return p.record(ctx, img, layers, !fetched)
 }
 
 // labelPull marks the leases of pulls.
 const labelPull = "careen/pull"
 
-// Recover removes what pulls of an earlier process left when that was killed. It
-// is for the start of the only agent of a containerd, before the first pull.
+// Recover removes what the pulls of a killed process left. Call it at the start of the only
+// agent of a containerd, before the first pull. The error is [fault.Unreachable] if
+// containerd does not answer, or [fault.Internal].
 func (p *Puller) Recover(ctx context.Context) error {
 	ctx = namespaces.WithNamespace(ctx, p.cfg.Namespace)
 	manager := p.client.LeasesService()
 	left, err := manager.List(ctx, "labels."+strconv.Quote(labelPull)+"==1")
 	if err != nil {
-		return unreachable("list leases", "", err)
+		return failure.Containerd("list leases", "", err)
 	}
 	for _, lease := range left {
 		if err := manager.Delete(ctx, lease, leases.SynchronousDelete); err != nil && !errdefs.IsNotFound(err) {
-			return unreachable("remove lease", lease.ID, err)
+			return failure.Containerd("remove lease", lease.ID, err)
 		}
 	}
 	return nil
 }
 
-func layersOf(pic *picture) []layer {
-	ids := pic.config.RootFS.DiffIDs
+func layersOf(img *resolvedImage) []layer {
+	ids := img.config.RootFS.DiffIDs
 	chains := identity.ChainIDs(append([]digest.Digest(nil), ids...))
 	layers := make([]layer, len(ids))
 	for i := range ids {
-		layers[i] = layer{desc: pic.manifest.manifest.Layers[i], diffID: ids[i], chain: chains[i]}
+		layers[i] = layer{desc: img.manifest.manifest.Layers[i], diffID: ids[i], chain: chains[i]}
 		if i > 0 {
 			layers[i].parent = chains[i-1]
 		}
@@ -90,40 +92,40 @@ func layersOf(pic *picture) []layer {
 }
 
 // record writes configuration, manifest and image record, in this order: each
-// holds what was written before it.
-func (p *Puller) record(ctx context.Context, pic *picture, layers []layer, cached bool) (*Image, error) {
-	img := &Image{
-		Name: pic.name, Digest: pic.manifest.desc.Digest.String(), IndexDigest: pic.index.String(),
-		ID: pic.manifest.manifest.Config.Digest.String(), Config: *pic.config, PulledAt: p.cfg.Now(),
-		Annotations: pic.manifest.manifest.Annotations,
-		Platform:    platforms.Format(platforms.Normalize(pic.config.Platform)), FromCache: cached,
-		Accepted: pic.accepted,
+// protects what was written before it.
+func (p *Puller) record(ctx context.Context, img *resolvedImage, layers []layer, cached bool) (*Image, error) {
+	made := &Image{
+		Name: img.name, Digest: img.manifest.desc.Digest.String(), IndexDigest: img.index.String(),
+		ID: img.manifest.manifest.Config.Digest.String(), Config: *img.config, PulledAt: p.cfg.Now(),
+		Annotations: img.manifest.manifest.Annotations,
+		Platform:    platforms.Format(platforms.Normalize(img.config.Platform)), FromCache: cached,
+		Accepted: img.accepted,
 	}
 	refs := map[string]string{}
 	for _, l := range layers {
 		usage, err := p.snapshots().Usage(ctx, l.chain.String())
 		if err != nil {
-			return nil, unreachable("measure image", pic.name, err)
+			return nil, failure.Containerd("measure image", img.name, err)
 		}
-		img.Size += usage.Size
-		img.ChainID = l.chain.String()
-		refs["containerd.io/gc.ref.snapshot."+p.cfg.Snapshotter] = img.ChainID
+		made.Size += usage.Size
+		made.ChainID = l.chain.String()
+		refs["containerd.io/gc.ref.snapshot."+p.cfg.Snapshotter] = made.ChainID
 	}
-	if err := p.write(ctx, pic.manifest.manifest.Config, pic.raw, refs); err != nil {
+	if err := p.write(ctx, img.manifest.manifest.Config, img.raw, refs); err != nil {
 		return nil, err
 	}
-	// No reference to the layers' blobs: they are not there, and the collector
+	// No reference to the layers' blobs: they are absent, and the garbage collector
 	// should not keep them if another client brings them.
-	desc := pic.manifest.desc
-	if err := p.write(ctx, desc, pic.manifest.body, map[string]string{"containerd.io/gc.ref.content.config": img.ID}); err != nil {
+	desc := img.manifest.desc
+	if err := p.write(ctx, desc, img.manifest.body, map[string]string{"containerd.io/gc.ref.content.config": made.ID}); err != nil {
 		return nil, err
 	}
-	record := images.Image{Name: pic.name, Target: desc, Labels: map[string]string{
-		labelPulledAt: img.PulledAt.UTC().Format(time.RFC3339Nano), labelSize: strconv.FormatInt(img.Size, 10),
+	record := images.Image{Name: img.name, Target: desc, Labels: map[string]string{
+		labelPulledAt: made.PulledAt.UTC().Format(time.RFC3339Nano), labelSize: strconv.FormatInt(made.Size, 10),
 	}}
-	maps.Copy(record.Labels, labelsOf(pic.accepted))
-	if img.IndexDigest != "" {
-		record.Labels[labelIndex] = img.IndexDigest
+	maps.Copy(record.Labels, labelsOf(img.accepted))
+	if made.IndexDigest != "" {
+		record.Labels[labelIndex] = made.IndexDigest
 	}
 	store := p.client.ImageService()
 	_, err := store.Create(ctx, record)
@@ -131,9 +133,9 @@ func (p *Puller) record(ctx context.Context, pic *picture, layers []layer, cache
 		_, err = store.Update(ctx, record)
 	}
 	if err != nil {
-		return nil, unreachable("record image", pic.name, err)
+		return nil, failure.Containerd("record image", img.name, err)
 	}
-	return img, nil
+	return made, nil
 }
 
 // write puts a small blob into the content store with labels for the collector;
@@ -151,7 +153,7 @@ func (p *Puller) write(ctx context.Context, desc ocispec.Descriptor, data []byte
 		_, err = cs.Update(ctx, info, fields...)
 	}
 	if err != nil {
-		return unreachable("store", fmt.Sprintf("%s of %d bytes", desc.MediaType, desc.Size), err)
+		return failure.Containerd("store", fmt.Sprintf("%s of %d bytes", desc.MediaType, desc.Size), err)
 	}
 	return nil
 }

@@ -1,13 +1,13 @@
 package image
 
 import (
-	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/careen-project/careen/runtime/image/failure"
 )
 
 // maxAnswer bounds every answer that is not a layer, a token answer included.
@@ -51,8 +51,6 @@ func (b *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-var errAnswerTooLarge = errors.New("the answer is larger than the protocol needs")
-
 type limitedBody struct {
 	io.ReadCloser
 	left int64
@@ -60,7 +58,7 @@ type limitedBody struct {
 
 func (l *limitedBody) Read(b []byte) (int, error) {
 	if l.left <= 0 {
-		return 0, errAnswerTooLarge
+		return 0, failure.ErrAnswerTooLarge
 	}
 	if int64(len(b)) > l.left {
 		b = b[:l.left]
@@ -68,39 +66,4 @@ func (l *limitedBody) Read(b []byte) (int, error) {
 	n, err := l.ReadCloser.Read(b)
 	l.left -= int64(n)
 	return n, err
-}
-
-// errStalled is the cause of a context that a stallGuard has cancelled.
-var errStalled = errors.New("no byte arrived for the stall limit")
-
-// stallGuard cancels a request whose body brings nothing for the limit. It
-// counts only while a read is waiting: a slow consumer is not a stall.
-type stallGuard struct {
-	limit  time.Duration
-	timer  *time.Timer
-	ctx    context.Context //nolint:containedctx // only asked for its cause
-	cancel context.CancelCauseFunc
-}
-
-func newStallGuard(ctx context.Context, limit time.Duration) (context.Context, *stallGuard) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	g := &stallGuard{limit: limit, ctx: ctx, cancel: cancel}
-	g.timer = time.AfterFunc(limit, func() { cancel(errStalled) })
-	return ctx, g
-}
-
-func (g *stallGuard) read(r io.Reader, b []byte) (int, error) {
-	g.timer.Reset(g.limit)
-	n, err := r.Read(b)
-	g.timer.Stop()
-	return n, err
-}
-
-// stalled reports whether the limit has run out.
-func (g *stallGuard) stalled() bool { return context.Cause(g.ctx) == errStalled }
-
-// close ends the request. It has to be called.
-func (g *stallGuard) close() {
-	g.timer.Stop()
-	g.cancel(nil)
 }

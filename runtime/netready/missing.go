@@ -13,10 +13,10 @@ import (
 // resolvConf names the name servers, resolv.conf(5).
 const resolvConf = "/etc/resolv.conf"
 
-// Missing says what the node itself lacks to reach what err failed to reach, as in
-// "a route to 192.0.2.7: only link-local addresses". It is "" when the node is not to
-// blame: somebody answered, if only with a refusal, or the node has a route with an
-// address that can be answered to.
+// Missing returns what the node lacks to reach the address or name in err, such as
+// "a route to 192.0.2.7: only link-local addresses". It returns "" if the node is not the
+// reason: another host answered, even with a refusal, or the node has a route with a source
+// address that other hosts can answer to.
 func Missing(err error) string {
 	var name *net.DNSError
 	if errors.As(err, &name) {
@@ -31,7 +31,7 @@ func Missing(err error) string {
 	return ""
 }
 
-// silent reports whether nobody answered at all.
+// silent reports whether there was no answer at all.
 func silent(err error) bool {
 	for _, errno := range []syscall.Errno{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN,
 		syscall.EADDRNOTAVAIL, syscall.ETIMEDOUT} {
@@ -43,7 +43,7 @@ func silent(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// peer is the address that a connection was meant for: the registry's or the proxy's.
+// peer is the destination of a failed connection: the registry or the proxy.
 func peer(err error) (netip.Addr, bool) {
 	var op *net.OpError
 	for errors.As(err, &op) {
@@ -55,8 +55,7 @@ func peer(err error) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// missingRoute asks the kernel which source address packets to addr would have.
-// Nothing is sent.
+// missingRoute asks the kernel for the source address of packets to addr. It sends nothing.
 func missingRoute(addr netip.Addr) string {
 	if addr.IsLoopback() {
 		return ""
@@ -77,21 +76,21 @@ func missingRoute(addr netip.Addr) string {
 	if ok && local.IP.IsLinkLocalUnicast() && !addr.IsLinkLocalUnicast() {
 		why := addresses()
 		if why == "" {
-			why = "the one there is starts at the link-local address " + local.IP.String()
+			why = "the only route has the link-local source address " + local.IP.String()
 		}
 		return "a route to " + addr.String() + ": " + why
 	}
 	return ""
 }
 
-// missingName says what a name's resolution lacks.
+// missingName returns what is missing to resolve a name.
 func missingName(err *net.DNSError) string {
 	why := addresses()
 	switch {
 	case err.IsNotFound:
-		return "" // an answer, and the right one as far as anybody knows
+		return "" // a name server answered
 	case strings.Contains(err.Err, "misbehaving") || !err.Temporary():
-		// A resolver on the node itself answers so as long as it has nobody to ask.
+		// A resolver on the node answers so as long as it has no name server itself.
 		if why == "" {
 			return ""
 		}
@@ -108,8 +107,8 @@ func missingName(err *net.DNSError) string {
 	}
 }
 
-// addresses says why the node cannot talk beyond its links, "" if it has an address
-// for that.
+// addresses returns why the node cannot reach hosts beyond its links, "" if it has an
+// address for that.
 func addresses() string {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
@@ -143,7 +142,7 @@ func nameServers() []string {
 	return parseNameServers(string(data))
 }
 
-// parseNameServers reads at most three, which is what resolvers use.
+// parseNameServers returns at most three addresses, the number that resolvers use.
 func parseNameServers(text string) []string {
 	var servers []string
 	for line := range strings.Lines(text) {

@@ -11,38 +11,38 @@ import (
 )
 
 const (
-	// lookEvery is the time between two looks where no change is told: of name
-	// servers none is.
-	lookEvery = time.Second
-	// settle is how long the changes of one address may trickle in.
+	// checkEvery is the time between two checks without a notice from the kernel. There
+	// are no notices about name servers.
+	checkEvery = time.Second
+	// settle is the time in which the notices about one address arrive.
 	settle = 50 * time.Millisecond
-	// lookup bounds one question to the name servers.
+	// lookup bounds one query to the name servers.
 	lookup = 5 * time.Second
 )
 
-// Gate waits for the node on behalf of one pull, whose requests may fail at the same
-// time. Make it with [New].
-type Gate struct {
-	limit time.Duration
-	tell  func(missing string)
-	turn  chan struct{}
-	left  time.Duration // guarded by turn
+// Waiter waits for the node's network on behalf of one pull, whose requests may fail
+// concurrently. Make it with [New].
+type Waiter struct {
+	limit  time.Duration
+	onWait func(missing string)
+	turn   chan struct{}
+	left   time.Duration // guarded by turn
 }
 
-// New returns a gate whose waits take no longer than limit in all; with a limit of 0
-// it never waits. tell hears what is being waited for, whenever that changes, and ""
-// at the end of each wait.
-func New(limit time.Duration, tell func(missing string)) *Gate {
-	return &Gate{limit: limit, left: limit, tell: tell, turn: make(chan struct{}, 1)}
+// New returns a waiter whose waits together take at most limit; with a limit of 0 it never
+// waits. It calls onWait with what the node lacks whenever that changes during a wait, and
+// with "" at the end of each wait.
+func New(limit time.Duration, onWait func(missing string)) *Waiter {
+	return &Waiter{limit: limit, left: limit, onWait: onWait, turn: make(chan struct{}, 1)}
 }
 
-// Limit is the longest that all waits may take.
-func (g *Gate) Limit() time.Duration { return g.limit }
+// Limit is the longest time that all waits together may take.
+func (g *Waiter) Limit() time.Duration { return g.limit }
 
-// Wait waits, if the node is what made a request fail with cause, until it is not, the
-// limit is used up or ctx ends. waited says that the node has got what it lacked
-// meanwhile; missing what it still lacks.
-func (g *Gate) Wait(ctx context.Context, cause error) (waited bool, missing string) {
+// Wait waits if a request failed with cause because the node lacks something: until the node
+// has it, the limit is used up, or ctx ends. waited reports that the node got what it
+// lacked; missing is what it still lacks.
+func (g *Waiter) Wait(ctx context.Context, cause error) (waited bool, missing string) {
 	if g.limit <= 0 || Missing(cause) == "" {
 		return false, ""
 	}
@@ -58,31 +58,32 @@ func (g *Gate) Wait(ctx context.Context, cause error) (waited bool, missing stri
 	}()
 	ctx, cancel := context.WithTimeout(ctx, g.left)
 	defer cancel()
-	// First the watch, then the look: what changes in between is seen.
+	// Watch before the first check, so that no change in between is missed.
 	w := watchNode()
 	defer w.close()
-	told := ""
+	reported := ""
 	for {
-		missing = look(ctx, cause)
+		missing = missingNow(ctx, cause)
 		switch {
-		case missing == "" || ctx.Err() != nil && told == "":
-			if told != "" {
-				g.tell("")
+		case missing == "" || ctx.Err() != nil && reported == "":
+			if reported != "" {
+				g.onWait("")
 			}
-			return told != "", missing
-		case missing != told:
-			told = missing
-			g.tell(missing)
+			return reported != "", missing
+		case missing != reported:
+			reported = missing
+			g.onWait(missing)
 		}
 		if !w.wait(ctx) {
-			g.tell("")
+			g.onWait("")
 			return false, missing
 		}
 	}
 }
 
-// look is [Missing] for now instead of for when cause came about.
-func look(ctx context.Context, cause error) string {
+// missingNow is [Missing] for the present state of the node instead of that at the time of
+// cause.
+func missingNow(ctx context.Context, cause error) string {
 	var name *net.DNSError
 	if !errors.As(cause, &name) {
 		return Missing(cause)
@@ -99,10 +100,11 @@ func look(ctx context.Context, cause error) string {
 	return missingName(name)
 }
 
-// watch hears of changes to the node's links, addresses and routes.
+// watch receives notices about changes of the node's links, addresses and routes.
 type watch struct{ file *os.File }
 
-// watchNode subscribes to rtnetlink(7). Without that there are only looks now and then.
+// watchNode subscribes to rtnetlink(7). If that fails, the node is only checked at
+// intervals.
 func watchNode() watch {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -117,14 +119,14 @@ func watchNode() watch {
 	return watch{file: os.NewFile(uintptr(fd), "rtnetlink")}
 }
 
-// wait returns after a change, or after a while; false says that ctx has ended.
+// wait returns after a change, or after checkEvery; false means that ctx has ended.
 func (w watch) wait(ctx context.Context) bool {
-	if w.file == nil || w.file.SetReadDeadline(time.Now().Add(lookEvery)) != nil {
-		return pause(ctx, lookEvery)
+	if w.file == nil || w.file.SetReadDeadline(time.Now().Add(checkEvery)) != nil {
+		return pause(ctx, checkEvery)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	// What it says does not matter, nor that it was more than fits: the look follows.
+	// The content of the notice does not matter, nor an overflow: a check follows.
 	_, err := w.file.Read(make([]byte, 32<<10))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return ctx.Err() == nil

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/image/failure"
+	"github.com/careen-project/careen/runtime/image/unpack"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -60,7 +62,7 @@ func openArchive(ctx context.Context, name string) (*archive, error) {
 // index reads the headers. The file can seek, so contents are skipped, not read.
 func (a *archive) index(ctx context.Context) error {
 	var magic [2]byte
-	if _, err := a.f.ReadAt(magic[:], 0); err == nil && bytes.Equal(magic[:], gzipMagic) {
+	if _, err := a.f.ReadAt(magic[:], 0); err == nil && bytes.Equal(magic[:], unpack.GzipMagic) {
 		return errors.New("it is compressed; decompress it first")
 	}
 	tr := tar.NewReader(a.f)
@@ -124,6 +126,7 @@ func (a *archive) Close() error { return a.f.Close() }
 // configuration, layers as tar files, and manifest.json, which names them. It
 // has no manifest; one is made as podman does, with the layers' own digests.
 type dockerArchive struct {
+	fileSource
 	p     *Puller
 	files *archive
 	doc   *document
@@ -143,13 +146,13 @@ func newDockerArchive(p *Puller, req *Request, a *archive) (*dockerArchive, erro
 	}
 	var items []dockerItem
 	if err := json.Unmarshal(body, &items); err != nil {
-		return nil, badImage("manifest.json", "%s", fault.OneLine(err.Error(), 200))
+		return nil, failure.BadImage("manifest.json", "%s", fault.OneLine(err.Error(), 200))
 	}
 	item, err := pickItem(items, req)
 	if err != nil {
 		return nil, err
 	}
-	d := &dockerArchive{p: p, files: a, names: map[digest.Digest]string{}}
+	d := &dockerArchive{fileSource: fileSource{req.Path}, p: p, files: a, names: map[digest.Digest]string{}}
 	config, err := readPart(a, path.Clean("/" + item.Config)[1:], p.cfg.Limits.MaxConfig)
 	if err != nil {
 		return nil, err
@@ -158,7 +161,7 @@ func newDockerArchive(p *Puller, req *Request, a *archive) (*dockerArchive, erro
 		Config: ocispec.Descriptor{MediaType: images.MediaTypeDockerSchema2Config, Digest: digest.FromBytes(config), Size: int64(len(config))}}
 	d.names[manifest.Config.Digest] = path.Clean("/" + item.Config)[1:]
 	if len(item.Layers) > p.cfg.Limits.MaxLayers {
-		return nil, badImage("manifest.json", "it has %d layers, more than the limit of %d", len(item.Layers), p.cfg.Limits.MaxLayers)
+		return nil, failure.BadImage("manifest.json", "it has %d layers, more than the limit of %d", len(item.Layers), p.cfg.Limits.MaxLayers)
 	}
 	parsed, err := parseConfig(config, &ocispec.Manifest{Layers: make([]ocispec.Descriptor, len(item.Layers))})
 	if err != nil {
@@ -193,7 +196,7 @@ func (d *dockerArchive) layer(name string, diffID digest.Digest) (ocispec.Descri
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && err != io.EOF {
 		return desc, err
 	}
-	if bytes.HasPrefix(head[:n], gzipMagic) || bytes.HasPrefix(head[:n], zstdMagic) {
+	if bytes.HasPrefix(head[:n], unpack.GzipMagic) || bytes.HasPrefix(head[:n], unpack.ZstdMagic) {
 		hash := digest.SHA256.Digester()
 		if _, err := io.Copy(hash.Hash(), io.MultiReader(bytes.NewReader(head[:n]), r)); err != nil {
 			return desc, err
@@ -230,15 +233,6 @@ func (d *dockerArchive) root(context.Context) (*document, error) { return d.doc,
 
 func (d *dockerArchive) manifest(context.Context, ocispec.Descriptor) (*document, error) {
 	return nil, errors.ErrUnsupported // there are no indexes
-}
-
-func (d *dockerArchive) small(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	r, err := d.blob(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return readVerified(r, desc)
 }
 
 func (d *dockerArchive) blob(_ context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {

@@ -1,4 +1,4 @@
-package image
+package failure
 
 import (
 	"context"
@@ -18,9 +18,9 @@ import (
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 )
 
-// classify turns what a library returned into an error that an operator can act
-// on. What is classified already stays as it is.
-func classify(err error, op, subject string) error {
+// Classify turns an error of a library into a *fault.Error that an operator can act on.
+// A *fault.Error stays as it is. An error of an unknown kind becomes [fault.Internal].
+func Classify(err error, op, subject string) error {
 	if err == nil {
 		return nil
 	}
@@ -42,9 +42,9 @@ func classify(err error, op, subject string) error {
 
 func classifyContext(err error, f *fault.Error) bool {
 	switch {
-	case errors.Is(err, errStalled):
+	case errors.Is(err, ErrStalled):
 		f.Code, f.Remedy = fault.Stalled, "Check the network between the node and the registry"
-	case errors.Is(err, errTotal):
+	case errors.Is(err, ErrTotal):
 		f.Code, f.Remedy = fault.Timeout, "Check the speed of the registry, or raise the limit"
 	case errors.Is(err, context.Canceled):
 		f.Code, f.Reason = fault.Aborted, "the pull was cancelled"
@@ -73,12 +73,12 @@ func classifyAuth(err error, f *fault.Error) bool {
 }
 
 func classifyStatus(err error, f *fault.Error) bool {
-	var answer *statusError
+	var answer *StatusError
 	if errors.As(err, &answer) {
-		byStatus(f, answer.status)
+		byStatus(f, answer.Status)
 		return true
 	}
-	if errors.Is(err, errAnswerTooLarge) {
+	if errors.Is(err, ErrAnswerTooLarge) {
 		f.Code, f.Remedy = fault.Registry, "Check that the reference's host is a registry"
 		return true
 	}

@@ -12,128 +12,12 @@ import (
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
-	"github.com/careen-project/careen/runtime/netready"
-	"github.com/containerd/containerd/v2/core/images"
+	"github.com/careen-project/careen/runtime/image/failure"
+	"github.com/careen-project/careen/runtime/image/fetch"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	"github.com/containerd/log"
-	"github.com/distribution/reference"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// registry is an image in a registry.
-type registry struct {
-	p         *Puller
-	req       *Request
-	ref       reference.Named
-	endpoints []*endpoint
-	onRetry   func()
-	// gate waits for a node that is not ready; nil does not.
-	gate *netready.Gate
-	// warn takes what was done to the node for the pull; it may be nil.
-	warn func(string)
-}
-
-var manifestTypes = []string{
-	ocispec.MediaTypeImageIndex, images.MediaTypeDockerSchema2ManifestList,
-	ocispec.MediaTypeImageManifest, images.MediaTypeDockerSchema2Manifest,
-}
-
-func (p *Puller) openRegistry(ctx context.Context, req *Request, ref reference.Named, onRetry func()) (*registry, error) {
-	creds, err := p.credentials(req, ref)
-	if err != nil {
-		return nil, err
-	}
-	endpoints, err := p.endpoints(ctx, ref, req, creds)
-	if err != nil {
-		return nil, err
-	}
-	return &registry{p: p, req: req, ref: ref, endpoints: endpoints, onRetry: onRetry}, nil
-}
-
-func (r *registry) Close() error {
-	for _, e := range r.endpoints {
-		for _, t := range *e.transports {
-			t.CloseIdleConnections()
-		}
-	}
-	return nil
-}
-
-// object is the tag or digest that the request names.
-func (r *registry) object() (string, digest.Digest) {
-	if d, ok := r.ref.(reference.Digested); ok {
-		return d.Digest().String(), d.Digest()
-	}
-	return r.ref.(reference.Tagged).Tag(), ""
-}
-
-// head returns the digest that the name means now, "" if the registry does not
-// say it without sending the manifest. Registries that count pulls do not count
-// this.
-func (r *registry) head(ctx context.Context) (digest.Digest, error) {
-	object, want := r.object()
-	if want != "" {
-		return want, nil
-	}
-	var found digest.Digest
-	err := r.try(ctx, true, func(ctx context.Context, e *endpoint) error {
-		resp, err := r.send(ctx, e, http.MethodHead, e.url("manifests", object), acceptManifests())
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		found = digest.Digest(resp.Header.Get("Docker-Content-Digest"))
-		if found.Validate() != nil {
-			found = ""
-		}
-		return nil
-	})
-	return found, err
-}
-
-// root fetches what the name means.
-func (r *registry) root(ctx context.Context) (*document, error) {
-	object, want := r.object()
-	return r.fetchManifest(ctx, object, want, want == "", r.p.cfg.Limits.MaxManifest)
-}
-
-func (r *registry) manifest(ctx context.Context, desc ocispec.Descriptor) (*document, error) {
-	return r.fetchManifest(ctx, desc.Digest.String(), desc.Digest, false, r.p.cfg.Limits.MaxManifest)
-}
-
-func (r *registry) fetchManifest(ctx context.Context, object string, want digest.Digest, resolve bool, limit int64) (*document, error) {
-	var doc *document
-	err := r.try(ctx, resolve, func(ctx context.Context, e *endpoint) error {
-		resp, err := r.send(ctx, e, http.MethodGet, e.url("manifests", object), acceptManifests())
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, err := readBody(resp, limit, "manifest")
-		if err != nil {
-			return err
-		}
-		expected := want
-		if header := digest.Digest(resp.Header.Get("Docker-Content-Digest")); expected == "" && header.Validate() == nil {
-			expected = header
-		}
-		doc, err = newDocument(body, resp.Header.Get("Content-Type"), expected)
-		return err
-	})
-	return doc, err
-}
-
-// small fetches a whole blob of a known size: the configuration.
-func (r *registry) small(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	blob, err := r.blob(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer blob.Close()
-	return readVerified(blob, desc)
-}
 
 func acceptManifests() http.Header {
 	return http.Header{"Accept": {strings.Join(manifestTypes, ", ")}}
@@ -158,10 +42,10 @@ func readBody(resp *http.Response, limit int64, what string) ([]byte, error) {
 	return body, nil
 }
 
-// try runs fn on each endpoint until one succeeds, and starts over after a wait
-// as long as that may help. The error is the origin's: it comes last.
+// try calls fn for each endpoint until one succeeds, and starts over after a wait as long
+// as that may help. The error is that of the registry itself, which comes last.
 func (r *registry) try(ctx context.Context, resolve bool, fn func(context.Context, *endpoint) error) error {
-	retry := r.p.retrier(r.req, r.onRetry)
+	retry := r.retry()
 	for {
 		err := r.tryOnce(ctx, resolve, fn)
 		if err == nil {
@@ -179,16 +63,16 @@ func (r *registry) tryOnce(ctx context.Context, resolve bool, fn func(context.Co
 		if resolve && !e.resolve {
 			continue
 		}
-		bounded, guard := newStallGuard(ctx, r.p.cfg.Limits.Stall+r.p.cfg.Limits.Connect)
+		bounded, guard := fetch.NewStallGuard(ctx, r.p.cfg.Limits.Stall+r.p.cfg.Limits.Connect)
 		err := fn(bounded, e)
-		if err != nil && guard.stalled() {
-			err = errStalled
+		if err != nil && guard.Stalled() {
+			err = failure.ErrStalled
 		}
-		guard.close()
+		guard.Close()
 		if err == nil {
 			return nil
 		}
-		last = classify(err, "pull image", r.req.Original)
+		last = failure.From("host", e.Host, failure.Classify(err, "pull image", r.req.Original))
 		if ctx.Err() != nil {
 			return last
 		}
@@ -268,16 +152,53 @@ func (r *registry) answerChallenge(ctx context.Context, e *endpoint, answers []*
 	return nil
 }
 
-// statusError keeps what the registry said, in at most a line.
+// statusError keeps the text of the registry, at most one line of it.
 func (r *registry) statusError(e *endpoint, resp *http.Response) error {
-	s := &statusError{status: resp.StatusCode, host: e.Host}
-	s.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), r.p.cfg.Now())
+	s := &failure.StatusError{Status: resp.StatusCode, Host: e.Host}
+	s.RetryAfter = fetch.ParseRetryAfter(resp.Header.Get("Retry-After"), r.p.cfg.Now())
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 8<<10))
 	var answer struct {
 		Errors []struct{ Code, Message string }
 	}
 	if json.Unmarshal(bytes.TrimSpace(body), &answer) == nil && len(answer.Errors) > 0 {
-		s.detail = fault.OneLine(answer.Errors[0].Code+": "+answer.Errors[0].Message, 200)
+		s.Detail = fault.OneLine(answer.Errors[0].Code+": "+answer.Errors[0].Message, 200)
 	}
 	return s
+}
+
+func (r *registry) retry() *fetch.Retry {
+	l := r.p.cfg.Limits
+	retry := &fetch.Retry{Limit: l.Retries, Delay: l.Backoff, MaxDelay: l.MaxBackoff, OnRetry: r.onRetry}
+	if r.req.Retry != nil {
+		retry.Limit = *r.req.Retry
+	}
+	if r.req.RetryDelay != nil {
+		retry.Delay = *r.req.RetryDelay
+	}
+	return retry
+}
+
+// again does what is necessary before a request that failed with err is made once more: it
+// waits for the node's network, or sets the clock, neither of which counts as a retry, or
+// waits as retry says. An error means that there is no other try.
+func (r *registry) again(ctx context.Context, retry *fetch.Retry, err error) error {
+	err = r.p.tellSources(err)
+	if fault.CodeOf(err) == fault.Clock {
+		return r.repairClock(ctx, err)
+	}
+	if r.network == nil || ctx.Err() != nil || !fetch.Transient(err) {
+		return retry.Wait(ctx, err)
+	}
+	waited, missing := r.network.Wait(ctx, err)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case waited:
+		return nil
+	case missing != "":
+		return &fault.Error{Code: fault.CodeOf(err), Op: "pull image", Subject: r.req.Original, Err: err,
+			Reason: fmt.Sprintf("the node was not ready within %s: it waited for %s", r.network.Limit(), fault.OneLine(missing, 300)),
+			Remedy: "Check the node's cable, switch port and DHCP; careen.toml sets how long to wait: [network] wait"}
+	}
+	return retry.Wait(ctx, err)
 }

@@ -6,19 +6,20 @@ import (
 	"io"
 	"strings"
 
+	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/image/failure"
+	"github.com/careen-project/careen/runtime/image/unpack"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/google/uuid"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/careen-project/careen/agent/fault"
 )
 
-// apply makes a layer's snapshot with containerd's own means: the blob goes
-// into its content store, its diff service unpacks it on the parent, and the
-// blob is removed again. It is slower and takes the blob's size for the time,
-// but it works with every snapshotter and with a containerd anywhere.
-func (u *unpacker) apply(ctx context.Context, i int, below <-chan struct{}, busy busyFunc) error {
+// applyByContainerd makes a layer's snapshot with containerd's services: the blob is
+// written to the content store, the diff service unpacks it on the parent, and the blob is
+// deleted. It is slower and needs room for the blob meanwhile, but it works with every
+// snapshotter and with a containerd on another host.
+func (u *unpacker) applyByContainerd(ctx context.Context, i int, below <-chan struct{}, busy busyFunc) error {
 	l := u.layers[i]
 	select {
 	case <-below:
@@ -29,7 +30,7 @@ func (u *unpacker) apply(ctx context.Context, i int, below <-chan struct{}, busy
 	key := "careen-unpack-" + uuid.NewString()
 	mounts, err := sn.Prepare(ctx, key, l.parent.String())
 	if err != nil {
-		return unreachable("prepare snapshot", l.chain.String(), err)
+		return failure.Containerd("prepare snapshot", l.chain.String(), err)
 	}
 	defer u.discard(ctx, key)
 	added, err := u.download(ctx, i, busy)
@@ -44,7 +45,7 @@ func (u *unpacker) apply(ctx context.Context, i int, below <-chan struct{}, busy
 		return applyError(err, u.j.req.Original, l.desc)
 	}
 	if diff.Digest != l.diffID {
-		return digestMismatch("unpacked layer", l.diffID, diff.Digest)
+		return failure.DigestMismatch("unpacked layer", l.diffID, diff.Digest)
 	}
 	err = sn.Commit(ctx, l.chain.String(), key)
 	if errdefs.IsAlreadyExists(err) {
@@ -52,7 +53,7 @@ func (u *unpacker) apply(ctx context.Context, i int, below <-chan struct{}, busy
 		return err
 	}
 	if err != nil {
-		return unreachable("commit snapshot", l.chain.String(), err)
+		return failure.Containerd("commit snapshot", l.chain.String(), err)
 	}
 	return nil
 }
@@ -80,8 +81,8 @@ func (u *unpacker) download(ctx context.Context, i int, busy busyFunc) (bool, er
 		case errors.As(err, &known):
 			return false, err
 		case errdefs.IsFailedPrecondition(err):
-			return false, &fault.Error{Code: fault.Digest, Op: "verify", Subject: "layer " + l.desc.Digest.String(), Err: err,
-				Remedy: "Pull again; if it stays so, the registry or a proxy in between changes content"}
+			return false, u.src.from(blob, &fault.Error{Code: fault.Digest, Op: "verify", Subject: "layer " + l.desc.Digest.String(), Err: err,
+				Remedy: "Pull again; if it stays so, the registry or a proxy in between changes content"})
 		default:
 			return false, applyError(err, u.j.req.Original, l.desc)
 		}
@@ -92,13 +93,13 @@ func (u *unpacker) download(ctx context.Context, i int, busy busyFunc) (bool, er
 func (u *unpacker) dropBlob(ctx context.Context, desc ocispec.Descriptor) {
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
-	// What stays is the collector's: nothing refers to it after the pull.
+	// If this fails the garbage collector deletes it: nothing refers to it after the pull.
 	_ = u.p.client.ContentStore().Delete(ctx, desc.Digest)
 }
 
-// applyError reads what containerd's services say. Over gRPC an error is text
-// and a class, so the two causes that an operator can do something about are
-// known by their words.
+// applyError turns an error of containerd's services into a *fault.Error. Over gRPC an
+// error is a text and a class, so the two causes that an operator can mend are recognised
+// by their text.
 func applyError(err error, image string, desc ocispec.Descriptor) error {
 	text := err.Error()
 	switch {
@@ -107,10 +108,10 @@ func applyError(err error, image string, desc ocispec.Descriptor) error {
 			Reason: "containerd's store is full", Remedy: "Use a smaller image or a larger store"}
 	case errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(text, "unexpected EOF"), strings.Contains(text, "archive/tar"),
 		strings.Contains(text, "gzip:"), strings.Contains(text, "invalid"), strings.Contains(text, "zstd"):
-		return layerError(corrupt(err), image, desc)
+		return unpack.LayerError(unpack.Corrupt(err), image, desc.Digest)
 	case errdefs.IsUnavailable(err):
-		return unreachable("unpack", "layer "+desc.Digest.String(), err)
+		return failure.Containerd("unpack", "layer "+desc.Digest.String(), err)
 	default:
-		return classify(err, "unpack", "layer "+desc.Digest.String())
+		return failure.Classify(err, "unpack", "layer "+desc.Digest.String())
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/runtime/image/failure"
+	"github.com/careen-project/careen/runtime/image/verify"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -45,14 +47,14 @@ func (p *Puller) openPath(ctx context.Context, req *Request) (source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &layout{p: p, req: req, files: dirFiles{root}}, nil
+		return &layout{fileSource: fileSource{req.Path}, p: p, req: req, files: dirFiles{root}}, nil
 	}
 	archive, err := openArchive(ctx, req.Path)
 	if err != nil {
 		return nil, err
 	}
 	if req.Transport == OCIArchive {
-		return &layout{p: p, req: req, files: archive}, nil
+		return &layout{fileSource: fileSource{req.Path}, p: p, req: req, files: archive}, nil
 	}
 	src, err := newDockerArchive(p, req, archive)
 	if err != nil {
@@ -96,13 +98,25 @@ func readPart(f files, name string, limit int64) ([]byte, error) {
 	}
 	defer r.Close()
 	if size > limit {
-		return nil, badImage(fault.OneLine(name, 100), "it has %d bytes, more than the limit of %d", size, limit)
+		return nil, failure.BadImage(fault.OneLine(name, 100), "it has %d bytes, more than the limit of %d", size, limit)
 	}
 	return io.ReadAll(io.LimitReader(r, limit))
 }
 
+// fileSource has the parts of a source that do not depend on the format of the file.
+type fileSource struct{ path string }
+
+// digest is unknown: a file is read as fast as it is asked.
+func (fileSource) digest(context.Context) (digest.Digest, error) { return "", nil }
+
+// signatures are none: a file has no place for them that policy.json knows.
+func (fileSource) signatures(context.Context, []byte) ([]verify.Signature, error) { return nil, nil }
+
+func (f fileSource) from(_ io.Reader, err error) error { return failure.From("file", f.path, err) }
+
 // layout is an image in an OCI image layout.
 type layout struct {
+	fileSource
 	p     *Puller
 	req   *Request
 	files files
@@ -120,7 +134,7 @@ func (l *layout) root(ctx context.Context) (*document, error) {
 	}
 	var index ocispec.Index
 	if err := json.Unmarshal(body, &index); err != nil {
-		return nil, badImage("index.json", "%s", fault.OneLine(err.Error(), 200))
+		return nil, failure.BadImage("index.json", "%s", fault.OneLine(err.Error(), 200))
 	}
 	var found []ocispec.Descriptor
 	var names []string
@@ -193,15 +207,6 @@ func (l *layout) manifest(_ context.Context, desc ocispec.Descriptor) (*document
 	return newDocument(body, desc.MediaType, desc.Digest)
 }
 
-func (l *layout) small(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	r, err := l.blob(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return readVerified(r, desc)
-}
-
 func (l *layout) blob(_ context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	r, size, err := l.files.open(blobName(desc.Digest))
 	if err != nil {
@@ -209,12 +214,11 @@ func (l *layout) blob(_ context.Context, desc ocispec.Descriptor) (io.ReadCloser
 	}
 	if size != desc.Size {
 		_ = r.Close()
-		return nil, badImage("blob "+desc.Digest.String(), "it has %d bytes, not %d", size, desc.Size)
+		return nil, failure.BadImage("blob "+desc.Digest.String(), "it has %d bytes, not %d", size, desc.Size)
 	}
 	return r, nil
 }
 
-// probe reads a part of a blob, for the estimate of its unpacked size.
 func (l *layout) probe(_ context.Context, desc ocispec.Descriptor, at int64, b []byte) error {
 	return probePart(l.files, blobName(desc.Digest), at, b)
 }

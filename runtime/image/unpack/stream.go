@@ -1,4 +1,4 @@
-package image
+package unpack
 
 import (
 	"context"
@@ -86,8 +86,8 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-// reader is one consumer's end of a stream. It has to be read to its end, or
-// ctx of the pump be cancelled.
+// reader is one consumer's end of a stream. The consumer reads it to its end, or the
+// context of the pump has to be cancelled.
 type reader struct {
 	s   *stream
 	in  chan *chunk
@@ -96,7 +96,7 @@ type reader struct {
 }
 
 // Next returns the unread rest of the current buffer, or the next one. It is
-// valid until the next call. Advance says how much of it was used.
+// valid until the next call. Call Advance with the number of bytes that were used.
 func (r *reader) Next() ([]byte, error) {
 	if r.cur != nil && r.at < r.cur.n {
 		return r.cur.buf[r.at:r.cur.n], nil
