@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -322,4 +323,21 @@ func TestResumeContinuesWhereItWasCut(t *testing.T) {
 	}
 	require.Len(t, ranges, 1)
 	require.NotContains(t, ranges[0], "bytes=0-")
+}
+
+// TestLayerOfSeveralGzipMembersThatFits: the length at the end of the layer is that of its
+// last member, which once was taken for the layer's modulo 2^32. eStargz and bgzip write
+// such layers.
+func TestLayerOfSeveralGzipMembersThatFits(t *testing.T) {
+	s := newStore(t, "52m")
+	reg := registry.Start(t)
+	stream := registry.Tar(t, registry.File("big", string(noise(12<<20))))
+	layer := registry.NewLayer(t, stream, registry.Gzip)
+	layer.Blob = nil
+	for part := range slices.Chunk(stream, 4<<20) {
+		layer.Blob = append(layer.Blob, registry.NewLayer(t, part, registry.Gzip).Blob...)
+	}
+	ref, _ := reg.Push(t, "team/tool:1", registry.NewImage(t, []registry.Layer{layer}))
+	_, err := newPuller(t, s).Pull(s.ctx, insecure(request(ref)), nil)
+	require.NoError(t, err)
 }
