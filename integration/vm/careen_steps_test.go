@@ -53,7 +53,7 @@ func testSteps(g *careenGuest) {
 
 	testAbort(g)
 
-	out, code = g.step("--read-only", "echo x >/file; echo == tmp; echo y >/tmp/file && cat /tmp/file; touch /sys/x; echo z >/proc/sys/kernel/panic")
+	out, code = g.step("--read-only", "exec 2>&1; echo x >/file; echo == tmp; echo y >/tmp/file && cat /tmp/file; touch /sys/x; echo z >/proc/sys/kernel/panic")
 	require.NotZero(g.t, code)
 	require.Contains(g.t, out, "can't create /file: Read-only file system")
 	require.Contains(g.t, section(out, "tmp"), "y", "--read-only-tmpfs is the default")
