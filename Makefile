@@ -133,9 +133,11 @@ lint-go: $(GOLANGCI)
 	$(GOLANGCI) run ./...
 
 # A function that main cannot reach is dead, tests or not: remove it with its tests.
+# agent/client is for other programs too: it has a method for each endpoint (docs/api.md).
 .PHONY: deadcode
 deadcode: $(DEADCODE) ## functions that the binary cannot reach; prints nothing when there are none
 	@dead=$$($(DEADCODE) -tags '$(shell echo $(TAGS) | tr ' ' ,)' ./agent/cmd/careen); \
+	dead=$$(grep -v '^agent/client/' <<<"$$dead" || true); \
 	test -z "$$dead" || { echo "functions that the binary cannot reach:"; echo "$$dead"; exit 1; }
 
 $(GOLANGCI):
