@@ -31,7 +31,7 @@ DEADCODE := .cache/tools/deadcode-$(DEADCODE_VERSION)/deadcode
 
 DEB_BUILD := gcc libc6-dev libseccomp-dev pkg-config git
 DEB_TEST  := $(DEB_BUILD) $(shell cat integration/vm/packages.txt) cpio kmod podman runc umoci \
-	python3 python3-venv ca-certificates iproute2 util-linux procps e2fsprogs tzdata
+	python3 python3-venv ca-certificates iproute2 util-linux procps e2fsprogs dosfstools tzdata
 DEB_BENCH := $(DEB_TEST) isal
 
 # The most bytes that careen may add to a compressed ramdisk.

@@ -73,7 +73,7 @@ func (o *owner) afterEnd(e machine.Effect) machine.Event {
 		return machine.OutputRemoved{ID: e.ID}
 	case machine.Forget:
 		return o.forget(e)
-	case machine.WishReboot:
+	case machine.RequestReboot:
 		select {
 		case o.reboots <- Reboot{Run: e.ID, Reason: e.Reason}:
 		default:

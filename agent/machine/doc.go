@@ -143,7 +143,7 @@
 // # Reboot
 //
 // A run whose outcome has RebootRequested sets RebootBy: no run is accepted or started in
-// this boot until that run is deleted. The machine does not reboot; [WishReboot] hands the
+// this boot until that run is deleted. The machine does not reboot; [RequestReboot] hands the
 // request out. [PrepareReboot] ends the queue with code reboot_pending and names the active
 // runs to wait for.
 //

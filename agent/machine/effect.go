@@ -157,8 +157,8 @@ type (
 	}
 	// ClearMark clears the reboot marker, if it names the run.
 	ClearMark struct{ ID string }
-	// WishReboot hands a run's wish for a reboot out.
-	WishReboot struct{ ID, Reason string }
+	// RequestReboot hands a run's wish for a reboot out.
+	RequestReboot struct{ ID, Reason string }
 	// GivenUp says that the bundle of a run is not pushed any more.
 	GivenUp struct{ ID string }
 	// Sweep removes files of runs that are not known any more.
@@ -167,29 +167,29 @@ type (
 	Recovered struct{}
 )
 
-func (Pull) effect()         {}
-func (Create) effect()       {}
-func (Cancel) effect()       {}
-func (Start) effect()        {}
-func (Wait) effect()         {}
-func (Observe) effect()      {}
-func (Signal) effect()       {}
-func (ReadEnd) effect()      {}
-func (Remove) effect()       {}
-func (RemoveLeft) effect()   {}
-func (KeepLog) effect()      {}
-func (Conclude) effect()     {}
-func (Audit) effect()        {}
-func (DropRequest) effect()  {}
-func (Tidy) effect()         {}
-func (DropFiles) effect()    {}
-func (RemoveOutput) effect() {}
-func (Forget) effect()       {}
-func (ClearMark) effect()    {}
-func (WishReboot) effect()   {}
-func (GivenUp) effect()      {}
-func (Sweep) effect()        {}
-func (Recovered) effect()    {}
+func (Pull) effect()          {}
+func (Create) effect()        {}
+func (Cancel) effect()        {}
+func (Start) effect()         {}
+func (Wait) effect()          {}
+func (Observe) effect()       {}
+func (Signal) effect()        {}
+func (ReadEnd) effect()       {}
+func (Remove) effect()        {}
+func (RemoveLeft) effect()    {}
+func (KeepLog) effect()       {}
+func (Conclude) effect()      {}
+func (Audit) effect()         {}
+func (DropRequest) effect()   {}
+func (Tidy) effect()          {}
+func (DropFiles) effect()     {}
+func (RemoveOutput) effect()  {}
+func (Forget) effect()        {}
+func (ClearMark) effect()     {}
+func (RequestReboot) effect() {}
+func (GivenUp) effect()       {}
+func (Sweep) effect()         {}
+func (Recovered) effect()     {}
 
 // inWords formats a duration for an entry; "" where a reboot came between.
 func inWords(d time.Duration) string {

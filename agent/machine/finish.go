@@ -45,7 +45,7 @@ func (t *turn) unstick(r *Run) {
 func (t *turn) endRead(r *Run, end End) {
 	if r.Stuck {
 		r.Doing, r.Record.End = Idle, &End{Tail: end.Tail}
-		t.conclude(r, judge(r, r.Failure), nil)
+		t.conclude(r, verdictOf(r, r.Failure), nil)
 		t.unstick(r)
 		return
 	}
@@ -109,7 +109,7 @@ func bounded(lines []string) []string {
 
 // next begins the next part of a sequence, or ends the run.
 func (t *turn) next(r *Run) {
-	v := judge(r, r.Failure)
+	v := verdictOf(r, r.Failure)
 	if v.State != Succeeded || r.Part+1 >= max(1, r.Run.Parts) {
 		t.endRun(r, v)
 		return
@@ -120,11 +120,11 @@ func (t *turn) next(r *Run) {
 	if r.Stop != nil {
 		// A critical section held off the end of a part that ended by itself.
 		t.move(r, Stopping, func() { r.Stop.Applied = true })
-		t.endRun(r, judge(r, nil))
+		t.endRun(r, verdictOf(r, nil))
 		return
 	}
 	if r.Plan == nil || r.Part+1 >= len(r.Plan.Parts) {
-		t.endRun(r, judge(r, &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.Run.ID,
+		t.endRun(r, verdictOf(r, &fault.Error{Code: fault.Lost, Op: "go on with run", Subject: r.Run.ID,
 			Reason: fmt.Sprintf("the agent was restarted, and the request for part %d is gone", r.Part+2),
 			Remedy: "Run the remaining parts again"}))
 		return
@@ -207,7 +207,7 @@ func (t *turn) conclude(r *Run, v Verdict, tail []string) {
 	t.effect(Audit{ID: r.Run.ID})
 	t.effect(Conclude{ID: r.Run.ID})
 	if r.RebootClaim {
-		t.wishReboot(r)
+		t.requestReboot(r)
 	}
 	t.logEnd(r)
 	t.limitPushes()
@@ -248,10 +248,10 @@ func (t *turn) logEnd(r *Run) {
 	t.out.Logs = append(t.out.Logs, line)
 }
 
-// wishReboot keeps new runs from starting until the node is rebooted or r is deleted.
-func (t *turn) wishReboot(r *Run) {
+// requestReboot keeps new runs from starting until the node is rebooted or r is deleted.
+func (t *turn) requestReboot(r *Run) {
 	t.s.RebootBy = r.Run.ID
-	t.effect(WishReboot{ID: r.Run.ID, Reason: r.Run.Outcome.RebootReason})
+	t.effect(RequestReboot{ID: r.Run.ID, Reason: r.Run.Outcome.RebootReason})
 }
 
 func (t *turn) clearMark(r *Run) {

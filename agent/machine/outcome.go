@@ -23,9 +23,9 @@ const (
 	exitAbsent = 127
 )
 
-// judge makes the verdict on a run from its record and the error that kept it from its
+// verdictOf makes the verdict on a run from its record and the error that kept it from its
 // end, if any.
-func judge(r *Run, err error) Verdict {
+func verdictOf(r *Run, err error) Verdict {
 	rec := &r.Record
 	code := fault.CodeOf(err)
 	var v Verdict
@@ -112,7 +112,7 @@ func resultReboot(result json.RawMessage) (reason string, ok bool) {
 func exited(rec *Record) Verdict {
 	e := rec.Exit
 	if e == nil {
-		return failure(rec, &fault.Error{Code: fault.Internal, Op: "judge run", Subject: rec.Run.ID,
+		return failure(rec, &fault.Error{Code: fault.Internal, Op: "decide the outcome of run", Subject: rec.Run.ID,
 			Reason: "there is no exit on record"})
 	}
 	op := "complete " + rec.subject()

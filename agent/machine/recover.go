@@ -55,7 +55,7 @@ func (t *turn) known(r *Run) {
 		return
 	}
 	if r.RebootClaim && r.Run.BootID == t.s.Config.BootID {
-		t.wishReboot(r)
+		t.requestReboot(r)
 	}
 	if !r.Audited {
 		t.effect(Audit{ID: r.Run.ID, Check: true})
@@ -176,14 +176,14 @@ func (t *turn) resume(r *Run, found *container.Existing, e Load) {
 // on record ends so.
 func (t *turn) lostInReboot(r *Run, tail []string) {
 	if r.Exit != nil {
-		t.conclude(r, judge(r, nil), tail)
+		t.conclude(r, verdictOf(r, nil), tail)
 		return
 	}
 	reason := "the node was rebooted while the container was at work"
 	if !r.Starting {
 		reason = "the node was rebooted before the container was started"
 	}
-	t.conclude(r, judge(r, &fault.Error{Code: fault.Lost, Op: "complete " + r.subject(), Reason: reason,
+	t.conclude(r, verdictOf(r, &fault.Error{Code: fault.Lost, Op: "complete " + r.subject(), Reason: reason,
 		Remedy: "Look at the node before you run the step again: what was done is unknown",
 		Attrs: map[string]any{"reason": "interrupted_by_reboot", "boot_id_then": r.Run.BootID,
 			"boot_id_now": t.s.Config.BootID, "started": r.Starting}}), tail)
@@ -197,7 +197,7 @@ func (t *turn) endUnstarted(r *Run, tail []string) {
 	if r.Run.State == Pulling || r.Run.State == Creating {
 		t.move(r, Stopping, nil)
 	}
-	t.conclude(r, judge(r, nil), tail)
+	t.conclude(r, verdictOf(r, nil), tail)
 }
 
 // adopt goes on with a container that may have been started.
@@ -240,7 +240,7 @@ func (t *turn) requeue(r *Run, plan PlanOrError, tail []string) {
 			Reason: "its steps file has changed while the agent was away"}
 	}
 	if err != nil {
-		t.conclude(r, judge(r, err), tail)
+		t.conclude(r, verdictOf(r, err), tail)
 		return
 	}
 	r.Plan = plan.Plan

@@ -220,7 +220,7 @@ func (t *turn) unrecorded(u Unrecorded) {
 	case Schedule:
 		r := t.edit(t.s.Queue[0])
 		t.unqueue(r.Run.ID)
-		t.conclude(r, judge(r, u.Err), nil)
+		t.conclude(r, verdictOf(r, u.Err), nil)
 	case Pulled:
 		t.partFailed(t.edit(e.ID), u.Err)
 	case Created:
@@ -229,7 +229,7 @@ func (t *turn) unrecorded(u Unrecorded) {
 		t.runsUnrecorded(t.edit(e.ID), e, u.Err)
 	case Next:
 		r := t.edit(e.ID)
-		t.endRun(r, judge(r, u.Err))
+		t.endRun(r, verdictOf(r, u.Err))
 	}
 }
 

@@ -106,7 +106,7 @@ func (t *turn) schedule() {
 	r := t.edit(s.Queue[0])
 	t.unqueue(r.Run.ID)
 	if s.RebootBy != "" {
-		t.conclude(r, judge(r, s.rebootPending("start run")), nil)
+		t.conclude(r, verdictOf(r, s.rebootPending("start run")), nil)
 		return
 	}
 	r.Active = true
@@ -198,7 +198,7 @@ func (t *turn) endQueued(r *Run, stop *Stop) {
 	stop.Applied, stop.At = true, t.now.Clock
 	r.Stop = stop
 	t.unqueue(r.Run.ID)
-	t.conclude(r, judge(r, nil), nil)
+	t.conclude(r, verdictOf(r, nil), nil)
 }
 
 // delete forgets a run that has ended. Deleting the run that asked for a reboot lets
@@ -255,7 +255,7 @@ func (t *turn) prepareReboot() {
 	for _, id := range t.s.Queue {
 		r := t.edit(id)
 		t.unqueue(id)
-		t.conclude(r, judge(r, t.s.rebootPending("start run")), nil)
+		t.conclude(r, verdictOf(r, t.s.rebootPending("start run")), nil)
 	}
 	t.out.Reply = &Reply{}
 	for _, r := range t.s.Runs {

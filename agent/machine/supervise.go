@@ -74,7 +74,7 @@ func (t *turn) observed(r *Run, e Observed) {
 			}
 		}
 		if stop != nil {
-			t.wishStop(r, stop)
+			t.recordStop(r, stop)
 		} else if due > 0 {
 			r.ObserveAt = min(r.ObserveAt, due)
 		}
@@ -127,8 +127,8 @@ func (t *turn) noteClaim(r *Run, claim *Claim) {
 // held reports whether a critical section holds off the end of a running container.
 func (t *turn) held(r *Run) bool { return t.now.Clock < t.s.CriticalUntil(r) }
 
-// wishStop records why a run is to be ended.
-func (t *turn) wishStop(r *Run, stop *Stop) {
+// recordStop records why a run is to be ended.
+func (t *turn) recordStop(r *Run, stop *Stop) {
 	stop.At = t.now.Clock
 	r.Stop, r.Run.StopReason = stop, stop.words()
 	t.save(r)
@@ -140,7 +140,7 @@ func (t *turn) requestStop(r *Run, stop *Stop) {
 	if r.Stop != nil || r.over() {
 		return
 	}
-	t.wishStop(r, stop)
+	t.recordStop(r, stop)
 	if r.Doing == DoSupervise {
 		t.observe(r) // it may just have begun a critical section
 		return

@@ -275,7 +275,7 @@ func (w *world) afterEnd(e machine.Effect) machine.Event {
 	case machine.ClearMark:
 		w.mark = nil
 		return machine.MarkCleared{ID: e.ID}
-	case machine.WishReboot:
+	case machine.RequestReboot:
 		w.print("→ reboot wished: %s", e.Reason)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/fault"
+	"github.com/careen-project/careen/rootfs/file"
 )
 
 // MaxSize bounds what is kept, in bytes: EFI variables have little room.
@@ -81,7 +82,7 @@ func (m *Marker) Write(data []byte) error {
 	case "pstore":
 		err = writeOnce(m.path, append(slices.Clone(data), '\n'), 0)
 	default:
-		err = replace(m.path, data)
+		err = file.Replace(m.path, data, 0o600, file.Stable)
 	}
 	return m.fail("write", err)
 }
@@ -111,8 +112,8 @@ func (m *Marker) lastMessage() ([]byte, error) {
 	}
 	slices.Sort(files)
 	var last []byte
-	for _, file := range files {
-		data, err := os.ReadFile(file)
+	for _, path := range files {
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
@@ -134,8 +135,8 @@ func (m *Marker) Clear() error {
 		err := writeOnce(m.path, []byte("{}\n"), 0)
 		files, gerr := filepath.Glob(filepath.Join(m.found, "pmsg-*"))
 		err = errors.Join(err, gerr)
-		for _, file := range files {
-			err = errors.Join(err, os.Remove(file))
+		for _, path := range files {
+			err = errors.Join(err, os.Remove(path))
 		}
 		return m.fail("clear", err)
 	case "efivar":
@@ -165,32 +166,6 @@ func trim(data []byte) []byte {
 		return nil
 	}
 	return data
-}
-
-// replace writes a file whole or not at all, and waits until it is stable.
-func replace(path string, data []byte) error {
-	temp := path + ".new"
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	// vfat refuses to sync a directory, and has written it by then.
-	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
-		return errors.Join(err, dir.Close())
-	}
-	return dir.Close()
 }
 
 // writeOnce writes data in one system call.

@@ -67,7 +67,9 @@ func ReplaceWith(path string, mode fs.FileMode, d Durability, write func(io.Writ
 // fill writes the temporary file and closes it.
 func fill(temp *os.File, mode fs.FileMode, d Durability, write func(io.Writer) error) error {
 	err := write(temp)
-	if err == nil {
+	// CreateTemp has made it 0600. vfat refuses a chmod (EPERM), and a state directory may
+	// lie on the EFI system partition.
+	if err == nil && mode != 0o600 {
 		err = temp.Chmod(mode)
 	}
 	if err == nil && d >= Whole {
