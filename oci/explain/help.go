@@ -28,11 +28,16 @@ func Help(command oci.Command) string {
 			writeWrapped(&b, strings.Join(names, " "), 2, 2, 2)
 			continue
 		}
-		b.WriteString(string(group.Group) + ":\n")
-		for _, option := range group.Options {
-			writeOption(&b, option)
-		}
-		b.WriteString("\n")
+		b.WriteString(string(group.Group) + ":\n" + List(group.Options) + "\n")
+	}
+	return b.String()
+}
+
+// List returns options as [Help] lists them, without the name of a group.
+func List(options []oci.OptionInfo) string {
+	var b strings.Builder
+	for _, option := range options {
+		writeOption(&b, option)
 	}
 	return b.String()
 }

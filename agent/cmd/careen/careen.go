@@ -93,7 +93,7 @@ Commands talk to the agent on its socket. If no agent runs, "careen run" and
 		SilenceErrors: true,
 		Version:       version.Version,
 	}
-	root.PersistentFlags().StringVar(&a.socket, "socket", defaultSocket(), "the agent's socket (environment: CAREEN_SOCKET)")
+	root.PersistentFlags().StringVar(&a.socket, "socket", defaultSocket(), "`PATH` the agent's socket (environment: CAREEN_SOCKET)")
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "look", Title: "Manage runs:"},
 		&cobra.Group{ID: "image", Title: "Images:"}, &cobra.Group{ID: "node", Title: "The node:"},
@@ -111,6 +111,8 @@ Commands talk to the agent on its socket. If no agent runs, "careen run" and
 	}
 	root.SetHelpCommandGroupID("node")
 	root.SetCompletionCommandGroupID("node")
+	root.PersistentFlags().BoolP("help", "h", false, "print this help")
+	nameArguments(root)
 	onlySubcommands(root)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -150,7 +152,7 @@ func onlySubcommands(cmd *cobra.Command) {
 
 // outputFlag adds --output to a command that scripts use.
 func (a *app) outputFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&a.output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVarP(&a.output, "output", "o", "text", "`text|json` format of the output")
 	completeFlag(cmd, "output", "text", "json")
 	previous := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {

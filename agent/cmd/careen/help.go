@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/careen-project/careen/agent/cli"
 	"github.com/careen-project/careen/oci"
@@ -20,9 +21,9 @@ var podmanOptions = map[string]oci.Command{"run": oci.OnRun, "spec": oci.OnRun, 
 var ownOptions = map[string][]oci.OptionInfo{"spec": specOptions, "explain": specOptions}
 
 var specOptions = []oci.OptionInfo{
-	{Name: "image-config", Kind: oci.String, Arg: "FILE", Help: "the image's configuration, as JSON"},
-	{Name: "rootfs", Kind: oci.String, Arg: "DIR", Help: "the image's files, for names of users and groups"},
-	{Name: "cgroup", Kind: oci.String, Arg: "v1|v2", Help: "the cgroup version of the node that it is for"},
+	{Name: "image-config", Kind: oci.String, Arg: "FILE", Help: "OCI image configuration, as JSON"},
+	{Name: "rootfs", Kind: oci.String, Arg: "DIR", Help: "files of the image, for names of users and groups"},
+	{Name: "cgroup", Kind: oci.String, Arg: "v1|v2", Help: "cgroup version of the node [this node's]"},
 }
 
 // commandHelp is the help of a command of careen, for one that reads its own options.
@@ -63,16 +64,55 @@ func helpText(cmd *cobra.Command) string {
 	}
 	section("Commands", commandList(cmd, ""))
 	if podman {
-		section("Before the command", cmd.InheritedFlags().FlagUsagesWrapped(helpWidth))
+		section("Before the command", flagList(cmd.InheritedFlags()))
+		section("Before podman's options", explain.List(ownOptions[cmd.Name()]))
 		b.WriteString("\n" + explain.Help(command))
 		return b.String()
 	}
-	section("Flags", cmd.LocalFlags().FlagUsagesWrapped(helpWidth))
-	section("Global flags", cmd.InheritedFlags().FlagUsagesWrapped(helpWidth))
+	section("Flags", flagList(cmd.LocalFlags()))
+	section("Global flags", flagList(cmd.InheritedFlags()))
 	if cmd.HasAvailableSubCommands() {
 		b.WriteString("\nUse \"" + cmd.CommandPath() + " COMMAND --help\" for the details of a command.\n")
 	}
 	return b.String()
+}
+
+// argument is the annotation of a flag with the placeholder of its value.
+const argument = "argument"
+
+// nameArguments takes the placeholder of a flag's value, such as DIR, from the front of
+// the flag's usage: "`DIR` directory of the store".
+func nameArguments(cmd *cobra.Command) {
+	name := func(f *pflag.Flag) {
+		if words := strings.SplitN(f.Usage, "`", 3); len(words) == 3 {
+			f.Usage = strings.TrimSpace(words[2])
+			f.Annotations = map[string][]string{argument: {words[1]}}
+		}
+	}
+	cmd.Flags().VisitAll(name)
+	cmd.PersistentFlags().VisitAll(name)
+	for _, sub := range cmd.Commands() {
+		nameArguments(sub)
+	}
+}
+
+// flagList lists flags as package explain lists podman's options.
+func flagList(flags *pflag.FlagSet) string {
+	var options []oci.OptionInfo
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		o := oci.OptionInfo{Name: f.Name, Short: f.Shorthand, Help: f.Usage, Default: f.DefValue}
+		if o.Default == "[]" || o.Default == "0" {
+			o.Default = ""
+		}
+		if words := f.Annotations[argument]; len(words) > 0 {
+			o.Arg = words[0]
+		}
+		options = append(options, o)
+	})
+	return explain.List(options)
 }
 
 // fill wraps the paragraphs of a text that are too wide.

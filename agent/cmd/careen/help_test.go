@@ -49,6 +49,7 @@ func TestHelpOfEveryCommand(t *testing.T) {
 		if !cmd.HasSubCommands() {
 			assert.Contains(t, text, "\nExamples:\n  careen "+strings.Join(path, " "), "%v", path)
 		}
+		assert.NotContains(t, text, "`", "the placeholder of a value is not part of the text")
 		for line := range strings.Lines(text) {
 			if strings.HasPrefix(line, "  careen ") {
 				continue // an example stays on its line, to be copied
@@ -56,6 +57,12 @@ func TestHelpOfEveryCommand(t *testing.T) {
 			assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 80, "%v: %s", path, line)
 		}
 	}
+	text := commandHelp("agent")
+	assert.Contains(t, text, "      --state=DIR         directory for journal")
+	assert.Contains(t, text, "      --stop-on-exit      end containers")
+	assert.Contains(t, text, "[10s]\n")
+	assert.NotContains(t, text, "beacon")
+	assert.Contains(t, commandHelp("spec"), "      --image-config=FILE")
 	walk((&app{console: cli.NewConsole()}).rootCommand())
 	for _, name := range []string{"run", "spec", "explain"} {
 		text := commandHelp(name)

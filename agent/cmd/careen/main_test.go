@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/careen-project/careen/agent/cli"
+	"github.com/careen-project/careen/agent/cli/preview"
 	"github.com/careen-project/careen/agent/fault"
 )
 
@@ -80,7 +81,7 @@ func TestSpecFlagsComeFirst(t *testing.T) {
 	require.NoError(t, err)
 	f, rest, err := cutSpecFlags([]string{"--cgroup", "v2", "--image-config=c.json", "--rm", "--cgroup-parent=/x", "image"})
 	require.NoError(t, err)
-	assert.Equal(t, specFlags{imageConfig: filepath.Join(dir, "c.json"), cgroup: "v2"}, f)
+	assert.Equal(t, preview.Inputs{ImageConfig: filepath.Join(dir, "c.json"), Cgroup: "v2"}, f)
 	assert.Equal(t, []string{"--rm", "--cgroup-parent=/x", "image"}, rest)
 	_, _, err = cutSpecFlags([]string{"--cgroup=v3", "image"})
 	assert.ErrorContains(t, err, "v3")

@@ -56,9 +56,9 @@ container could not run.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&opts.Prepare.StoreDir, "root", "", "the agent's --root")
-	cmd.Flags().StringVar(&opts.Prepare.RunDir, "run-dir", "", "the agent's --run-dir")
-	cmd.Flags().StringVar(&config, "config", "", "the agent's --config")
+	cmd.Flags().StringVar(&opts.Prepare.StoreDir, "root", "", "`DIR` the agent's --root [/var/lib/careen]")
+	cmd.Flags().StringVar(&opts.Prepare.RunDir, "run-dir", "", "`DIR` the agent's --run-dir [/run/careen]")
+	cmd.Flags().StringVar(&config, "config", "", "`FILE` the agent's --config [/etc/careen/careen.toml, if it exists]")
 	a.outputFlag(cmd)
 	return cmd
 }
@@ -80,7 +80,7 @@ func (a *app) configCommand() *cobra.Command {
 }
 
 func (a *app) stepCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "step", Short: "List and run the steps that Ironic sees"}
+	cmd := &cobra.Command{Use: "step", Short: "List and run Ironic's steps"}
 	cmd.AddCommand(a.stepListCommand(), a.stepRunCommand())
 	return cmd
 }
@@ -90,7 +90,7 @@ var phases = []string{"clean", "deploy", "service"}
 func (a *app) stepListCommand() *cobra.Command {
 	var phase string
 	cmd := &cobra.Command{
-		Use: "list --phase PHASE", Short: "List the steps of a phase", Args: cobra.NoArgs,
+		Use: "list [--phase PHASE]", Short: "List the steps of a phase", Args: cobra.NoArgs,
 		Example: "  careen step list --phase clean",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			steps, err := a.client().Steps(cmd.Context(), phase)
@@ -100,7 +100,7 @@ func (a *app) stepListCommand() *cobra.Command {
 			return show(a, steps, (*cli.Console).Steps)
 		},
 	}
-	cmd.Flags().StringVar(&phase, "phase", "clean", "clean, deploy or service")
+	cmd.Flags().StringVar(&phase, "phase", "clean", "`clean|deploy|service` phase of the steps")
 	completeFlag(cmd, "phase", phases...)
 	a.outputFlag(cmd)
 	return cmd
@@ -129,12 +129,12 @@ func (a *app) stepRunCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&args, "args", "", "arguments of the step, a JSON object")
-	f.StringVar(&req.Phase, "phase", "clean", "clean, deploy or service")
+	f.StringVar(&args, "args", "", "`JSON` arguments of the step, a JSON object")
+	f.StringVar(&req.Phase, "phase", "clean", "`clean|deploy|service` phase of the steps")
 	completeFlag(cmd, "phase", phases...)
-	f.StringVar(&req.ID, "id", "", "id of the run; a repeated command with the same id returns the same run")
-	f.StringVar(&req.Timeout, "timeout", "", "time limit of the whole step, including the pull (e.g. 30m)")
-	f.StringVar(&req.SilenceTimeout, "silence-timeout", "", "longest time without output (e.g. 5m)")
+	f.StringVar(&req.ID, "id", "", "`ID` id of the run; a repeated command with the same id returns the same run")
+	f.StringVar(&req.Timeout, "timeout", "", "`DURATION` time limit of the whole step, including the pull (e.g. 30m)")
+	f.StringVar(&req.SilenceTimeout, "silence-timeout", "", "`DURATION` time limit without output (e.g. 5m)")
 	return cmd
 }
 
@@ -168,15 +168,15 @@ the result holds careen alone.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.Base, "base", "", "the initramfs to append to")
-	f.StringVar(&opts.Output, "output-file", "", "the initramfs to write")
-	f.StringVar(&opts.Binary, "binary", "", "the careen binary to add (default this one)")
-	f.StringVar((*string)(&opts.Compression), "compression", "", "gzip, zstd or none (default gzip)")
-	f.StringVar((*string)(&opts.Unit), "unit", "", "how the agent is started: systemd, openrc, init or none (default systemd)")
+	f.StringVar(&opts.Base, "base", "", "`FILE` the initramfs to append to")
+	f.StringVar(&opts.Output, "output-file", "", "`FILE` the initramfs to write")
+	f.StringVar(&opts.Binary, "binary", "", "`FILE` the careen binary to add [this one]")
+	f.StringVar((*string)(&opts.Compression), "compression", "", "`gzip|zstd|none` compression of what is appended [gzip]")
+	f.StringVar((*string)(&opts.Unit), "unit", "", "`systemd|openrc|init|none` what starts the agent [systemd]")
 	completeFlag(cmd, "compression", "gzip", "zstd", "none")
 	completeFlag(cmd, "unit", "systemd", "openrc", "init", "none")
-	f.StringSliceVar(&opts.Links, "link", nil, "additional name of careen in /usr/bin (e.g. podman)")
-	f.StringToStringVar(&files, "file", nil, "additional file, PATH-IN-RAMDISK=FILE")
+	f.StringSliceVar(&opts.Links, "link", nil, "`NAME` additional name of careen in /usr/bin (e.g. podman)")
+	f.StringToStringVar(&files, "file", nil, "`PATH=FILE` additional file: its path in the ramdisk, and the file to copy")
 	a.outputFlag(cmd)
 	return cmd
 }

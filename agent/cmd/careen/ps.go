@@ -82,8 +82,8 @@ control characters are shown in escaped form; with --raw they are sent as they a
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&opts.Follow, "follow", "f", false, "follow the output until the run has ended")
-	f.IntVar(&tail, "tail", 0, "show only this many lines from the end")
-	f.StringVar(&opts.Stream, "stream", "", "show only stdout or stderr (default both)")
+	f.IntVar(&tail, "tail", 0, "`N` show only this many lines from the end")
+	f.StringVar(&opts.Stream, "stream", "", "`stdout|stderr` show only this stream [both]")
 	completeFlag(cmd, "stream", "stdout", "stderr")
 	f.BoolVarP(&timestamps, "timestamps", "t", false, "print time and stream before each line")
 	f.BoolVar(&raw, "raw", false, "send control characters to the terminal as they are")
@@ -144,8 +144,8 @@ func (a *app) abortCommand() *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&req.Reason, "reason", "", "the reason, for the audit record")
-	f.StringVar(&req.Grace, "grace", "", "time between stop signal and SIGKILL (e.g. 30s)")
+	f.StringVar(&req.Reason, "reason", "", "`TEXT` the reason, for the audit record")
+	f.StringVar(&req.Grace, "grace", "", "`DURATION` time between stop signal and SIGKILL [the step's]")
 	f.BoolVar(&req.Force, "force", false, "abort also a step that is not abortable")
 	return cmd
 }
@@ -189,6 +189,6 @@ func (a *app) collectCommand() *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().StringVarP(&path, "file", "f", "", "output file; - is standard output (default careen-RUN.tar)")
+	cmd.Flags().StringVarP(&path, "file", "f", "", "`FILE` output file; - is standard output [careen-RUN.tar]")
 	return cmd
 }
