@@ -48,8 +48,8 @@ func (e *Engine) Wait(ctx context.Context, c container.Container) (container.Exi
 	if err == nil {
 		err = container.ErrLost
 	}
-	return exit, &fault.Error{Code: fault.Lost, Op: "learn how container", Subject: c.ID, Err: err,
-		Reason: "nobody saw its end: " + err.Error(),
+	return exit, &fault.Error{Code: fault.Lost, Op: "learn the end of container", Subject: c.ID, Err: err,
+		Reason: "no process saw it: " + err.Error(),
 		Remedy: "Check on the node what it did before running it again"}
 }
 
@@ -64,25 +64,51 @@ func (e *Engine) Signal(ctx context.Context, c container.Container, sig syscall.
 	return runtimeError(fmt.Sprintf("send %s to container", unix.SignalName(sig)), c.ID, err)
 }
 
-// Resize sets the size of the container's terminal in characters. Errors are runtime or
-// unreachable (an external containerd).
+// Resize sets the size of the container's terminal in characters. Errors are conflict (the
+// container has ended, or has no terminal), runtime or unreachable (an external containerd).
 func (e *Engine) Resize(ctx context.Context, c container.Container, size api.TerminalSize) error {
-	return runtimeError("resize the terminal of", c.ID, e.tasks.resize(e.context(ctx), c.ID, size.Columns, size.Rows))
+	const op = "resize the terminal of"
+	err := e.tasks.resize(e.context(ctx), c.ID, size.Columns, size.Rows)
+	switch {
+	case err == nil:
+		return nil
+	case errdefs.IsNotFound(err) || hasEnded(c):
+		return ended(op, c.ID)
+	case errdefs.IsFailedPrecondition(err):
+		return &fault.Error{Code: fault.Conflict, Op: op, Subject: c.ID, Err: err,
+			Reason: "the container has none", Remedy: "Start it with --tty"}
+	}
+	return runtimeError(op, c.ID, err)
+}
+
+// hasEnded reports whether the end of a container is on record, or is known to be lost.
+func hasEnded(c container.Container) bool {
+	_, err := container.Dir(c.Dir).ReadExit(c.ID)
+	return err == nil || errors.Is(err, container.ErrLost)
+}
+
+// ended is the error for a request that came after the container's end.
+func ended(op, id string) error {
+	return &fault.Error{Code: fault.Conflict, Op: op, Subject: id, Reason: "the container has ended"}
 }
 
 // Stdin opens the container's standard input. Closing it ends that input. A Write
-// blocks while the container does not read. Errors are conflict (the container has no
-// standard input), runtime or unreachable (an external containerd).
+// blocks while the container does not read. Errors are conflict (the container has ended,
+// or has no standard input) or runtime.
 func (e *Engine) Stdin(ctx context.Context, c container.Container) (io.WriteCloser, error) {
+	const op = "write to standard input of"
 	id := c.ID
+	if hasEnded(c) {
+		return nil, ended(op, id)
+	}
 	// Without blocking: the shim may be gone, and no process reads then.
 	file, err := os.OpenFile(container.Dir(c.Dir).Stdin(), os.O_WRONLY|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &fault.Error{Code: fault.Conflict, Op: "write to standard input of", Subject: id,
+		return nil, &fault.Error{Code: fault.Conflict, Op: op, Subject: id,
 			Reason: "the container has none", Remedy: "Start it with --interactive"}
 	case err != nil:
-		return nil, runtimeError("write to standard input of", id, err)
+		return nil, runtimeError(op, id, err)
 	}
 	return &stdin{File: file, closed: func() error {
 		err := e.tasks.closeStdin(e.context(context.WithoutCancel(ctx)), id)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/careen-project/careen/agent/api"
+	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/oci"
 	"github.com/careen-project/careen/runtime/container"
 	"github.com/careen-project/careen/runtime/logs"
@@ -125,6 +126,9 @@ func (r *DiskRunner) state(c container.Container) (started bool, ends time.Time,
 		return false, ends, exit, err
 	}
 	ends, exit = info.ModTime().Add(script.Run), script.Exit
+	if script.Run < 0 {
+		ends = info.ModTime().AddDate(100, 0, 0)
+	}
 	if killed, err := os.Stat(r.path(c.ID, ".killed")); err == nil && killed.ModTime().Before(ends) {
 		ends, exit = killed.ModTime(), container.Exit{Code: 137, Signal: 9}
 	}
@@ -150,9 +154,12 @@ func (r *DiskRunner) Wait(ctx context.Context, c container.Container) (container
 
 // Signal ends the container, whatever the signal.
 func (r *DiskRunner) Signal(_ context.Context, c container.Container, _ syscall.Signal, _ bool) error {
+	if _, err := os.Stat(r.path(c.ID, "")); errors.Is(err, fs.ErrNotExist) {
+		return nil // it is gone
+	}
 	file, err := os.OpenFile(r.path(c.ID, ".killed"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil
+		return nil // it has ended
 	}
 	if err != nil {
 		return err
@@ -206,18 +213,20 @@ func (r *DiskRunner) Existing(context.Context) ([]container.Existing, error) {
 	return found, nil
 }
 
-// Stdin is not there.
-func (r *DiskRunner) Stdin(context.Context, container.Container) (io.WriteCloser, error) {
-	return nil, errors.New("a container on disk has no input")
+// Stdin returns an error with code conflict: no container on disk has an input.
+func (r *DiskRunner) Stdin(_ context.Context, c container.Container) (io.WriteCloser, error) {
+	return nil, &fault.Error{Code: fault.Conflict, Op: "write to run", Subject: c.Run, Reason: "a container on disk has no input"}
 }
 
-// Resize does nothing.
-func (r *DiskRunner) Resize(context.Context, container.Container, api.TerminalSize) error { return nil }
+// Resize returns an error with code conflict: no container on disk has a terminal.
+func (r *DiskRunner) Resize(_ context.Context, c container.Container, _ api.TerminalSize) error {
+	return &fault.Error{Code: fault.Conflict, Op: "resize the terminal of run", Subject: c.Run, Reason: "a container on disk has no terminal"}
+}
 
 // Images is empty.
 func (r *DiskRunner) Images(context.Context) ([]api.Image, error) { return nil, nil }
 
-// RemoveImage has nothing to remove.
-func (r *DiskRunner) RemoveImage(context.Context, string) error {
-	return errors.New("there are no images")
+// RemoveImage returns an error with code not_found: there are no images.
+func (r *DiskRunner) RemoveImage(_ context.Context, ref string) error {
+	return &fault.Error{Code: fault.NotFound, Op: "remove image", Subject: ref, Reason: "there is none"}
 }

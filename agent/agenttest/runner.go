@@ -299,7 +299,7 @@ func (r *Runner) Signal(_ context.Context, k container.Container, sig syscall.Si
 	r.note("signal %s %d all=%v", k.Run, int(sig), all)
 	c, ok := r.containers[k.ID]
 	if !ok {
-		return errors.New("no such container")
+		return nil // it has ended
 	}
 	act := c.Script.Term
 	if sig == syscall.SIGKILL {
@@ -367,7 +367,7 @@ func (r *Runner) Stdin(_ context.Context, k container.Container) (io.WriteCloser
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok := r.containers[k.ID]
-	if !ok || !c.CreateSpec.Stdin {
+	if !ok || !c.CreateSpec.Stdin || c.state == container.StateStopped {
 		return nil, &fault.Error{Code: fault.Conflict, Op: "write to run", Subject: k.Run, Reason: "its input is not open"}
 	}
 	out := c.log.Stream(logs.Stdout)
@@ -385,7 +385,7 @@ func (r *Runner) Resize(_ context.Context, k container.Container, size api.Termi
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok := r.containers[k.ID]
-	if !ok {
+	if !ok || c.state == container.StateStopped {
 		return &fault.Error{Code: fault.Conflict, Op: "resize the terminal of run", Subject: k.Run, Reason: "its container has ended"}
 	}
 	c.size = size

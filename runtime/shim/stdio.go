@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/console"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/utils"
 	"golang.org/x/sys/unix"
@@ -214,7 +215,7 @@ func (s *stdio) closeInput() error {
 
 func (s *stdio) resize(width, height uint16) error {
 	if s.terminal == nil {
-		return errors.New("the container has no terminal")
+		return fmt.Errorf("the container has no terminal: %w", errdefs.ErrFailedPrecondition)
 	}
 	return s.terminal.Resize(console.WinSize{Width: width, Height: height})
 }

@@ -32,6 +32,7 @@ type Engine interface {
 	Delete(context.Context, container.Container) (container.Leftovers, error)
 	Existing(context.Context) ([]container.Existing, error)
 	Stdin(context.Context, container.Container) (io.WriteCloser, error)
+	Resize(context.Context, container.Container, api.TerminalSize) error
 	Images(context.Context) ([]api.Image, error)
 	RemoveImage(context.Context, string) error
 }
@@ -66,7 +67,7 @@ func Run(t *testing.T, newSubject func(t *testing.T) Subject) {
 		"a whole life": wholeLife, "a container starts once": startsOnce, "wait may be repeated": waitRepeats,
 		"a cancelled wait leaves the container": cancelledWait, "SIGKILL ends a container": killEnds,
 		"delete of any state": deleteAnyState, "a container that is not there": absent,
-		"standard input": standardInput, "a new engine finds the containers": reopened, "images by name": images,
+		"standard input": standardInput, "input and size of a container that has ended": endedConflicts, "a new engine finds the containers": reopened, "images by name": images,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newSubject(t)) })
 	}
@@ -234,6 +235,31 @@ func absent(t *testing.T, s Subject) {
 	require.Error(t, err)
 	_, err = m.engine.Wait(t.Context(), m.Container)
 	require.Error(t, err)
+	require.NoError(t, m.engine.Signal(t.Context(), m.Container, syscall.SIGTERM, false))
+	m.conflicts()
+}
+
+// conflicts checks that standard input and size of the terminal are refused with code conflict.
+func (m *made) conflicts() {
+	m.t.Helper()
+	_, err := m.engine.Stdin(m.t.Context(), m.Container)
+	assert.Equal(m.t, fault.Conflict, fault.CodeOf(err), "input: %v", err)
+	err = m.engine.Resize(m.t.Context(), m.Container, api.TerminalSize{Columns: 80, Rows: 24})
+	assert.Equal(m.t, fault.Conflict, fault.CodeOf(err), "size: %v", err)
+}
+
+func endedConflicts(t *testing.T, s Subject) {
+	for _, stdin := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stdin=%v", stdin), func(t *testing.T) {
+			if stdin && s.Echo == nil {
+				t.Skip("its containers have no input")
+			}
+			m := s.make(t, stdin, s.Exiting(0))
+			m.start()
+			m.wait()
+			m.conflicts()
+		})
+	}
 }
 
 func standardInput(t *testing.T, s Subject) {
