@@ -94,9 +94,10 @@ func (e *Engine) Create(ctx context.Context, spec container.CreateSpec) (_ conta
 		return container.Created{}, err
 	}
 	e.trim.Reset(trimDelay)
+	grace := c.plan.StopTimeout // a copy: a pointer into the plan would keep the whole of it in memory
 	return container.Created{
 		Warnings: append(loaded, c.plan.Warnings...), StopSignal: syscall.Signal(c.plan.StopSignal),
-		StopTimeout: &c.plan.StopTimeout, Timeout: c.plan.Timeout,
+		StopTimeout: &grace, Timeout: c.plan.Timeout,
 	}, nil
 }
 

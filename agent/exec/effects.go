@@ -151,8 +151,11 @@ func (o *owner) tidy(id string) machine.Event {
 	if err != nil {
 		log.WithError(err).Warn("the output stays where it does not survive a reboot")
 	}
-	if err := f.Keep(o.life(id).events.End()); err != nil {
+	events := o.life(id).events
+	if err := f.Keep(events.End()); err != nil {
 		log.WithError(err).Warn("cannot keep the events in the state directory")
+	} else {
+		events.Unload(f)
 	}
 	o.cfg.Failpoint("agent.events-kept")
 	f.DropRequest()
@@ -164,6 +167,7 @@ func (o *owner) tidy(id string) machine.Event {
 func (o *owner) dropFiles(id string) {
 	l := o.life(id)
 	l.events.Remove()
+	l.cancel = nil // holds the last call
 	if l.readers.Load() == 0 {
 		o.dropRun(id)
 	}

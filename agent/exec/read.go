@@ -94,15 +94,10 @@ type EventLog struct{ log *store.EventLog }
 // Events returns the event log of a run, also of one that ended under an earlier agent;
 // not_found if there is none.
 func (x *Executor) Events(id string) (EventLog, error) {
-	r := x.state.Load().Find(id)
-	if r == nil {
+	if x.state.Load().Find(id) == nil {
 		return EventLog{}, machine.NotFound(id)
 	}
-	l := x.life(id)
-	if r.Run.State.Final() && !r.Dropped {
-		l.events.Recall(x.store.Files(id))
-	}
-	return EventLog{l.events}, nil
+	return EventLog{x.life(id).events}, nil
 }
 
 // After returns the events that follow seq, whether some before them are gone, and a

@@ -178,7 +178,6 @@ func TestReadsEventLogsV1(t *testing.T) {
 			}
 		}
 		log := s.RestoreEventLog(rec, time.Hour)
-		log.Recall(s.Files(id))
 		list, missed, more := log.After(0)
 		require.Equal(t, rec.Run.State.Final(), more == nil, id)
 		require.Len(t, list, len(want), id)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,8 @@ import (
 
 const (
 	// ringSize bounds the events that are kept of a run while it goes on, endedRing those
-	// in memory after its end: enough for every change of state.
+	// in memory after its end where they cannot be kept in the state directory: enough for
+	// every change of state.
 	ringSize, endedRing = 256, 48
 	// maxLines is when the file begins anew with the newest events.
 	maxLines = 4 * ringSize
@@ -53,11 +55,21 @@ type EventLog struct {
 	broken bool
 }
 
-// events is an immutable view. changed is closed when there is a newer one.
+// events is an immutable view. changed is closed when there is a newer one. kept is the
+// file in the state directory with the events before list, "" for none.
 type events struct {
 	list    []Event
+	kept    string
 	changed chan struct{}
 	closed  bool
+}
+
+// all returns the events of the view.
+func (v *events) all() []Event {
+	if v.kept == "" {
+		return v.list
+	}
+	return append(readEvents(v.kept), v.list...)
 }
 
 // EventLog makes the event log of a new run. seq is the number of its last event.
@@ -74,7 +86,7 @@ func (s *Store) RestoreEventLog(rec machine.Record, clock time.Duration) *EventL
 	id := rec.Run.ID
 	l := s.EventLog(id, rec.Seq)
 	if rec.Kept || rec.Dropped {
-		l.End()
+		l.Unload(s.Files(id))
 		return l
 	}
 	list := readEvents(l.path)
@@ -111,23 +123,32 @@ func (l *EventLog) Add(entry machine.Entry) {
 	view := l.view.Load()
 	// Readers see only what their view's length covers.
 	list := append(view.list, e)
-	l.show(list[max(0, len(list)-ringSize):], view.closed)
+	l.show(events{list: list[max(0, len(list)-ringSize):], kept: view.kept, closed: view.closed})
 }
 
-func (l *EventLog) show(list []Event, closed bool) {
-	view := l.view.Swap(&events{list: list, changed: make(chan struct{}), closed: closed})
-	close(view.changed)
+// noChange is the changed channel of views that are closed: no reader waits on it.
+var noChange = make(chan struct{})
+
+func (l *EventLog) show(view events) {
+	view.changed = noChange
+	if !view.closed {
+		view.changed = make(chan struct{})
+	}
+	if old := l.view.Swap(&view); !old.closed {
+		close(old.changed)
+	}
 }
 
 // After returns the events that follow seq, whether some before them are gone, and a
 // channel that is closed when there may be more; nil when there never will.
 func (l *EventLog) After(seq int64) (list []Event, missed bool, more <-chan struct{}) {
 	view := l.view.Load()
+	list = view.all()
 	i := 0
-	for i < len(view.list) && view.list[i].Seq <= seq {
+	for i < len(list) && list[i].Seq <= seq {
 		i++
 	}
-	list = view.list[i:]
+	list = list[i:]
 	missed = len(list) > 0 && list[0].Seq > seq+1
 	if !view.closed {
 		more = view.changed
@@ -135,11 +156,14 @@ func (l *EventLog) After(seq int64) (list []Event, missed bool, more <-chan stru
 	return list, missed, more
 }
 
-// End lets readers go, keeps the events that tell the story, and returns all there are.
+// End closes the log for readers, keeps one event of each state and phase in memory, and
+// returns all events. Next, the caller writes them with [Files.Keep] and calls
+// [EventLog.Unload].
 func (l *EventLog) End() []Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := l.view.Load().list
+	view := l.view.Load()
+	all := view.list
 	// Of a pull, the last event with each status.
 	lastOf := map[string]int64{}
 	for _, e := range all {
@@ -147,27 +171,22 @@ func (l *EventLog) End() []Event {
 			lastOf[e.Pull.Status] = e.Seq
 		}
 	}
-	var kept []Event
+	var list []Event
 	for _, e := range all {
 		if e.Type != "pull" || lastOf[e.Pull.Status] == e.Seq {
-			kept = append(kept, e)
+			list = append(list, e)
 		}
 	}
-	l.show(kept[max(0, len(kept)-endedRing):], true)
+	l.show(events{list: slices.Clone(list[max(0, len(list)-endedRing):]), kept: view.kept, closed: true})
 	return all
 }
 
-// Recall shows the kept events of a run that ended under an earlier agent.
-func (l *EventLog) Recall(f Files) {
-	if view := l.view.Load(); !view.closed || len(view.list) > 0 {
-		return
-	}
-	list := readEvents(f.KeptEvents())
+// Unload closes the log and drops its events from memory: f has them. Retention keeps a
+// thousand runs, and their events are rarely read again.
+func (l *EventLog) Unload(f Files) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.view.Load().list) == 0 {
-		l.show(list[max(0, len(list)-ringSize):], true)
-	}
+	l.show(events{kept: f.KeptEvents(), closed: true})
 }
 
 // Keep writes events of a run that has ended into the state directory. Errors are those
@@ -190,7 +209,7 @@ func (l *EventLog) restore(list []Event) {
 	for _, e := range list {
 		l.seq = max(l.seq, e.Seq)
 	}
-	l.show(list[max(0, len(list)-ringSize):], false)
+	l.show(events{list: list[max(0, len(list)-ringSize):]})
 }
 
 // write appends an event to the file. RunDir is memory, so there is no fsync.
