@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -11,12 +12,14 @@ import (
 	"testing"
 	"time"
 
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/runtime/container"
+	"github.com/careen-project/careen/runtime/shim"
 )
 
 // started makes a container that runs until it is killed, and returns it and its shim.
@@ -172,6 +175,34 @@ func TestAShimThatHangsWhileItCreatesIsEnded(t *testing.T) {
 	_, err = r.engine.Create(t.Context(), container.CreateSpec{Container: c, Run: options, Image: image})
 	require.Error(t, err)
 	require.Eventually(t, func() bool { return unix.Kill(shim, 0) != nil || stateOf(shim, shim) == 'Z' }, time.Minute, time.Millisecond)
+}
+
+// An agent may be killed after it deleted a container and before it ended the shim and
+// removed the container's record. The next agent ends the shim.
+func TestTheNextAgentEndsAShimWhoseContainerWasDeleted(t *testing.T) {
+	r := newRig(t)
+	c, _ := r.started("deleted", "sh", "-c", "exit 3")
+	_, err := r.engine.Wait(t.Context(), c)
+	require.NoError(t, err)
+	require.NoError(t, r.engine.Close())
+	killed, err := shim.Dial(filepath.Join(r.root, "state", "s"), c.ID)
+	require.NoError(t, err)
+	_, err = killed.Task.Delete(t.Context(), &taskapi.DeleteRequest{ID: c.ID})
+	require.NoError(t, err)
+	require.NoError(t, killed.Close())
+
+	r.open()
+	found, err := r.engine.Existing(t.Context())
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	assert.Equal(t, container.StateStopped, found[0].State)
+	exit, err := r.engine.Wait(t.Context(), c)
+	require.NoError(t, err)
+	assert.Equal(t, 3, exit.Code)
+	// Sooner than the shim would end by itself.
+	assert.Eventually(t, func() bool { return len(r.shims()) == 0 }, agentLimit, time.Millisecond)
+	_, err = r.engine.Delete(t.Context(), c)
+	require.NoError(t, err)
 }
 
 // stateOf is the letter of proc_pid_stat(5) of a thread, 0 for one that is gone.

@@ -55,7 +55,7 @@ func empty(t *testing.T, dir string) {
 	require.Eventually(t, func() bool {
 		left, err := os.ReadDir(dir)
 		return err == nil && len(left) == 0
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func TestASpawnedShimTakesItsContainerLater(t *testing.T) {
@@ -104,6 +104,35 @@ func TestASpawnedShimThatWasNamedEndsWithItsAgent(t *testing.T) {
 	require.Eventually(t, func() bool { return !canDial(dir, "0123456789abcdef") }, 20*time.Second, time.Millisecond)
 	require.NoError(t, shim.RemoveDeadSocket(path))
 	empty(t, dir)
+}
+
+// An agent may be killed after it deleted a container and before it ended the shim.
+func TestAShimWhoseContainerWasDeletedEndsWithoutBeingAsked(t *testing.T) {
+	for name, restarted := range map[string]bool{"with the agent that spawned it": false, "after a while under the next agent": true} {
+		t.Run(name, func(t *testing.T) {
+			if restarted && testing.Short() {
+				t.Skip("it waits for half a minute")
+			}
+			dir := sockets(t)
+			remote := spawn(t, dir)
+			b := newBundle(t, script("exit 0"))
+			b.task = remote.Task
+			require.NoError(t, remote.Name(b.id))
+			b.mustStart()
+			b.wait()
+			last := remote
+			if restarted {
+				require.NoError(t, remote.Close())
+				var err error
+				last, err = shim.Dial(dir, b.id)
+				require.NoError(t, err)
+			}
+			_, err := last.Task.Delete(t.Context(), &taskapi.DeleteRequest{ID: b.id})
+			require.NoError(t, err)
+			require.NoError(t, last.Close())
+			empty(t, dir)
+		})
+	}
 }
 
 func canDial(dir, id string) bool {

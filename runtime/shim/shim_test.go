@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	_ "github.com/careen-project/careen/runtime/reexec"
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == shim.Name {
 		os.Exit(shim.Main(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // box is a bundle of a busybox image and a shim that keeps it.
