@@ -141,11 +141,11 @@ func (n *node) awaitStop(ctx context.Context) (reboot string, err error) {
 	}
 	n.log.Warnf("a reboot of the node is requested by %s", reboot)
 	err = n.agent.PrepareReboot(ctx)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		n.log.Warn("stopped before the reboot; the next agent reboots the node")
-		return "", nil
-	}
-	if err != nil {
+		reboot = ""
+	case err != nil:
 		// A reboot helps more than waiting for a disk that cannot be written.
 		n.log.WithError(err).Error("cannot store all records before the reboot")
 	}

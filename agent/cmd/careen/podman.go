@@ -54,7 +54,7 @@ func (a *app) podman(ctx context.Context, name string, args []string) error {
 }
 
 // podmanHelp is the help under the name that careen was called by.
-const podmanHelp = `Here %[1]s is a link to careen, which replaces three of its commands:
+const podmanHelp = `%[1]s is a link to careen, which replaces three commands of podman:
 
   %[1]s --version
   %[1]s pull [options] IMAGE
