@@ -37,7 +37,7 @@ func (c collector) later(ctx context.Context) {
 	case <-ctx.Done():
 	case <-timer.C:
 		if _, err := c.ScheduleAndWait(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			log.G(ctx).WithError(err).Warn("space in the store is given back later")
+			log.G(ctx).WithError(err).Warn("the garbage collector did not run; it frees space in the store later")
 		}
 	}
 }

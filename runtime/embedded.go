@@ -35,7 +35,7 @@ import (
 // slash) in the 107 bytes of a unix socket's path.
 const socketDirLimit = 42
 
-// collectTimeout bounds the wait for space, not its return.
+// collectTimeout bounds the wait for the garbage collector; the collector goes on after it.
 const collectTimeout = 20 * time.Second
 
 // embedded is a containerd that lives in this process.
@@ -46,8 +46,8 @@ type embedded struct {
 	end context.CancelFunc
 }
 
-// bridge is the plugin that looks out: containerd gives the instances of
-// all others to a plugin only, so this one makes the client.
+// bridge is a plugin of containerd. Only a plugin gets the instances of the other
+// plugins, so this one makes the client.
 var bridge struct {
 	once   sync.Once
 	mu     sync.Mutex
@@ -87,9 +87,8 @@ func registerBridge() {
 }
 
 // openEmbedded starts containerd with its stores in root and state and returns
-// a client of it. No socket is opened but those of the shims. It goes on when ctx
-// has ended, until close: an agent that is told to end still deletes containers,
-// which waits for the garbage collector.
+// a client of it. Only shims have sockets. containerd does not end with ctx but with
+// close: an agent that stops still deletes containers, which needs the garbage collector.
 func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.Client, err error) {
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -139,13 +138,13 @@ func openEmbedded(ctx context.Context, cfg Config) (_ *embedded, _ *containerd.C
 	return e, bridge.client, nil
 }
 
-// recover removes what a killed agent left half done. A directory of a snapshot
-// that got no record would make the next one fail, which takes the same number; a
-// lease would keep what nobody needs for a day.
+// recover removes what a killed agent left unfinished. A snapshot directory without a
+// record makes the next snapshot fail, because it gets the same number. A lease keeps
+// unused content for a day.
 func (e *embedded) recover(ctx context.Context, client *containerd.Client, stores []snapshots.Cleaner, cfg Config) error {
 	ctx = namespaces.WithNamespace(ctx, Namespace)
 	for _, store := range stores {
-		// Not found is how a store answers that never held anything.
+		// A store that never held anything answers "not found".
 		if err := store.Cleanup(ctx); err != nil && !errdefs.IsNotImplemented(err) && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("cannot clean up the store: %w", err)
 		}
@@ -169,14 +168,13 @@ func (e *embedded) recover(ctx context.Context, client *containerd.Client, store
 	return err
 }
 
-// collect frees what nothing refers to any more. containerd would do so at a time
-// of its own: too late for the memory that the next step needs, and never in an
-// agent that ends with its run.
+// collect frees content without references now. containerd's schedule is too late for the
+// next step, which needs the memory, and an agent may end before it.
 func (e *embedded) collect(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
 	defer cancel()
 	if _, err := e.gc.ScheduleAndWait(ctx); err != nil {
-		log.G(ctx).WithError(err).Warn("space in the store is given back later")
+		log.G(ctx).WithError(err).Warn("the garbage collector did not finish; it frees space in the store later")
 	}
 }
 
@@ -185,8 +183,8 @@ func (e *embedded) close() {
 	e.end()
 }
 
-// containerdLogger passes on what containerd finds wrong; what it finds
-// noteworthy is a line per plugin and per call.
+// containerdLogger logs containerd's errors. Its other lines, one for each plugin and
+// call, are logged at debug level only.
 func containerdLogger() *logrus.Logger {
 	logger := logrus.New()
 	logger.SetOutput(logrus.StandardLogger().Out)

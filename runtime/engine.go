@@ -144,7 +144,8 @@ func supported(version string) bool {
 	return major > 1 || major == 1 && minor >= 7
 }
 
-// Close lets go of containerd. Containers go on running.
+// Close ends the embedded containerd, or the connection to the external one. Containers go
+// on. The error has no fault code.
 func (e *Engine) Close() error {
 	e.trim.Stop()
 	err := errors.Join(e.tasks.close(), e.client.Close())

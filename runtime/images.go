@@ -16,8 +16,9 @@ import (
 )
 
 // Image makes an image present as the pull policy in p says, and reports progress. With
-// [container.WithBusy] in ctx it is a background pull. A cancelled ctx ends the pull and leaves nothing half done. The codes of its errors are
-// those of [image.Puller.Pull], and those of [verify.Policy.Check].
+// [container.WithBusy] in ctx it is a background pull. A cancelled ctx ends the pull and
+// leaves nothing incomplete. Errors have the codes of [image.Puller.Pull] and of
+// [verify.Policy.Check].
 func (e *Engine) Image(ctx context.Context, p *oci.Pull, progress func(api.PullProgress)) (container.ImageInfo, error) {
 	req := pullRequest(p)
 	if e.cfg.ImagePolicy != nil {

@@ -64,7 +64,7 @@ func (s *shimManager) prestart() {
 	time.AfterFunc(prestartAge, func() { s.drop(p) })
 }
 
-// drop ends a shim that nobody came for.
+// drop ends a prestarted shim that was not used.
 func (s *shimManager) drop(p *starting) {
 	s.mu.Lock()
 	unused := s.prestarted == p

@@ -1,8 +1,7 @@
-// Package logs is where a container's output goes, and where it is read from.
+// Package logs writes and reads a container's output.
 //
-// The shim writes, the agent and the command line read; nothing but files lies
-// between them, so that output goes on being kept while the agent is away and a
-// reader that is slow can never hold up a container.
+// The shim writes; the agent and the command line read. Only files lie between them, so
+// output is kept while the agent is away, and a slow reader never blocks a container.
 //
 // The records are those of the Kubernetes container runtime interface, one a
 // line, so that the tools which read such logs read these:
@@ -16,8 +15,8 @@
 //
 // A log is a directory of segments, 0000000001.log and on. When all of them
 // together reach the limit the oldest goes, so the newest output is what stays.
-// A segment's name is never used twice in a directory: a reader that was
-// overtaken by rotation knows how many segments it missed, and says so in a
+// A segment's name is never used twice in a directory: a reader that
+// rotation has overtaken knows how many segments it missed, and reports that in a
 // line of the stream careen.
 //
 // The package imports nothing of careen, since the shim links it.

@@ -33,10 +33,10 @@ type ReadOptions struct {
 }
 
 // Read calls fn for each record, oldest first. Text belongs to fn until it
-// returns. A log that does not exist is empty, or is waited for with Follow. A
-// record that is torn or unreadable is passed over; output that rotation removed
-// before it was read is marked by a line of the stream careen. The error is
-// fn's, ctx's, or what the file system says.
+// returns. A log that does not exist is empty; with Follow, Read waits for it. Torn and
+// unreadable records are skipped. A line of the stream careen marks output that rotation
+// removed before it was read. The error is that of fn, of ctx or of the file system; none
+// has a fault code.
 func Read(ctx context.Context, dir string, opts ReadOptions, fn func(Line) error) error {
 	var watch *watcher
 	if opts.Follow {
@@ -71,7 +71,7 @@ func Read(ctx context.Context, dir string, opts ReadOptions, fn func(Line) error
 	}
 }
 
-// waitForDir opens the log's directory; nil means that it never came to be.
+// waitForDir opens the log's directory; nil means that following ended before it existed.
 func waitForDir(dir string, watch *watcher) (*os.Root, error) {
 	for {
 		ended := watch == nil || watch.ended()
@@ -272,7 +272,7 @@ func (o ReadOptions) wants(l Line) bool {
 	return l.Time.Equal(o.Since) || l.Time.After(o.Since)
 }
 
-// gap tells the reader that rotation was faster than it.
+// gap reports that rotation removed output before it was read.
 func (r *reader) gap(missed uint64) error {
 	text := fmt.Sprintf("output is missing here: %d log files were removed by rotation before they were read", missed)
 	if missed == 1 {

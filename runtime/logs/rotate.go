@@ -47,8 +47,8 @@ func fit(data []byte, room int64) int {
 
 func (w *Writer) segmentSize() int64 { return w.limit / segmentsPerLog }
 
-// write appends whole records to the segment. When the disk is full it gives up
-// the oldest segments first: the newest output is worth more.
+// write appends whole records to the segment. When the disk is full it removes the oldest
+// segments first: the newest output is worth more.
 func (w *Writer) write(data []byte) error {
 	for {
 		n, err := w.file.Write(data)
@@ -115,8 +115,7 @@ func (w *Writer) oldBytes() (total int64) {
 }
 
 func (w *Writer) removeOldest() {
-	// A file that cannot be removed is forgotten all the same: trying it again
-	// for each batch would help nobody.
+	// A file that cannot be removed is not tried again: the next batches would fail too.
 	_ = w.dir.Remove(segmentName(w.old[0].number))
 	w.old = w.old[1:]
 }

@@ -52,8 +52,8 @@ func segments(root *os.Root) ([]segment, error) {
 }
 
 // End returns the place where the log in dir ends now. It changes whenever
-// something is written, which is how silence is told from output without trust
-// in the clock. A log that does not exist yet ends at the zero Cursor.
+// something is written, so it shows silence without use of the clock. A log that does not
+// exist yet ends at the zero Cursor. Errors are those of the file system.
 func End(dir string) (Cursor, error) {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -71,7 +71,8 @@ func End(dir string) (Cursor, error) {
 	return Cursor{Segment: last.number, Offset: last.size}, nil
 }
 
-// Size returns the bytes that the log in dir takes on disk.
+// Size returns the bytes that the log in dir takes on disk. Errors are those of the file
+// system.
 func Size(dir string) (int64, error) {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -98,9 +98,8 @@ func (w *watcher) wait() {
 	}
 }
 
-// close lets go of the directory. The kernel waits for a grace period of its own
-// before it closes an inotify instance, up to tens of milliseconds, which nobody who
-// has read the log to its end should spend.
+// close closes the directory. The kernel takes up to tens of milliseconds to close an
+// inotify instance; the reader does not wait for that.
 func (w *watcher) close() {
 	if w.inotify != nil {
 		go w.inotify.Close()

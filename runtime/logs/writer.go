@@ -32,8 +32,8 @@ const (
 )
 
 // Writer appends to a log. Its methods may be called from several goroutines.
-// Output that the disk refuses is counted and dropped, and said in a line of
-// the stream careen once it is possible again: a full disk must not stop a step.
+// Output that cannot be written is counted and dropped: a full disk must not stop a step.
+// When writing works again, a line of the stream careen reports the loss.
 type Writer struct {
 	dir   *os.Root
 	lock  *os.File
@@ -57,7 +57,8 @@ type Writer struct {
 
 // OpenWriter opens the log in dir, made if need be, to append to it. All
 // segments together stay at or below limit bytes; 0 means [DefaultLimit]. Only
-// one writer can have a log open: a second one is refused.
+// one writer can have a log open: a second one is refused. Errors are those of the file
+// system; none has a fault code.
 func OpenWriter(dir string, limit int64) (*Writer, error) {
 	if limit <= 0 {
 		limit = DefaultLimit
@@ -106,7 +107,7 @@ func (w *Writer) open() error {
 }
 
 // mend ends a record that a killed writer left torn, so that the next one
-// starts on a line of its own. What there is of its text stays.
+// starts on a new line. The text that was written stays.
 func (w *Writer) mend() error {
 	if w.size == 0 {
 		return nil
@@ -137,8 +138,8 @@ func (w *Writer) Stream(name string) io.WriteCloser {
 	return s
 }
 
-// Close writes what is still in memory and gives the log up. Streams that are
-// still open are closed.
+// Close writes what is still in memory and closes the log and its open streams. Errors are
+// those of the file system.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -162,7 +163,7 @@ func (w *Writer) Close() error {
 	return err
 }
 
-// release gives up the directory; the lock goes with its descriptor.
+// release closes the directory, which releases the lock.
 func (w *Writer) release() {
 	if w.file != nil {
 		w.file.Close()

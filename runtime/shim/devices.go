@@ -26,7 +26,7 @@ var errNodes = errors.New("cannot make device nodes from outside")
 // are enough.
 //
 // Nothing is taken where that is not so: no empty /dev of the container's own, a user
-// namespace, in which nobody may make a node. /dev/null stays libcontainer's, which
+// namespace, in which the kernel forbids device nodes. /dev/null stays libcontainer's, which
 // needs it on its way.
 func takeNodes(c *configs.Config) []*devices.Device {
 	if c.Namespaces.Contains(configs.NEWUSER) || !c.Namespaces.IsPrivate(configs.NEWNS) || !ownDev(c.Mounts) || len(c.Hooks) > 0 {

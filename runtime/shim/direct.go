@@ -53,7 +53,8 @@ func OpenDirect(dir container.Dir, id string, shimPid int) (*Direct, error) {
 	return d, nil
 }
 
-// State returns the container's state and its first process, as the kernel knows them.
+// State returns the container's state and its first process, as the kernel knows them. The
+// error has no fault code.
 func (d *Direct) State() (container.State, int, error) {
 	status, err := d.ctr.Status()
 	switch {
@@ -69,7 +70,8 @@ func (d *Direct) State() (container.State, int, error) {
 }
 
 // Signal sends a signal to the first process, or to all processes in the container's
-// cgroups. SIGKILL to all thaws what is frozen. A container that has ended is no error.
+// cgroups. SIGKILL to all thaws a frozen container. A container that has ended is no
+// error. Errors have no fault code.
 func (d *Direct) Signal(sig syscall.Signal, all bool) error {
 	if all && sig == unix.SIGKILL {
 		(&task{id: d.id, ctr: d.ctr}).killLeftover()
@@ -103,7 +105,7 @@ func (d *Direct) Resume() { _ = signalShim(d.shim, unix.SIGCONT) }
 
 // TakeOver ends the shim of a container that has ended, and puts on record how it
 // ended: the exit status is in the kernel until a parent waits for it, which the shim
-// has not done. A container that still runs is an error.
+// has not done. A container that still runs is an error. Errors have no fault code.
 func (d *Direct) TakeOver() error {
 	state, _, err := d.State()
 	if err != nil {

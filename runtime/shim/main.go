@@ -79,7 +79,7 @@ func (inv invocation) run() error {
 	}
 	// An agent with an embedded containerd names the container when it creates it.
 	if inv.namespace == "" || inv.id == "" && !inv.lifeline {
-		return errors.New("-namespace and -id are required: containerd starts this program, nobody else")
+		return errors.New("-namespace and -id are required: only containerd and careen's agent start this program")
 	}
 	ctx := namespaces.WithNamespace(context.Background(), inv.namespace)
 	switch inv.action {
@@ -94,8 +94,8 @@ func (inv invocation) run() error {
 	}
 }
 
-// printInfo answers containerd's question for features: containerd asks once
-// per runtime, before the first task.
+// printInfo prints the runtime's name. containerd asks for it once per runtime, before the
+// first task.
 func printInfo() error {
 	data, err := proto.Marshal(&apitypes.RuntimeInfo{Name: Name})
 	if err != nil {
@@ -106,7 +106,7 @@ func printInfo() error {
 }
 
 // start makes the socket, spawns the serving process with it and prints where
-// it listens, as JSON: containerd 1.7 and every 2.x read that.
+// it listens, as JSON, which containerd 1.7 and 2.x read.
 func (inv invocation) start(ctx context.Context) error {
 	address, version, err := inv.bootstrap(ctx)
 	if err != nil {
@@ -114,7 +114,7 @@ func (inv invocation) start(ctx context.Context) error {
 	}
 	listener, err := ctrdshim.NewSocket(address)
 	if ctrdshim.SocketEaddrinuse(err) {
-		// Left by a shim that was killed: containerd starts one per task id.
+		// A killed shim left the socket: containerd starts one shim per task id.
 		if ctrdshim.CanConnect(address) {
 			return fmt.Errorf("a shim for task %s is alive already", inv.id)
 		}
@@ -147,10 +147,9 @@ func (inv invocation) start(ctx context.Context) error {
 	})
 }
 
-// bootstrap decides where the shim of this task listens, and by which version of
-// the task service containerd shall talk to it. One that sends bootstrap parameters
-// (2.3 and later) names the directory and knows version 3; older ones get a socket
-// beside their others, and version 2, which each of them knows.
+// bootstrap returns the address of this task's shim, and the version of the task service.
+// containerd 2.3 and later send bootstrap parameters with the directory, and know version 3.
+// Older ones get a socket in containerd's default place, and version 2.
 func (inv invocation) bootstrap(ctx context.Context) (address string, version int, err error) {
 	input, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
 	if err != nil {
@@ -169,8 +168,8 @@ func (inv invocation) bootstrap(ctx context.Context) (address string, version in
 	return address, 3, err
 }
 
-// delete cleans up after a shim that died: everything of the container that is
-// still there goes, and the record says that nobody saw the end.
+// delete cleans up after a shim that died. It removes what is left of the container, and
+// records that its end is unknown (lost).
 func (inv invocation) delete() error {
 	bundle := inv.bundle
 	if bundle == "" {

@@ -12,14 +12,14 @@ import (
 	"github.com/careen-project/careen/runtime/container"
 )
 
-// NoEvents is the ttrpc address that says that nobody listens to events. The
+// NoEvents is the ttrpc address that disables events. The
 // embedded containerd uses it: the agent learns of an end from the task itself.
 const NoEvents = "none"
 
 // publishTimeout bounds what a shim waits for a containerd that is away.
 const publishTimeout = 5 * time.Second
 
-// publisher sends task events to an external containerd, for whoever watches it.
+// publisher sends task events to an external containerd, for its subscribers.
 type publisher struct {
 	remote *ctrdshim.RemoteEventsPublisher
 }

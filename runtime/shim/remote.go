@@ -45,7 +45,7 @@ var spawned atomic.Uint64
 
 // Spawn starts a shim for a container that is named later, by the first Create. It
 // returns before the shim answers. Until it has a container the shim ends with
-// [Remote.Close], with this process, or after half a minute.
+// [Remote.Close], with this process, or after half a minute. Errors have no fault code.
 func Spawn(binary, namespace, socketDir string) (_ *Remote, err error) {
 	socket := filepath.Join(socketDir, fmt.Sprintf("new-%d-%d", os.Getpid(), spawned.Add(1)))
 	listener, err := ctrdshim.NewSocket("unix://" + socket)
@@ -86,8 +86,8 @@ func Spawn(binary, namespace, socketDir string) (_ *Remote, err error) {
 	return r, nil
 }
 
-// Dial connects to the shim that keeps a container. The error is fs.ErrNotExist or
-// ECONNREFUSED where there is none any more.
+// Dial connects to the shim of a container. The error is fs.ErrNotExist or ECONNREFUSED
+// where it has none any more; no error has a fault code.
 func Dial(socketDir, id string) (*Remote, error) {
 	r := &Remote{socket: SocketPath(socketDir, id)}
 	return r, r.connect()
@@ -151,8 +151,8 @@ func (r *Remote) Alive() bool {
 // Lost is closed when the shim has gone.
 func (r *Remote) Lost() <-chan struct{} { return r.lost }
 
-// Close lets go of the shim: one without a container ends, one with a container
-// goes on.
+// Close closes the connection. A shim without a container ends, one with a container goes
+// on. The error has no fault code.
 func (r *Remote) Close() error {
 	var err error
 	r.once.Do(func() {
@@ -164,7 +164,8 @@ func (r *Remote) Close() error {
 	return err
 }
 
-// End asks a shim whose container was deleted to end, and waits for it.
+// End asks a shim whose container was deleted to end, and waits for at most [endPatience].
+// The error is context.DeadlineExceeded where it does not end; it has no fault code.
 func (r *Remote) End(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, endPatience)
 	defer cancel()

@@ -26,12 +26,11 @@ const listenerFD = 3
 // backlog is the number of connections that may wait to be accepted.
 const backlog = 128
 
-// lifelineFD is a pipe that nobody writes to: its end is that of the agent.
+// lifelineFD is a pipe without a writer's data. Its end of file means that the agent ended.
 const lifelineFD = 4
 
-// idleLimit ends a shim that is never asked for a container: whoever started it
-// died before it could say what for. Creating follows starting within
-// milliseconds, or seconds where the node is emulated.
+// idleLimit ends a shim without a container: the process that started it died before it
+// asked for one. Usually that takes milliseconds, or seconds on an emulated node.
 const idleLimit = 30 * time.Second
 
 // SocketOf returns the path of the socket on which the shim of a bundle listens, as
@@ -50,7 +49,7 @@ func SocketOf(bundle string) string {
 }
 
 // RemoveDeadSocket removes a socket that a killed shim left. One that a shim
-// listens on stays.
+// listens on stays. Errors are those of the file system.
 func RemoveDeadSocket(path string) error {
 	if path == "" || ctrdshim.CanConnect("unix://"+path) {
 		return nil
@@ -68,8 +67,8 @@ func (inv invocation) serve(ctx context.Context) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot become subreaper: %w", err)
 	}
-	// Nobody may end a shim but containerd: whoever ends the agent politely
-	// expects the step to live on.
+	// Only containerd ends a shim. A signal that stops the agent may reach the shim too,
+	// and the step has to go on.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
 
 	file := os.NewFile(listenerFD, "listener")

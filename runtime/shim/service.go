@@ -94,11 +94,11 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	return &taskapi.StartResponse{Pid: uint32(ctr.pid)}, nil
 }
 
-// settleTime is when a container that still runs is one that takes its time.
+// settleTime is how long a container runs before the shim trims its memory.
 const settleTime = time.Second
 
-// settle makes the shim small after it has made its container: it lives as long as
-// that in a node's scarce memory.
+// settle reduces the shim's memory after settleTime: it lives as long as its container, and
+// the node's memory is scarce.
 func settle() {
 	time.AfterFunc(settleTime, func() {
 		debug.SetGCPercent(40)
@@ -219,7 +219,7 @@ func (s *service) socket(address string) string {
 	return "unix://" + SocketPath(filepath.Dir(strings.TrimPrefix(address, "unix://")), s.id)
 }
 
-// Connect tells the process ids of shim and container.
+// Connect returns the process ids of shim and container.
 func (s *service) Connect(context.Context, *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,7 +293,7 @@ func (s *service) Checkpoint(context.Context, *taskapi.CheckpointTaskRequest) (*
 	return nil, notImplemented("checkpoints")
 }
 
-// Update is refused: a step's limits are those it was started with.
+// Update is refused: a step keeps the limits that it was started with.
 func (s *service) Update(context.Context, *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
 	return nil, notImplemented("changing limits")
 }

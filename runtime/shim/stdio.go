@@ -49,8 +49,8 @@ func openStdio(target Target, proc *libcontainer.Process, terminal bool) (_ *std
 		return nil, err
 	}
 	if target.Stdin {
-		// Opened for both ways: no end of file before CloseIO says so, whoever
-		// holds the other end.
+		// Opened for reading and writing: there is no end of file before CloseIO, whatever
+		// the writers do.
 		if s.fifo, err = os.OpenFile(target.Dir.Stdin(), os.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
 			return nil, fmt.Errorf("cannot open standard input: %w", err)
 		}
@@ -100,7 +100,7 @@ func (s *stdio) openPipes(proc *libcontainer.Process, stdin bool) error {
 	return r.Chown(proc.UID, proc.GID)
 }
 
-// attach starts the copying, after the container has got its ends.
+// attach starts to copy. The container has its ends of the streams by then.
 func (s *stdio) attach() error {
 	if s.consoleSocket != nil {
 		master, err := receiveFile(s.consoleSocket)
@@ -122,8 +122,8 @@ func (s *stdio) attach() error {
 	for name, src := range s.outputs {
 		dst := s.log.Stream(name)
 		s.copies.Go(func() {
-			// A terminal's end is EIO, a pipe's EOF, and a drain that lost patience
-			// closes the descriptor: each is an end, none an error.
+			// A terminal ends with EIO, a pipe with EOF, and drain closes the descriptor after
+			// its time limit. None of them is an error.
 			_, _ = io.Copy(dst, onlyReader{src})
 			_ = dst.Close()
 		})
@@ -181,7 +181,7 @@ func (s *stdio) feedInput() {
 		s.feedRest()
 	}
 	if s.terminal != nil {
-		// A terminal has no end of file but the one its user types (^D).
+		// A terminal's end of file is the character that a user types (^D).
 		_, _ = s.feed.Write([]byte{4})
 		return
 	}
@@ -220,8 +220,7 @@ func (s *stdio) resize(width, height uint16) error {
 	return s.terminal.Resize(console.WinSize{Width: width, Height: height})
 }
 
-// drain waits for the rest of the output, no longer than patience, and closes
-// everything.
+// drain waits for the rest of the output, at most for patience, and closes all files.
 func (s *stdio) drain(patience time.Duration) {
 	done := make(chan struct{})
 	go func() { s.copies.Wait(); close(done) }()
@@ -238,7 +237,7 @@ func (s *stdio) drain(patience time.Duration) {
 	}
 }
 
-// abandon closes everything of a container that did not start.
+// abandon closes the streams of a container that did not start.
 func (s *stdio) abandon() {
 	s.closeInherited()
 	s.closeEnds()

@@ -108,7 +108,7 @@ func (c *task) create(spec *specs.Spec, terminal bool, take func(*configs.Config
 		return fmt.Errorf("the runtime refuses the spec: %w", err)
 	}
 	if config.OomScoreAdj == nil {
-		// Not the shim's own: the step shall die before what keeps it.
+		// Not the shim's value: out of memory, the kernel has to kill the step before the shim.
 		config.OomScoreAdj = new(int)
 	}
 	nodes := take(config)
@@ -173,8 +173,8 @@ func (c *task) start() error {
 	return c.ctr.Exec()
 }
 
-// await sees the container to its end: the init's exit, then whatever outlived
-// it, then the rest of its output, then the record, and only then the waiters.
+// await waits for the init's exit, kills the processes that outlived it, reads the rest of
+// the output, writes the exit record, and then releases the waiters.
 func (c *task) await() {
 	state, err := c.proc.Wait()
 	c.reaper.release(c.pid)
@@ -252,7 +252,7 @@ func (c *task) killLeftover() int {
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		// Their parent may be anyone, so there is no event to wait for.
+		// The shim may not be their parent, so there is no event to wait for.
 		time.Sleep(5 * time.Millisecond)
 		if pids, err = c.ctr.Processes(); err != nil || len(pids) == 0 {
 			break
@@ -289,8 +289,8 @@ func (c *task) kill(sig syscall.Signal, all bool) error {
 	return err
 }
 
-// delete removes what the container was made of. It must have ended, or never
-// have been started.
+// delete removes the container's mounts, cgroup and state. One that was created and not
+// started is killed; while it runs the error is errdefs.ErrFailedPrecondition.
 func (c *task) delete() (container.Exit, error) {
 	c.mu.Lock()
 	started, ended := !c.started.IsZero(), c.exit != nil
@@ -413,7 +413,7 @@ func newProcess(p *specs.Process) (*libcontainer.Process, error) {
 
 // attainable lowers a limit to what the shim may set: without CAP_SYS_RESOURCE a
 // hard limit cannot be raised (setrlimit(2)), and a step that asks for more open
-// files than it gets is better run than refused. podman clamps too.
+// files than the shim may set runs with fewer. podman does the same.
 func attainable(limit configs.Rlimit) configs.Rlimit {
 	var have unix.Rlimit
 	if unix.Getrlimit(limit.Type, &have) != nil || limit.Hard <= have.Max {
