@@ -230,7 +230,7 @@ func TestHostileControlFiles(t *testing.T) {
 	write := func(text string) func(string) error {
 		return func(path string) error { return os.WriteFile(path, []byte(text), 0o600) }
 	}
-	for name, make := range map[string]func(path string) error{
+	for name, place := range map[string]func(path string) error{
 		"a link out of there": func(path string) error { return os.Symlink("/etc/passwd", path) },
 		"a link to a device":  func(path string) error { return os.Symlink("/dev/zero", path) },
 		"a pipe":              func(path string) error { return unix.Mkfifo(path, 0o600) },
@@ -247,7 +247,7 @@ func TestHostileControlFiles(t *testing.T) {
 			rg.submit(t, api.RunRequest{ID: "a", Image: "run=forever"})
 			rg.waitFor(t, "a", api.Running)
 			control := filepath.Join(rg.cfg.RunDir, "runs", "a", "control")
-			require.NoError(t, make(filepath.Join(control, "result.json")))
+			require.NoError(t, place(filepath.Join(control, "result.json")))
 			rg.runner.End("a", container.Exit{})
 			v := rg.end(t, "a")
 			require.Equal(t, api.Succeeded, v.State)

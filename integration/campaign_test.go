@@ -327,11 +327,11 @@ func (c *crashes) check(t *testing.T, want *asked, outcomes map[string]int) {
 	had := strings.Count(string(data), "x")
 	assert.LessOrEqual(t, had, 1, "run %s ran twice", id)
 	text, _ := json.Marshal(run)
-	switch {
-	case run.State == api.Aborted:
+	switch run.State {
+	case api.Aborted:
 		assert.True(t, want.aborted, "nobody aborted %s", text)
 		return
-	case run.State == api.TimedOut:
+	case api.TimedOut:
 		assert.True(t, want.endless, "%s", text)
 		return
 	}

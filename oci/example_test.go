@@ -1,6 +1,7 @@
 package oci_test
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/careen-project/careen/oci"
@@ -10,7 +11,9 @@ import (
 // All that is wrong is reported together.
 func ExampleParseRun() {
 	_, err := oci.ParseRun([]string{"--memory=lots", "--rm", "--pod", "p", "-z", "tool"}, oci.Caller{})
-	for _, e := range err.(oci.Errors) {
+	var all oci.Errors
+	errors.As(err, &all)
+	for _, e := range all {
 		fmt.Println(e)
 		fmt.Println("  ", e.Remedy)
 	}

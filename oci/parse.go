@@ -208,6 +208,23 @@ func (p *runParser) conflicts() {
 			p.bad(name, "it cannot be given together with --cpus")
 		}
 	}
+	p.networkConflicts()
+	p.cgroupConflicts()
+	if o.Init && (o.PID.Host() || o.PID.Mode == NamespacePath) {
+		p.bad("init", "the init process needs a private PID namespace")
+	}
+	if o.Init && o.Systemd == "always" {
+		p.bad("init", "it cannot be given together with --systemd=always")
+	}
+	p.readOnlyConflicts()
+	if p.bool("replace", false) && o.Name == "" {
+		p.bad("replace", "it needs --name")
+	}
+}
+
+// networkConflicts does it for names, the network and shared memory.
+func (p *runParser) networkConflicts() {
+	o := p.o
 	if o.NoHosts && p.changed("add-host") {
 		p.bad("add-host", "it cannot be given together with --no-hosts")
 	}
@@ -229,21 +246,16 @@ func (p *runParser) conflicts() {
 	if o.ImageResolvConf && (len(o.DNSOptions) > 0 || len(o.DNSSearch) > 0) {
 		p.bad("dns", "none keeps the image's resolv.conf and excludes other DNS options")
 	}
+}
+
+// cgroupConflicts does it for control groups.
+func (p *runParser) cgroupConflicts() {
+	o := p.o
 	if o.Cgroups == "disabled" && o.CgroupParent != "" {
 		p.bad("cgroup-parent", "it cannot be given together with --cgroups=disabled")
 	}
 	if o.Cgroups == "disabled" && (o.PID.Host() || o.PID.Mode == NamespacePath) {
 		p.bad("cgroups", "without cgroups the container needs a private PID namespace")
-	}
-	if o.Init && (o.PID.Host() || o.PID.Mode == NamespacePath) {
-		p.bad("init", "the init process needs a private PID namespace")
-	}
-	if o.Init && o.Systemd == "always" {
-		p.bad("init", "it cannot be given together with --systemd=always")
-	}
-	p.readOnlyConflicts()
-	if p.bool("replace", false) && o.Name == "" {
-		p.bad("replace", "it needs --name")
 	}
 }
 

@@ -131,8 +131,7 @@ func (r *mountReader) common(name, value string, hasValue bool) (bool, error) {
 	case "U", "chown":
 		on, err := parseTrue(name, value, hasValue)
 		if err != nil || r.once["U"] != "" {
-			//lint:ignore ST1005 U is the option's name
-			return true, fmt.Errorf("U (or chown) can be given only once, as true or false")
+			return true, fmt.Errorf("U (or chown) can be given only once, as true or false") //nolint:staticcheck // U is the option's name
 		}
 		r.once["U"] = name
 		if on {

@@ -278,8 +278,7 @@ func checkOverlay(options []string) error {
 		}
 	}
 	if extra > 0 || (contains(options, "U") && upper+work != "") {
-		//lint:ignore ST1005 O is the option's name
-		return fmt.Errorf("O can only be given with U, or with upperdir= and workdir=")
+		return fmt.Errorf("O can only be given with U, or with upperdir= and workdir=") //nolint:staticcheck // O is the option's name
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func (host) MountFlags(path string) ([]string, error) {
 		bit  int64
 		name string
 	}{{unix.ST_NOSUID, "nosuid"}, {unix.ST_NODEV, "nodev"}, {unix.ST_NOEXEC, "noexec"}} {
-		if int64(s.Flags)&f.bit != 0 {
+		if s.Flags&f.bit != 0 {
 			flags = append(flags, f.name)
 		}
 	}

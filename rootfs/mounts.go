@@ -106,7 +106,7 @@ func statfsType(path string) int64 {
 	if err := unix.Statfs(path, &s); err != nil {
 		return 0
 	}
-	return int64(s.Type)
+	return s.Type
 }
 
 // ProcMounted reports whether /proc is mounted.

@@ -133,7 +133,7 @@ func (l *Layout) inspectStore() error {
 	if err != nil {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	l.StoreFS = fsName(int64(s.Type))
+	l.StoreFS = fsName(s.Type)
 	l.StoreTmpfs = s.Type == unix.TMPFS_MAGIC && dir == l.StoreDir && IsMounted(dir)
 	l.StoreSize = int64(s.Blocks) * s.Bsize
 	l.StoreFree = int64(s.Bavail) * s.Bsize

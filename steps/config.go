@@ -235,7 +235,7 @@ func (c *Config) InForce() []Source {
 		out = append(out, Source{Key: name, Value: value, From: c.from(key)})
 	}
 	for _, key := range optionNames {
-		value := ""
+		var value string
 		switch key {
 		case "allow_arbitrary_containers":
 			value = strconv.FormatBool(c.AllowArbitrary)

@@ -148,7 +148,7 @@ func shown(s string) string {
 
 // notPermitted is IPA's refusal, word for word: operators search for it.
 func notPermitted(req Request, image string) error {
-	//lint:ignore ST1005 IPA's text
+	//nolint:staticcheck // IPA's text
 	err := refused(req, fault.Policy, fmt.Errorf("Container image %s is not in [container]allowed_containers and "+
 		"[container]allow_arbitrary_containers is not enabled.", shown(image)))
 	var e *fault.Error

@@ -35,7 +35,7 @@ func TestResolveID(t *testing.T) {
 		w.WriteHeader(http.StatusNotFound)
 		_ = json.NewEncoder(w).Encode(api.Problem{Status: http.StatusNotFound, Code: string(fault.NotFound), Detail: "no such run"})
 	})
-	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: mux}} //nolint:gosec // a test's own client
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: mux}} // a test's own client
 	server.Start()
 	defer server.Close()
 	c := client.New(socket)

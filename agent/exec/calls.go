@@ -212,7 +212,7 @@ func (o *owner) removeLeft(e machine.RemoveLeft) machine.Event {
 // newID returns n random bytes in hexadecimal.
 func newID(n int) string {
 	b := make([]byte, n)
-	rand.Read(b) //nolint:errcheck // it never returns an error (crypto/rand)
+	rand.Read(b) // it never returns an error (crypto/rand)
 	return hex.EncodeToString(b)
 }
 

@@ -45,11 +45,11 @@ var planted = []string{
 func TestBundleMasksSecrets(t *testing.T) {
 	text := strings.Join(planted, "\n") + "\n"
 	dir := t.TempDir()
-	for name, real := range httpd.NodeFiles {
+	for name, original := range httpd.NodeFiles {
 		path := filepath.Join(dir, filepath.Base(name))
 		require.NoError(t, os.WriteFile(path, []byte("harmless=1 "+text), 0o600))
 		httpd.NodeFiles[name] = path
-		t.Cleanup(func() { httpd.NodeFiles[name] = real })
+		t.Cleanup(func() { httpd.NodeFiles[name] = original })
 	}
 	cfg := newConfig(t)
 	cfg.NodeState = func() map[string][]byte { return map[string][]byte{"routes": []byte(text)} }

@@ -59,7 +59,7 @@ func TestOnlyThoseAllowedMayAsk(t *testing.T) {
 		require.Equal(t, want == 403, strings.Contains(w.Body.String(), "--allow-uid"), "what to do: %s", w.Body)
 	}
 	w := &recorder{header: http.Header{}}
-	req, err := http.NewRequest("GET", "/v1/version", nil)
+	req, err := http.NewRequest(http.MethodGet, "/v1/version", nil)
 	require.NoError(t, err)
 	rg.Handler().ServeHTTP(w, req)
 	require.Equal(t, 403, w.code, "a connection whose peer is not known")
@@ -164,7 +164,9 @@ func FuzzDecode(f *testing.F) {
 		var req api.RunRequest
 		if err := httpd.Decode(data, &req); err != nil {
 			require.Equal(t, fault.BadRequest, fault.CodeOf(err))
-			require.NotEmpty(t, err.(*fault.Error).Attrs["field"])
+			var refused *fault.Error
+			require.ErrorAs(t, err, &refused)
+			require.NotEmpty(t, refused.Attrs["field"])
 			return
 		}
 		// What is accepted means the same when it is written and read again.

@@ -53,7 +53,7 @@ func (s State) Repeated(id, hash string) (*Run, error) {
 	}
 	r := s.Find(id)
 	if r == nil || id == "" {
-		return nil, nil //nolint:nilnil // no run is an answer
+		return nil, nil // no run is an answer
 	}
 	if r.Hash != "" && r.Hash != hash {
 		return nil, &fault.Error{Code: fault.Conflict, Op: "take run", Subject: id,

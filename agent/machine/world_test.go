@@ -48,7 +48,6 @@ type world struct {
 	result           map[string]string
 	plans            map[string]*machine.Plan
 	waits            map[string]machine.Wait
-	silent           bool // after a crash: nothing is scripted
 }
 
 // box is a container.
@@ -228,7 +227,7 @@ func (w *world) effect(e machine.Effect) machine.Event {
 	case machine.Observe:
 		return w.observe(e)
 	case machine.Signal:
-		w.print("→ %v all=%v", syscall.Signal(e.Signal), e.All)
+		w.print("→ %v all=%v", e.Signal, e.All)
 		kill := e.Signal == syscall.SIGKILL
 		if c := w.containers[e.Container.ID]; c != nil && !(kill && w.unkillable[e.ID]) && !(!kill && w.deaf[e.ID]) {
 			w.end(e.ID, container.Exit{Code: 128 + int(e.Signal), Signal: int(e.Signal)})

@@ -194,7 +194,7 @@ func mutable(path string) error {
 	defer file.Close()
 	flags, err := unix.IoctlGetInt(int(file.Fd()), unix.FS_IOC_GETFLAGS)
 	if err != nil || flags&immutable == 0 {
-		return nil //nolint:nilerr // the write itself tells whether it is possible
+		return nil // the write itself tells whether it is possible
 	}
 	return unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags&^immutable)
 }

@@ -231,7 +231,7 @@ func openKey(cfg Config) ([]byte, error) {
 		return key, nil
 	}
 	random := make([]byte, sha256.Size)
-	rand.Read(random) //nolint:errcheck // it never returns an error (crypto/rand)
+	rand.Read(random) // it never returns an error (crypto/rand)
 	key := []byte(hex.EncodeToString(random))
 	if err := file.Replace(path, key, 0o600, file.Stable); err != nil && cfg.Persistent {
 		return nil, &fault.Error{Code: fault.Node, Op: "write", Subject: path, Err: err,

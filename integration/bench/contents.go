@@ -22,7 +22,7 @@ func newContents(layer int, s shape) *contents {
 	if layer >= s.Layers {
 		seed = uint64(1000 + s.Own)
 	}
-	c := &contents{rng: rand.New(rand.NewPCG(20, 26))} //nolint:gosec // the same image every time
+	c := &contents{rng: rand.New(rand.NewPCG(20, 26))} // the same image every time
 	for range 4000 {
 		word := make([]byte, 2+c.rng.IntN(9))
 		for i := range word {
@@ -30,7 +30,7 @@ func newContents(layer int, s shape) *contents {
 		}
 		c.words = append(c.words, word)
 	}
-	c.rng = rand.New(rand.NewPCG(20, 26+seed)) //nolint:gosec // as above
+	c.rng = rand.New(rand.NewPCG(20, 26+seed))
 	return c
 }
 

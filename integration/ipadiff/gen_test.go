@@ -175,7 +175,7 @@ func confFile() *rapid.Generator[string] {
 	return rapid.Custom(func(t *rapid.T) string {
 		var b strings.Builder
 		for range rapid.IntRange(0, 7).Draw(t, "lines") {
-			line := ""
+			var line string
 			switch rapid.IntRange(0, 9).Draw(t, "line") {
 			case 0:
 				line = rapid.SampledFrom([]string{
@@ -326,10 +326,7 @@ func stepText(t *rapid.T) string {
 	for _, p := range pairs {
 		lines = append(lines, p.key+": "+p.value)
 	}
-	anchor := false
-	if rapid.IntRange(0, 9).Draw(t, "anchor") == 0 {
-		anchor = true
-	}
+	anchor := rapid.IntRange(0, 9).Draw(t, "anchor") == 0
 	if rapid.IntRange(0, 14).Draw(t, "block") == 0 {
 		style := rapid.SampledFrom([]string{"|", ">-", "|2-", ">"}).Draw(t, "style")
 		lines = append(lines, "run_options: "+style+"\n    --rm\n    -e  A=b\n\n    --x")

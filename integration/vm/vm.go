@@ -163,7 +163,7 @@ func start(t testing.TB, cfg Config) (*VM, error) {
 		// Wait also drains the console, without which the guest would block.
 		err := v.qemu.Wait()
 		listener.Close()
-		v.channel.fail(fmt.Errorf("the guest has ended (%v)", err))
+		v.channel.fail(fmt.Errorf("the guest has ended (%w)", err))
 		close(v.ended)
 	}()
 	t.Cleanup(v.end)

@@ -81,27 +81,27 @@ func FromKernel(cmdline string) []Source {
 func kernelWords(cmdline string) []string {
 	var words []string
 	var word strings.Builder
-	quoted, any := false, false
+	quoted, started := false, false
 	end := func() bool {
-		if !any {
+		if !started {
 			return true
 		}
 		words = append(words, word.String())
 		word.Reset()
-		any = false
+		started = false
 		return words[len(words)-1] != "--"
 	}
 	for _, r := range cmdline {
 		switch {
 		case r == '"':
-			quoted, any = !quoted, true
+			quoted, started = !quoted, true
 		case !quoted && (r == ' ' || r == '\t' || r == '\n'):
 			if !end() {
 				return words[:len(words)-1]
 			}
 		default:
 			word.WriteRune(r)
-			any = true
+			started = true
 		}
 	}
 	if !end() {

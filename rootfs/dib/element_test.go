@@ -30,7 +30,7 @@ func newImage(t *testing.T, files ...string) *image {
 	for _, file := range append(files, "usr/bin/env") {
 		path := filepath.Join(i.root, file)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, nil, 0o755)) //nolint:gosec // it stands for a program
+		require.NoError(t, os.WriteFile(path, nil, 0o755))
 	}
 	return i
 }
@@ -49,7 +49,7 @@ func (i *image) runWith(change func(cmd *exec.Cmd, bin string), env ...string) (
 	bin := filepath.Join(i.tmp, "bin")
 	require.NoError(i.t, os.MkdirAll(bin, 0o755))
 	// The scripts call sudo, which a machine where all is root may not have.
-	require.NoError(i.t, os.WriteFile(filepath.Join(bin, "sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755)) //nolint:gosec // a program
+	require.NoError(i.t, os.WriteFile(filepath.Join(bin, "sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755))
 	scripts, err := filepath.Glob(filepath.Join(element, "pre-finalise.d", "[0-9]*"))
 	require.NoError(i.t, err)
 	require.Len(i.t, scripts, 3)
@@ -94,7 +94,7 @@ func (i *image) link(path string) string {
 func binary(t *testing.T, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "careen")
-	require.NoError(t, os.WriteFile(path, []byte(content), 0o755)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(path, []byte(content), 0o755))
 	return path
 }
 

@@ -158,8 +158,8 @@ func checkHostsFile(path string) error {
 		return nil
 	}
 	if err == nil {
-		var any map[string]any
-		err = toml.Unmarshal(data, &any)
+		var document map[string]any
+		err = toml.Unmarshal(data, &document)
 	}
 	if err != nil {
 		return &fault.Error{Code: fault.BadConfig, Op: "read", Subject: path, Err: err, Remedy: "Correct the file"}

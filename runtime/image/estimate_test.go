@@ -159,7 +159,7 @@ func TestTheEstimateAroundFourGiB(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			stored -= rng.Int64N(real - real/10 + 1)
 		}
-		tail := binary.LittleEndian.AppendUint32(nil, uint32(last)) //nolint:gosec // modulo 2^32, as RFC 1952 has it
+		tail := binary.LittleEndian.AppendUint32(nil, uint32(last)) // modulo 2^32, as RFC 1952 has it
 		got := estimate(unpack.GzipMagic, tail, stored)
 		require.LessOrEqual(t, got, real, "last member %d, stored %d", last, stored)
 		if real == last && real < 1<<32 && real <= stored*maxExpansion {

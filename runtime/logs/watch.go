@@ -18,7 +18,7 @@ const pollAnyway = 2 * time.Second
 
 // watcher wakes a follower when its log grows, or when it should end.
 type watcher struct {
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // the watcher is one call of a follower
 	done <-chan struct{}
 	wake chan struct{}
 	// inotify is nil where there is none: then the follower polls.

@@ -52,7 +52,7 @@ func CleanUp(bundle, id string) (container.Exit, error) {
 func RemoveStray(runDir container.Dir, id string) error {
 	ctr, err := libcontainer.Load(runDir.State(), id)
 	if err != nil {
-		return nil //nolint:nilerr // no state: removed, or never made
+		return nil // no state: removed, or never made
 	}
 	stray := &task{id: id, ctr: ctr}
 	stray.killLeftover()
@@ -72,11 +72,11 @@ func RemoveStray(runDir container.Dir, id string) error {
 func removeCgroups(bundle, id string) error {
 	spec, err := readSpec(bundle)
 	if err != nil {
-		return nil //nolint:nilerr // without a spec nothing was made
+		return nil // without a spec nothing was made
 	}
 	config, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: id, Spec: spec, RootlessEUID: os.Geteuid() != 0}, nil)
 	if err != nil {
-		return nil //nolint:nilerr // the shim refused the spec too
+		return nil // the shim refused the spec too
 	}
 	groups, err := manager.New(config)
 	if err != nil {

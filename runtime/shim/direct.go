@@ -147,9 +147,9 @@ func signalShim(pid int, sig syscall.Signal) error {
 		if err == nil {
 			_ = unix.Close(fd)
 		}
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
-	defer unix.Close(fd) //nolint:errcheck // a pidfd
+	defer unix.Close(fd)
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && err != unix.ESRCH {
 		return err
 	}

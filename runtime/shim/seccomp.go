@@ -16,7 +16,7 @@ type program struct{ *seccomp.Program }
 // after the standard streams.
 func (c *task) passProgram(profile *configs.Seccomp) (*program, error) {
 	if profile == nil || c.target.SeccompDir == "" {
-		return nil, nil //nolint:nilnil // nothing to pass
+		return nil, nil // nothing to pass
 	}
 	p, err := seccomp.Open(c.target.SeccompDir, profile)
 	if err != nil {

@@ -143,11 +143,11 @@ func (p Policy) rule(ref oci.Reference) (*rule, error) {
 		return nil, err
 	}
 	rule := &rule{original: ref.Original}
-	scopes := []string{""}
+	var scopes []string
 	if ref.Transport == oci.TransportDocker {
 		rule.name, scopes, err = dockerScopes(ref)
-	} else if real, symErr := filepath.EvalSymlinks(ref.Path); symErr == nil {
-		scopes = pathScopes(real)
+	} else if resolved, symErr := filepath.EvalSymlinks(ref.Path); symErr == nil {
+		scopes = pathScopes(resolved)
 	} else {
 		scopes = pathScopes(ref.Path)
 	}

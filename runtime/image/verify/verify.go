@@ -181,7 +181,7 @@ func (r *required) verifyWith(ctx context.Context, name reference.Named, dir str
 	if err != nil {
 		return err
 	}
-	defer verifier.Destroy()
+	defer func() { _ = verifier.Destroy() }()
 	ref, err := directory.NewReference(dir)
 	if err != nil {
 		return err

@@ -154,10 +154,10 @@ func (l *Layer) makeDir(parent *dir, base string, h *tar.Header) error {
 	}
 	err := unix.Mkdirat(parent.fd, base, 0o700)
 	var d *dir
-	switch {
-	case err == nil:
+	switch err {
+	case nil:
 		d = l.remember(full)
-	case err == unix.EEXIST:
+	case unix.EEXIST:
 		if d, err = l.replaceByDir(parent, base); err != nil {
 			return err
 		}
