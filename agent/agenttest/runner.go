@@ -146,7 +146,7 @@ func (r *Runner) Image(ctx context.Context, pull *oci.Pull, progress func(api.Pu
 	r.mu.Lock()
 	r.note("pull %s", image)
 	if busy != nil && busy() {
-		r.note("step back for a run")
+		r.note("background pull limited by a run")
 	}
 	r.mu.Unlock()
 	progress(api.PullProgress{Status: "resolving"})

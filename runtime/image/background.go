@@ -7,9 +7,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What the background pulls of one [Puller] may do together while a step runs: bytes per
-// second, and at once. Both the bytes that arrive and the bytes that are unpacked count,
-// for a layer of zeros is small and still keeps a processor at work. An ordinary layer
+// The limit of all background pulls of one [Puller] together while a step runs: bytes per
+// second, and bytes at once. Downloaded and unpacked bytes both count, since a layer of zeros
+// is small and still uses the processor. An ordinary layer
 // takes about 3.5 ms of processor time per MiB that is counted, and about a third of
 // what is counted arrives from the network. So 48 MiB/s is a sixth of one processor and
 // an eighth of a gigabit link.
@@ -18,7 +18,7 @@ const (
 	backgroundBurst = 128 << 10
 )
 
-// busyFunc reports whether a background pull has to limit itself now; nil never does.
+// busyFunc reports whether a background pull has to limit itself now; nil means no.
 type busyFunc func() bool
 
 func (b busyFunc) now() bool { return b != nil && b() }
@@ -31,7 +31,7 @@ func (b busyFunc) unless(urgent func() bool) busyFunc {
 	return func() bool { return !urgent() && b() }
 }
 
-// paced is a reader that keeps to the limit as long as busy says so.
+// paced is a reader that keeps to the limit while busy returns true.
 type paced struct {
 	r     io.Reader
 	ctx   context.Context //nolint:containedctx // the reader is the call

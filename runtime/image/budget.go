@@ -10,34 +10,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// budget is what one pull may still take. All its layers charge it.
+// budget counts what one pull stores. All its layers charge it.
 type budget struct {
 	p       *Puller
 	stored  atomic.Int64
 	logical atomic.Int64
 	entries atomic.Int64
-	// checked is the amount at which memory was looked at last.
+	// checked is the number of bytes at the last check of the node's memory.
 	checked atomic.Int64
 	room    room
 }
 
-// room is what the store had free when the pull began.
+// room is the free space of the store when the pull began.
 type room struct {
 	known    bool
 	bytes    int64
 	inMemory bool
 }
 
-// checkEvery is how much is unpacked between two looks at the node's memory.
+// checkEvery is the number of unpacked bytes between two checks of the node's memory.
 const checkEvery = 64 << 20
 
-// entryCost is what a file takes beside its content: an inode and a name, in
-// memory that a tmpfs does not count against its size.
+// entryCost is the memory of a file beside its content, in bytes: an inode and a name. A
+// tmpfs does not count it against its size.
 const entryCost = 1 << 10
 
 func newBudget(p *Puller) *budget { return &budget{p: p, room: p.room()} }
 
-// room is what the store has free.
+// room returns the free space of the store.
 func (p *Puller) room() room {
 	var st unix.Statfs_t
 	if dir := p.storeDir(); dir == "" || unix.Statfs(dir, &st) != nil {
@@ -47,8 +47,9 @@ func (p *Puller) room() room {
 		inMemory: st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC}
 }
 
-// charge is called before space is taken. What it allows may still fail with
-// ENOSPC; what it refuses would have, or would have taken the node down.
+// charge is called before space is used. A write that it allows may still fail with ENOSPC.
+// A write that it refuses would have failed, or would have used up the node's memory. The
+// error is [fault.BadImage], [fault.Space] or [fault.Memory].
 func (b *budget) charge(entries, stored, logical int64) error {
 	limits := b.p.cfg.Limits
 	n := b.entries.Add(entries)
@@ -91,7 +92,7 @@ func noMemory(needed, free int64) error {
 
 func mib(n int64) string { return strconv.FormatInt(max(n, 0)>>20, 10) }
 
-// memAvailable is the memory that can be had without swapping, in bytes; 0 if unknown.
+// memAvailable is the memory that is available without swapping, in bytes; 0 if unknown.
 func memAvailable() int64 {
 	m, err := procfs.MemInfo()
 	if err != nil {

@@ -17,27 +17,27 @@ import (
 // Clock lets a pull set a clock that is behind: one without a battery begins at 1970,
 // when no certificate was valid.
 type Clock struct {
-	// Floor is a time that has passed for sure, such as that when careen was built. What
-	// is told to be before it is a lie.
+	// Floor is a time that has certainly passed, such as careen's build time. An earlier
+	// date from a server is false.
 	Floor time.Time
-	// Set sets the node's clock. It is called once at most.
+	// Set sets the node's clock. It is called at most once.
 	Set func(time.Time) error
 }
 
-// clockRepair sees to it that a clock is set once.
+// clockRepair makes sure that the clock is set only once.
 type clockRepair struct {
 	mu   sync.Mutex
 	done bool
 }
 
-// repairClock sets the node's clock by the registry's, if err says that a certificate
-// is not valid yet. It returns nil when the request may be made once more.
+// repairClock sets the node's clock by the registry's, if err says that a certificate is not
+// valid yet. It returns nil when the request may be made once more.
 //
-// Who answers has to prove that it is the registry: its certificate's chain and name
-// are verified as ever, but at the time that it tells, which has to be later than the
-// node's and than the floor. So the clock never goes back, and never beyond the end of
-// that certificate. Whoever holds the key of a certificate that has expired since can
-// set the clock to when it was valid, and no further back than the floor.
+// The server has to prove that it is the registry: the chain and name of its certificate
+// are verified as usual, but at the date of its answer, which has to be later than the
+// node's clock and than the floor. So the clock never goes back, and never beyond the end
+// of that certificate. The owner of the key of an expired certificate can set the clock to
+// a time at which that was valid, but not to one before the floor.
 func (r *registry) repairClock(ctx context.Context, err error) error {
 	var invalid x509.CertificateInvalidError
 	clock, repair := r.p.cfg.Clock, &r.p.clock
@@ -58,7 +58,7 @@ func (r *registry) repairClock(ctx context.Context, err error) error {
 	case repair.done:
 		return notRepaired(err, "that was done once already", "")
 	}
-	e := r.endpoints[len(r.endpoints)-1] // whose error it is
+	e := r.endpoints[len(r.endpoints)-1] // the error is that of the last endpoint
 	date, why := r.askDate(ctx, e, now)
 	if why == nil {
 		why = clock.Set(date)
@@ -78,23 +78,23 @@ func (r *registry) repairClock(ctx context.Context, err error) error {
 	return nil
 }
 
-// notRepaired says with an error of the clock why it was not set.
+// notRepaired adds to an error about the clock why the clock was not set.
 func notRepaired(err error, why, remedy string) error {
 	var f *fault.Error
 	if !errors.As(err, &f) {
 		return err
 	}
-	told := *f
+	named := *f
 	if why != "" {
-		told.Reason += "; the clock was not set by the registry's: " + why
+		named.Reason += "; the clock was not set by the registry's: " + why
 	}
 	if remedy != "" {
-		told.Remedy = remedy
+		named.Remedy = remedy
 	}
-	return &told
+	return &named
 }
 
-// askDate asks who answers at an endpoint for the time. Nothing secret is sent.
+// askDate asks the server of an endpoint for the date. It sends nothing secret.
 func (r *registry) askDate(ctx context.Context, e *endpoint, now time.Time) (time.Time, error) {
 	bounded, ok := e.Client.Transport.(*boundedTransport)
 	if !ok {

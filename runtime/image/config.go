@@ -18,18 +18,18 @@ type Config struct {
 	// Snapshotter is the name of containerd's snapshotter; "overlayfs" if empty.
 	Snapshotter string
 	// StoreDir is a directory on the file system that holds snapshots. Its free
-	// space bounds what is accepted. If it is empty, that is known only when layers
-	// are unpacked directly.
+	// space limits the images that are accepted. If StoreDir is empty, the free space is
+	// known only when layers are unpacked directly.
 	StoreDir string
-	// DirectApply says that the snapshotter's directories can be reached from
-	// this process under the names that containerd gives them, as they can with an
-	// embedded containerd. Without it that is tried out, once. Layers that cannot
-	// be unpacked directly, for this or because the snapshotter is not overlayfs,
-	// pass through containerd's content store and diff service, one after another.
+	// DirectApply says that this process can use the snapshotter's directories under the
+	// names that containerd gives them, as with an embedded containerd. If it is false,
+	// the first pull finds out. If the directories are not usable, or the snapshotter is
+	// not overlayfs, containerd's content store and diff service unpack the layers, one
+	// after another.
 	DirectApply bool
-	// Indirect leaves unpacking to containerd in any case.
+	// Indirect makes containerd unpack the layers in any case.
 	Indirect bool
-	// Limits bound what an image and a registry may cost.
+	// Limits bound the sizes, counts and times of a pull.
 	Limits Limits
 
 	// HostsDirs are directories with one subdirectory per registry that may hold
@@ -54,18 +54,18 @@ type Config struct {
 	Proxy func(*url.URL) (*url.URL, error)
 	// UserAgent is sent to registries.
 	UserAgent string
-	// MemAvailable returns the bytes that the node can still give; the default
+	// MemAvailable returns the node's available memory in bytes; the default
 	// reads MemAvailable of /proc/meminfo. Zero means unknown.
 	MemAvailable func() int64
-	// Authorities returns what is trusted beside the system's authorities, whenever a
-	// registry is about to be asked; nil is nothing.
+	// Authorities returns the authorities that are trusted beside the system's. It is called
+	// before each use of a registry; nil means none.
 	Authorities func() Authorities
-	// Clock sets a clock that is behind; nil leaves it alone.
+	// Clock sets a clock that is behind; nil does not set it.
 	Clock *Clock
-	// NetworkWait is how long a pull waits, in all, for a node that has no route to a
-	// registry yet, or no name server; see package netready. 0 does not wait.
+	// NetworkWait is the longest time that a pull waits in total for a node without a route
+	// to the registry or without a name server; see package netready. 0 does not wait.
 	NetworkWait time.Duration
-	// Now is the clock that certificates are judged by; time.Now if nil.
+	// Now is the clock for the validity of certificates; time.Now if nil.
 	Now func() time.Time
 
 	// Jitter is the longest time that a pull waits, at random, before it fetches layers
@@ -75,15 +75,15 @@ type Config struct {
 
 // Limits bound a pull. A zero field has the default that is named with it.
 type Limits struct {
-	// Stall is how long a connection may bring no byte before it is dropped and
-	// the download resumed; 30 s.
+	// Stall is the longest time without a byte on a connection. Then it is dropped and the
+	// download resumed; 30 s.
 	Stall time.Duration
 	// Total bounds one pull; 2 h.
 	Total time.Duration
 	// Connect bounds dialling and the TLS handshake, each; 15 s.
 	Connect time.Duration
-	// Retries is how often a failed request or a cut download is tried again
-	// without a byte of progress in between; 3. A request may set its own.
+	// Retries is the number of retries of a failed request or a cut download without
+	// progress in between; 3. A request may set its own.
 	Retries int
 	// Backoff is the wait before the first retry, doubled each time with jitter;
 	// 1 s. MaxBackoff caps it, and what Retry-After may ask for; 60 s.
@@ -100,7 +100,7 @@ type Limits struct {
 	MaxUnpacked int64
 	// MaxEntries bounds the files, directories and links of one image; 4 million.
 	MaxEntries int64
-	// Reserve is what must stay free in the store and in memory; 32 MiB.
+	// Reserve is the number of bytes that stay free in the store and in memory; 32 MiB.
 	Reserve int64
 	// Parallel is the number of layers of one pull that are unpacked at once;
 	// the number of processors plus one, at least 3. 0 is the default.
@@ -157,8 +157,8 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// defaultAuthFiles lists where credentials are looked for, podman's places
-// before Docker's, as containers-auth.json(5) orders them.
+// defaultAuthFiles lists the files with credentials, podman's before Docker's, in the order
+// of containers-auth.json(5).
 func defaultAuthFiles(getenv func(string) string, uid int) []string {
 	var files []string
 	if file := getenv("REGISTRY_AUTH_FILE"); file != "" {

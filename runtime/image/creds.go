@@ -15,9 +15,9 @@ import (
 // maxAuthFile bounds a credentials file. Real ones are a few kilobytes.
 const maxAuthFile = 4 << 20
 
-// credentials finds the user and secret of a host. What the operator gave for
-// the image's registry is never sent to another one, be it a mirror or the
-// target of a redirect; those have what the files hold for them.
+// credentials finds the user and secret of a host. The credentials of the request are for
+// the image's registry only: they are never sent to a mirror or to the target of a
+// redirect, which have their own entries in the files.
 type credentials struct {
 	sys    *types.SystemContext
 	domain string
@@ -37,7 +37,7 @@ func (p *Puller) credentials(req *Request, ref reference.Named) (*credentials, e
 		}
 	}
 	if req.AuthFile != "" {
-		// An operator who names a file wants that file: absent is an error here.
+		// A file that the operator names has to exist.
 		if _, err := os.Stat(req.AuthFile); err != nil {
 			return nil, &fault.Error{Code: fault.BadOption, Op: "read credentials file", Subject: req.AuthFile, Err: err,
 				Remedy: "Check --authfile"}

@@ -20,18 +20,18 @@ import (
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 )
 
-// endpoint is one place that may have the image: a mirror, or the origin, which
+// endpoint is one host that may have the image: a mirror, or the registry itself, which
 // comes last.
 type endpoint struct {
 	docker.RegistryHost
 	// repository is the name there; registries.conf may rewrite it.
 	repository string
-	// namespace is the origin's name when this is a mirror of hosts.toml, which
-	// is told what it stands in for.
+	// namespace is the registry's name if this is a mirror of hosts.toml; it is sent to the
+	// mirror as the parameter ns.
 	namespace string
-	// resolve says that it may say what a tag means.
+	// resolve says that this host may resolve tags.
 	resolve bool
-	// transports are all that the clients of this place use, to be closed.
+	// transports are those of all clients of this host, to be closed.
 	transports *[]*http.Transport
 }
 
@@ -43,8 +43,8 @@ func (e *endpoint) url(kind, object string) string {
 	return u
 }
 
-// endpoints returns where ref may be had, mirrors first: registries.conf names
-// the places, hosts.toml may name more in front of each.
+// endpoints returns the hosts that may have ref, mirrors first: registries.conf names the
+// registry and mirrors, hosts.toml may put more mirrors in front of each.
 func (p *Puller) endpoints(ctx context.Context, ref reference.Named, req *Request, creds *credentials) ([]*endpoint, error) {
 	sources, err := p.pullSources(ref)
 	if err != nil {
@@ -92,9 +92,8 @@ func (p *Puller) pullSources(ref reference.Named) ([]sysregistriesv2.PullSource,
 	return sources, nil
 }
 
-// hostEndpoints expands one place by hosts.toml and the certificate directories.
-// nerdctl's package finds the directory and the credentials' host, containerd's
-// reads it.
+// hostEndpoints expands one host by hosts.toml and the certificate directories. nerdctl's
+// package finds the directory and the credentials' host, containerd's package reads it.
 func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Request, creds *credentials,
 	insecure bool,
 ) ([]*endpoint, error) {
@@ -113,8 +112,8 @@ func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Re
 			return nil, err
 		}
 	}
-	// nerdctl speaks plain HTTP to localhost unasked; podman verifies it as any
-	// other registry, and so does careen.
+	// nerdctl's default for localhost is plain HTTP; podman and careen verify localhost as
+	// any other registry.
 	options.DefaultScheme, options.DefaultTLS = "https", nil
 	if insecure {
 		options.DefaultScheme = "http"                             // tries HTTPS first, see below
@@ -150,8 +149,8 @@ func (p *Puller) hostEndpoints(ctx context.Context, ref reference.Named, req *Re
 	return out, nil
 }
 
-// checkHostsFile refuses a hosts.toml that is not TOML. containerd's reader logs
-// it and goes on without mirrors, which an operator would not notice.
+// checkHostsFile refuses a hosts.toml that is not TOML. containerd only logs that and goes
+// on without mirrors, which an operator would not notice.
 func checkHostsFile(path string) error {
 	data, err := file.ReadLimited(path, 1<<20)
 	if os.IsNotExist(err) {

@@ -58,8 +58,7 @@ func newDocument(body []byte, contentType string, want digest.Digest) (*document
 		mediaType, _, _ = mime.ParseMediaType(contentType)
 	}
 	isIndex := probe.Manifests != nil
-	// A document that is both could be shown to a scanner as one thing and run
-	// as the other.
+	// A scanner could read a document that is both as an index, and careen as a manifest.
 	if isIndex && (probe.Layers != nil || probe.Config != nil) {
 		return nil, failure.BadImage("manifest", "it is a manifest and an index at once")
 	}
@@ -95,8 +94,8 @@ func sum256(b []byte) []byte {
 	return sum[:]
 }
 
-// checkManifest refuses what cannot or must not be unpacked, before a byte of
-// it is fetched.
+// checkManifest refuses a manifest whose configuration or layers cannot be unpacked, before
+// they are fetched. The error is [fault.BadImage] or [fault.Unsupported].
 func checkManifest(m *ocispec.Manifest, limits Limits) error {
 	if len(m.Layers) > limits.MaxLayers {
 		return failure.BadImage("manifest", "it has %d layers, more than the limit of %d", len(m.Layers), limits.MaxLayers)
@@ -129,9 +128,8 @@ func checkDescriptor(d ocispec.Descriptor, name string, limit int64) error {
 	return nil
 }
 
-// checkLayerType refuses layers that cannot be unpacked here, by name. Whether
-// a layer is compressed, and how, is seen by its first bytes, not by its type:
-// podman and containerd go by them too.
+// checkLayerType refuses layers that careen cannot unpack. It ignores the compression in
+// the type: the layer's first bytes decide that, as for podman and containerd.
 func checkLayerType(mediaType string) error {
 	refuse := func(what string) error {
 		return &fault.Error{Code: fault.Unsupported, Op: "pull image with", Subject: what + " layer",
@@ -150,7 +148,7 @@ func checkLayerType(mediaType string) error {
 	}
 }
 
-// readVerified reads a blob that has to be what its descriptor says.
+// readVerified reads a blob and compares its size and digest with the descriptor.
 func readVerified(r io.Reader, desc ocispec.Descriptor) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, desc.Size+1))
 	if err != nil {
@@ -184,7 +182,7 @@ func parseConfig(body []byte, m *ocispec.Manifest) (*ocispec.Image, error) {
 	return &config, nil
 }
 
-// platformOf completes what the request leaves open with the node's.
+// platformOf completes the request's platform with the node's.
 func platformOf(p Platform) (ocispec.Platform, error) {
 	node := platforms.DefaultSpec()
 	if p == (Platform{}) {
@@ -205,13 +203,13 @@ func platformOf(p Platform) (ocispec.Platform, error) {
 }
 
 // matcherFor matches the variants of the platform's architecture and no others, as
-// podman does: containerd's would take 386 for amd64 too, and arm for arm64.
+// podman does: containerd's matcher also accepts 386 for amd64, and arm for arm64.
 func matcherFor(want ocispec.Platform) platforms.MatchComparer {
 	return oneArchitecture{platforms.Only(want), want.Architecture}
 }
 
-// fits matches what the job may take of the store. Where no platform was asked for, an
-// image that was pulled as the node's is the node's.
+// fits matches the platforms of present images that the job may use. Without a platform in
+// the request, an image that was pulled for the node fits.
 func (j *job) fits() platforms.Matcher {
 	if j.req.Platform == (Platform{}) {
 		return platforms.Only(j.want)

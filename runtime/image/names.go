@@ -53,8 +53,7 @@ func (p *Puller) candidates(req *Request) ([]reference.Named, error) {
 
 // shortName returns the repository as the operator wrote it, if that has no
 // registry in front. By Docker's rule the first part is a host only with a dot, a
-// colon or the name localhost. With docker:// in front, podman too takes Docker
-// Hub for meant.
+// colon or the name localhost. A name with docker:// in front is at Docker Hub, as for podman.
 func shortName(req *Request) string {
 	name := req.Original
 	if name == "" {
@@ -85,7 +84,8 @@ func withTagOrDigest(name reference.Named, req *Request) (reference.Named, error
 	}
 }
 
-// shortNames asks registries.conf. An empty result means that it says nothing.
+// shortNames returns the full names for a short name by registries.conf, none if that has
+// no rule.
 func (p *Puller) shortNames(name string) ([]reference.Named, error) {
 	sys := p.systemContext()
 	alias, _, err := sysregistriesv2.ResolveShortNameAlias(sys, name)
@@ -112,8 +112,8 @@ func (p *Puller) shortNames(name string) ([]reference.Named, error) {
 
 // systemContext points podman's library at the files of the configuration.
 func (p *Puller) systemContext() *types.SystemContext {
-	// The library caches what it read for the life of the process; an operator
-	// who edits the file expects the next pull to see it.
+	// The library caches the files for the life of the process. An operator who edits a
+	// file expects that the next pull uses it.
 	sysregistriesv2.InvalidateCache()
 	// The library looks for a user's own file first, and fails where neither HOME nor
 	// /etc/passwd names a home directory: in a bare ramdisk.

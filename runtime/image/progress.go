@@ -17,12 +17,12 @@ const (
 	rateWindow = 3 * time.Second
 )
 
-// Progress is how far a pull has come.
+// Progress is the state of a pull.
 type Progress struct {
 	// Status is "resolving", "waiting" (for the node, or for the pull's turn),
 	// "downloading", "unpacking" or "done".
 	Status string
-	// Message says what a pull with the status "waiting" waits for.
+	// Message says what a pull with the status "waiting" is waiting for.
 	Message string
 	// Done and Total are compressed bytes of layers; layers that were present count.
 	Done, Total int64
@@ -32,11 +32,11 @@ type Progress struct {
 	Retries int
 	// Layers are those of the image, the lowest first.
 	Layers []LayerProgress
-	// Warnings are what an operator should know of, one line each.
+	// Warnings are for the operator, one line each.
 	Warnings []string
 }
 
-// LayerProgress is how far one layer has come.
+// LayerProgress is the state of one layer.
 type LayerProgress struct {
 	Digest string
 	// Status is "waiting", "downloading", "done" or "present" (it was there before).
@@ -45,9 +45,9 @@ type LayerProgress struct {
 	Done, Total int64
 }
 
-// reporter collects progress and passes it on from one goroutine, so the pull never
-// waits for the receiver: bytes are counted without a lock and passed on at a fixed
-// pace, other changes are queued. A nil function makes it count only.
+// reporter collects progress and reports it from one goroutine, so that the pull never
+// waits for the receiver: bytes are counted without a lock and reported at a fixed interval,
+// other changes are queued. With a nil function it only counts.
 type reporter struct {
 	pass func(Progress)
 	// received are the bytes of each layer. The slice is set before a layer begins.
@@ -56,7 +56,7 @@ type reporter struct {
 	mu    sync.Mutex // of what follows; never held while pass is called
 	state Progress
 	queue []Progress
-	// changed says that something beside the bytes is not passed on yet.
+	// changed says that a change of something other than bytes is not reported yet.
 	changed bool
 	samples []sample
 	// before is the status before the pull began to wait.
@@ -98,7 +98,7 @@ func (r *reporter) passOn() {
 	}
 }
 
-// take returns what is to be passed on now.
+// take returns the reports that are due.
 func (r *reporter) take(bytes bool) []Progress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,7 +113,7 @@ func (r *reporter) take(bytes bool) []Progress {
 	return queue
 }
 
-// count takes over the bytes that have arrived. The lock is held.
+// count updates the bytes in the state. The caller holds the lock.
 func (r *reporter) count() {
 	r.state.Done = 0
 	for i := range r.state.Layers {
@@ -125,7 +125,7 @@ func (r *reporter) count() {
 	}
 }
 
-// enqueue has the state passed on. The lock is held.
+// enqueue queues a report of the state. The caller holds the lock.
 func (r *reporter) enqueue() {
 	now := time.Now()
 	r.samples = append(r.samples, sample{now, r.state.Done})
@@ -141,7 +141,7 @@ func (r *reporter) enqueue() {
 	r.queue = append(r.queue, state)
 }
 
-// update changes the state and has it passed on.
+// update changes the state and queues a report.
 func (r *reporter) update(change func(*Progress)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,7 +161,7 @@ func (r *reporter) status(s string) {
 	r.update(func(p *Progress) { p.Status = s })
 }
 
-// waits reports what the pull waits for; with "" it goes on.
+// waits reports what the pull waits for; "" means that it goes on.
 func (r *reporter) waits(missing string) {
 	r.update(func(p *Progress) {
 		p.Message = ""
@@ -188,8 +188,8 @@ func (r *reporter) retried() {
 	r.changed = true
 }
 
-// layers sets the layers of the image. A digest that is listed twice is two layers. The
-// first of them are present.
+// layers sets the layers of the image, of which the first are present. A digest that is
+// listed twice is two layers.
 func (r *reporter) layers(all []layer, present int) {
 	received := make([]atomic.Int64, len(all))
 	r.mu.Lock()
@@ -235,7 +235,7 @@ func (r *reporter) layer(i int, status string, done int64) {
 	r.changed = true
 }
 
-// stop passes on what is queued and ends the reports: there is none after it.
+// stop reports what is queued. There is no report after it.
 func (r *reporter) stop() {
 	close(r.end)
 	r.passing.Wait()

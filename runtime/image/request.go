@@ -38,8 +38,8 @@ const (
 
 // Request names an image and how to get it.
 type Request struct {
-	// Original is the reference as the operator wrote it; it is the subject of
-	// errors, and the name of images that come from no registry.
+	// Original is the reference as the operator wrote it. It is the subject of errors, and
+	// the name of images from a file.
 	Original string
 	// Transport is [Docker] if empty.
 	Transport Transport
@@ -75,10 +75,10 @@ type Request struct {
 	// runs and the pull limits itself. It is called for every piece of data, from several
 	// goroutines, so it must not block.
 	Busy func() bool
-	// Admit, if not nil, says whether the image may be used: once its manifest is known
-	// and before anything else of it is fetched, and each time if it is present. It may be
-	// asked about one image twice. The signatures that it accepts, nil if it needed none,
-	// are kept with the image. An error ends the pull.
+	// Admit, if not nil, decides whether the image may be used. It is called when the
+	// manifest is known, before anything else is fetched, and at each use of a present
+	// image; it may be called twice for one image. The signatures that it accepts, nil if it
+	// needs none, are stored with the image. An error ends the pull.
 	Admit func(context.Context, *Candidate) (*verify.Accepted, error)
 }
 

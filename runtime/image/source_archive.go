@@ -27,8 +27,7 @@ import (
 // per layer.
 const maxArchiveEntries = 10_000
 
-// archive is a tar file whose members are read in place, in any order, so that
-// nothing of it is copied first.
+// archive is a tar file whose members are read in place, in any order, without a copy.
 type archive struct {
 	f       *os.File
 	members map[string]member
@@ -83,7 +82,7 @@ func (a *archive) index(ctx context.Context) error {
 		name := path.Clean("/" + h.Name)[1:]
 		switch h.Typeflag {
 		case tar.TypeReg:
-			// A sparse member is not stored as it reads.
+			// The bytes of a sparse member differ from its content.
 			if h.PAXRecords["GNU.sparse.major"] != "" {
 				return errors.New("it has sparse members")
 			}
@@ -124,7 +123,7 @@ func (a *archive) Close() error { return a.f.Close() }
 
 // dockerArchive is an image as "docker save" and "podman save" write it: a
 // configuration, layers as tar files, and manifest.json, which names them. It
-// has no manifest; one is made as podman does, with the layers' own digests.
+// has no manifest; careen makes one as podman does, with the layers' own digests.
 type dockerArchive struct {
 	fileSource
 	p     *Puller
@@ -182,8 +181,8 @@ func newDockerArchive(p *Puller, req *Request, a *archive) (*dockerArchive, erro
 	return d, err
 }
 
-// layer describes a layer. An uncompressed one has its diff-ID as digest; a
-// compressed one, as some tools write, has to be read for it.
+// layer describes a layer. The digest of an uncompressed layer is its diff-ID; a compressed
+// layer, which some tools write, has to be read for its digest.
 func (d *dockerArchive) layer(name string, diffID digest.Digest) (ocispec.Descriptor, error) {
 	r, size, err := d.files.open(name)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// openFile opens an image that lies on the node, as it may in a ramdisk that was
-// built with its images.
+// openFile opens an image in a file or directory of the node. The error is
+// [fault.ImageNotFound], [fault.BadImage], or the cause of ctx.
 func (p *Puller) openFile(ctx context.Context, req *Request) (source, error) {
 	src, err := p.openPath(ctx, req)
 	if err == nil {
@@ -64,8 +64,8 @@ func (p *Puller) openPath(ctx context.Context, req *Request) (source, error) {
 	return src, nil
 }
 
-// files are the named parts of a layout: a directory, or a tar of one. Names
-// use slashes and do not lead out of it.
+// files are the named files of a layout: a directory, or a tar of one. Names use slashes,
+// and no name leads out of the layout.
 type files interface {
 	open(name string) (io.ReadCloser, int64, error)
 	Close() error
@@ -106,7 +106,7 @@ func readPart(f files, name string, limit int64) ([]byte, error) {
 // fileSource has the parts of a source that do not depend on the format of the file.
 type fileSource struct{ path string }
 
-// digest is unknown: a file is read as fast as it is asked.
+// digest is unknown: reading the file is as fast as asking for the digest.
 func (fileSource) digest(context.Context) (digest.Digest, error) { return "", nil }
 
 // signatures are none: a file has no place for them that policy.json knows.
@@ -172,7 +172,8 @@ func (l *layout) root(ctx context.Context) (*document, error) {
 	return l.manifest(ctx, found[0])
 }
 
-// matches compares with the tag; tools write it alone or as a whole reference.
+// matches compares a name with the request's tag. Tools write the tag alone or as a whole
+// reference.
 func (l *layout) matches(name string, d digest.Digest) bool {
 	switch {
 	case l.req.Digest != "":

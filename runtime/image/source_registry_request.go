@@ -182,7 +182,7 @@ func (r *registry) retry() *fetch.Retry {
 // waits for the node's network, or sets the clock, neither of which counts as a retry, or
 // waits as retry says. An error means that there is no other try.
 func (r *registry) again(ctx context.Context, retry *fetch.Retry, err error) error {
-	err = r.p.tellSources(err)
+	err = r.p.withSources(err)
 	if fault.CodeOf(err) == fault.Clock {
 		return r.repairClock(ctx, err)
 	}

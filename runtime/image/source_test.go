@@ -12,11 +12,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/careen-project/careen/agent/fault"
 	"github.com/careen-project/careen/integration/registry"
 	"github.com/careen-project/careen/runtime/image"
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
 )
 
 func write(t testing.TB, path, body string) string {
@@ -134,6 +134,38 @@ func TestMirrors(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
+}
+
+// TestErrorsNameWhereTheyComeFrom: of a registry with a mirror, the error names the host
+// that sent the wrong content; of a file and of the store it names the path.
+func TestErrorsNameWhereTheyComeFrom(t *testing.T) {
+	s := newStore(t, "64m")
+	mirror, origin := registry.Start(t), registry.Start(t)
+	built := simple(t)
+	mirror.Push(t, "team/tool:1", built)
+	ref, _ := origin.Push(t, "team/tool:1", built)
+	mirror.Faults.Corrupt(layerPath(built, 0), -1, 20)
+	p := newPuller(t, s, func(cfg *image.Config) {
+		write(t, cfg.RegistriesConf, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n",
+			origin.Host, mirror.Host))
+	})
+	_, err := p.Pull(s.ctx, request(ref), nil)
+	require.Equal(t, fault.Digest, fault.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "(host "+mirror.Host+")")
+	require.ErrorContains(t, err, ref)
+
+	dir := t.TempDir()
+	built.WriteLayout(t, dir, "latest")
+	write(t, filepath.Join(dir, "blobs/sha256", digest.FromBytes(built.Layers[0].Blob).Encoded()), strings.Repeat("x", len(built.Layers[0].Blob)))
+	_, err = p.Pull(s.ctx, &image.Request{Original: "oci:" + dir, Transport: image.OCI, Path: dir}, nil)
+	require.Equal(t, fault.Digest, fault.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "(file "+dir+")")
+
+	full := newStore(t, "6m")
+	ref, _ = origin.Push(t, "team/large:1", large(t))
+	_, err = newPuller(t, full).Pull(full.ctx, insecure(request(ref)), nil)
+	require.Equal(t, fault.Space, fault.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "(store "+full.root+")")
 }
 
 func TestRegistriesConf(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"github.com/careen-project/careen/runtime/image/failure"
 )
 
-// maxAnswer bounds every answer that is not a layer, a token answer included.
+// maxAnswer bounds every answer that is not a blob, tokens included, in bytes.
 const maxAnswer = 16 << 20
 
 // tuneTransport replaces the bounds and the proxy that containerd's package
@@ -36,8 +36,8 @@ func (p *Puller) tuneTransport(t *http.Transport) {
 
 type blobRequest struct{}
 
-// boundedTransport limits the body of all answers but layers, so that no
-// library in between can be made to read without end.
+// boundedTransport limits the body of all answers other than blobs, so that a server cannot
+// make a library read without end.
 type boundedTransport struct{ next http.RoundTripper }
 
 func (b *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {

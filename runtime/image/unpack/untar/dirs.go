@@ -24,7 +24,7 @@ func join(parent, base string) string {
 	return parent + "/" + base
 }
 
-// directory returns the directory that name leads to, making what is missing.
+// directory returns the directory that name leads to, and makes it if it is missing.
 // Symbolic links of this layer are followed inside the layer.
 func (l *Layer) directory(name string) (*dir, error) {
 	if d := l.dirs[name]; d != nil {
@@ -121,8 +121,8 @@ func (l *Layer) remember(full string) *dir {
 	return d
 }
 
-// ensureOpen gives d a descriptor, taking it from the one that has had one for
-// the longest time if need be.
+// ensureOpen opens d. If too many directories are open, it closes the one that was opened
+// first.
 func (l *Layer) ensureOpen(d *dir) error {
 	if d.fd >= 0 {
 		return nil
@@ -168,8 +168,8 @@ func (l *Layer) makeDir(parent *dir, base string, h *tar.Header) error {
 	return nil
 }
 
-// replaceByDir puts a directory where something else of this layer is. It hides
-// what layers below have there, as the thing that it replaces did.
+// replaceByDir replaces another type of file of this layer by a directory. It hides what
+// layers below have there, as the replaced file did.
 func (l *Layer) replaceByDir(parent *dir, base string) (*dir, error) {
 	if err := l.remove(parent, base); err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func (l *Layer) replaceByDir(parent *dir, base string) (*dir, error) {
 	return d, nil
 }
 
-// remove takes away what this layer has under a name, whatever it is.
+// remove removes the file or directory that this layer has under a name.
 func (l *Layer) remove(parent *dir, base string) error {
 	full := join(parent.path, base)
 	delete(l.whiteouts, full)
@@ -202,7 +202,7 @@ func (l *Layer) remove(parent *dir, base string) error {
 	return nil
 }
 
-// forget drops all that is known of a directory and of what is in it.
+// forget drops what is recorded of a directory and of everything in it.
 func (l *Layer) forget(full string) {
 	below := full + "/"
 	for p, d := range l.dirs {

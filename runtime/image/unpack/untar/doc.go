@@ -5,15 +5,15 @@
 // A layer is unpacked without its parents, so that layers can be unpacked at the
 // same time. What depends on the parents is done in [Layer.Finish]: directories
 // that the layer only passes through get the attributes they have below,
-// whiteouts of what is not there go away. The one thing that cannot wait, a
-// hard link to a file of a layer below, waits for the parents by itself.
+// whiteouts that hide nothing are removed. Only a hard link to a file of a layer
+// below cannot be done in Finish: it waits for the parents.
 //
-// The result is what podman, Docker and containerd make of a layer: names are
+// The result is the same as with podman, Docker and containerd: names are
 // resolved within the layer, so an entry "lib/x" makes a directory lib even
 // where a layer below has a symbolic link of that name.
 //
-// A stream is hostile until proved otherwise. No entry leaves the directory: no
-// name is ever resolved by the kernel across a symbolic link, names that climb
-// out are refused, and overlay's own attributes are not taken from a layer. The
-// process must be root and nobody else may write to the directory.
+// A stream is treated as hostile. No entry leaves the directory: the kernel never
+// resolves a name across a symbolic link, names that lead out are refused, and
+// overlay's own attributes in a layer are ignored. The process must be root, and no
+// other process may write to the directory.
 package untar

@@ -17,7 +17,7 @@ import (
 
 const xattrRecord = "SCHILY.xattr."
 
-// create makes a thing under a name, after removing what is there.
+// create makes a file of any type under a name, after removing what is there.
 func (l *Layer) create(parent *dir, base string, mk func() error) error {
 	err := mk()
 	if err == unix.EEXIST {
@@ -138,8 +138,8 @@ func writeAt(fd int, b []byte, at int64, positioned bool) error {
 	return nil
 }
 
-// setFile sets what a file has beside its content: the owner first, since that
-// drops set-user-id bits and capabilities, and the times last.
+// setFile sets the attributes of a file: the owner first, since a new owner clears
+// set-user-id bits and capabilities, and the times last.
 func setFile(fd int, h *tar.Header) error {
 	if h.Uid != 0 || h.Gid != 0 {
 		if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
@@ -179,8 +179,8 @@ func timespec(t time.Time) unix.Timespec {
 	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 }
 
-// eachXattr calls set for the attributes that a layer may bring. Overlay's own
-// would make it show other directories than the layer has.
+// eachXattr calls set for the extended attributes that a layer may have. With overlay's own
+// attributes, overlayfs would show other directories than those of the layer.
 func eachXattr(h *tar.Header, set func(name, value string) error) error {
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, xattrRecord)
@@ -194,8 +194,8 @@ func eachXattr(h *tar.Header, set func(name, value string) error) error {
 	return nil
 }
 
-// ignorable drops the failures that mean only that this file system or this
-// kind of file has no such attribute, as podman and containerd do.
+// ignorable drops errors that mean only that this file system or this type of file has no
+// such attribute, as podman and containerd do.
 func ignorable(err error, name string, plain bool) error {
 	switch {
 	case err == nil, err == unix.ENOTSUP:
@@ -234,7 +234,7 @@ func (l *Layer) node(parent *dir, base string, kind uint32, h *tar.Header) error
 	return l.setSpecial(parent, base, h, true)
 }
 
-// setSpecial is setFile for what cannot be opened: links, devices, pipes.
+// setSpecial is setFile for files that cannot be opened: links, devices, pipes.
 func (l *Layer) setSpecial(parent *dir, base string, h *tar.Header, mode bool) error {
 	if h.Uid != 0 || h.Gid != 0 {
 		if err := unix.Fchownat(parent.fd, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {

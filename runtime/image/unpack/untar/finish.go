@@ -79,7 +79,7 @@ func (l *Layer) prune(d *dir, w *lower) error {
 			return err
 		}
 		if unix.Unlinkat(up.fd, base, unix.AT_REMOVEDIR) != nil {
-			return nil // there is something in it
+			return nil // it is not empty
 		}
 		l.forget(d.path)
 		d = up
@@ -138,7 +138,7 @@ func (l *Layer) finishDir(d *dir, w *lower) error {
 	return setDir(d.fd, h)
 }
 
-// plain is what a directory gets that nothing says anything about.
+// plain are the attributes of a directory that no layer describes.
 var plain = tar.Header{Mode: 0o755, ModTime: time.Unix(0, 0)}
 
 func (l *Layer) inherited(d *dir, w *lower) (*tar.Header, error) {
@@ -205,7 +205,7 @@ func readXattrs(file string, h *tar.Header) error {
 	return nil
 }
 
-// fdReader reads a descriptor that somebody else closes.
+// fdReader reads a descriptor and does not close it.
 type fdReader int
 
 func (f fdReader) Read(b []byte) (int, error) {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrHostile is wrapped by errors about streams that no honest builder writes.
+// ErrHostile is wrapped by errors about streams that only an attacker writes.
 var ErrHostile = errors.New("hostile layer")
 
 // ErrMalformed is wrapped by errors about streams that are not a layer.
@@ -29,11 +29,11 @@ const (
 	copySize     = 256 << 10
 )
 
-// Options are what a layer needs of its surroundings.
+// Options are the functions that a layer calls.
 type Options struct {
-	// Charge is told of space before it is taken: stored is what will be written,
-	// logical the size of files with their holes, and entries count inodes. Its
-	// error ends the unpacking. May be nil.
+	// Charge is called before space is used: stored is the number of bytes that will be
+	// written, logical the size of files with their holes, entries the number of inodes. Its
+	// error ends the unpacking. It may be nil.
 	Charge func(entries, stored, logical int64) error
 	// Lower returns the directories of the layers below, the topmost first, once
 	// they are complete. It is called only for a hard link that needs them.
@@ -111,7 +111,7 @@ func (l *Layer) Extract(ctx context.Context, r io.Reader) error {
 	return err
 }
 
-// streamError tells a tar stream that is wrong from a stream that broke.
+// streamError distinguishes a malformed tar stream from one that broke off.
 func streamError(err error) error {
 	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
@@ -184,7 +184,7 @@ func (l *Layer) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 		parent.opaque = true
 		return nil
 	case strings.HasPrefix(base, metaPrefix):
-		return nil // what aufs kept for itself
+		return nil // aufs's own metadata
 	case strings.HasPrefix(base, prefix):
 		return l.whiteout(parent, base[len(prefix):])
 	}
@@ -199,7 +199,7 @@ func (l *Layer) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 		return l.hardLink(ctx, parent, base, h)
 	case tar.TypeChar:
 		if h.Devmajor == 0 && h.Devminor == 0 {
-			return l.whiteout(parent, base) // overlay knows no other meaning of it
+			return l.whiteout(parent, base) // overlay has no other use of this device
 		}
 		return l.node(parent, base, unix.S_IFCHR, h)
 	case tar.TypeBlock:
