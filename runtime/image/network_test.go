@@ -34,13 +34,13 @@ type unready struct {
 	connect time.Duration
 }
 
-// TestGate pulls on a node whose network comes up late, or never does.
-func TestGate(t *testing.T) {
+// TestNetworkWait pulls on a node whose network comes up late, or never does.
+func TestNetworkWait(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: makes a network namespace")
 	}
 	if os.Getenv("CAREEN_TEST_UNREADY") == "" {
-		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestGate$", "-test.v="+map[bool]string{true: "true", false: "false"}[testing.Verbose()])
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestNetworkWait$", "-test.v="+map[bool]string{true: "true", false: "false"}[testing.Verbose()])
 		cmd.Env = append(os.Environ(), "CAREEN_TEST_UNREADY=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS}
 		out, err := cmd.CombinedOutput()
