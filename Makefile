@@ -73,6 +73,7 @@ demo: build ## run a step from a real image and registry with the embedded conta
 .PHONY: test
 test: deps-test ## everything that CI runs
 	@rm -f .cache/second-try
+	$(MAKE) lint
 	$(MAKE) build
 	$(MAKE) size
 	$(MAKE) unit

@@ -97,7 +97,7 @@ func TestASecondAgentIsRefused(t *testing.T) {
 	agent := harness.Start(t)
 	dir := t.TempDir()
 	for name, args := range map[string][]string{
-		"another agent runs there":          {"--root", dir + "/r", "--run-dir", agent.RunDir, "--socket", dir + "/s"},
+		"another agent runs there":        {"--root", dir + "/r", "--run-dir", agent.RunDir, "--socket", dir + "/s"},
 		"start an agent in " + agent.Root: {"--root", agent.Root, "--run-dir", dir, "--socket", dir + "/s"},
 		"another agent answers on it":     {"--root", dir + "/r", "--run-dir", dir, "--socket", agent.Socket},
 	} {

@@ -28,7 +28,6 @@ func TestCreatedHoldsLittleMemory(t *testing.T) {
 	}
 	with := heap()
 	goruntime.KeepAlive(kept)
-	kept = nil
 	require.Less(t, with-heap(), int64(count*4<<10), "bytes of %d containers", count)
 }
 

@@ -120,18 +120,18 @@ func TestTheEstimateIsNeverMoreThanTheLayer(t *testing.T) {
 	for _, c := range compressors() {
 		for range 8 {
 			var blob []byte
-			real, members := int64(0), 1+rng.IntN(4)
+			size, members := int64(0), 1+rng.IntN(4)
 			for range members {
 				data := drawn(rng, rng.IntN(1<<19))
 				blob = append(blob, c.write(t, data)...)
-				real += int64(len(data))
+				size += int64(len(data))
 			}
 			got := estimate(blob, blob, int64(len(blob)))
-			require.LessOrEqual(t, got, real, "%s, %d members, %d bytes stored", c.name, members, len(blob))
+			require.LessOrEqual(t, got, size, "%s, %d members, %d bytes stored", c.name, members, len(blob))
 			require.GreaterOrEqual(t, got, leastUnpacked(int64(len(blob))), c.name)
-			counts := real <= int64(len(blob))*maxExpansion
+			counts := size <= int64(len(blob))*maxExpansion
 			if members == 1 && counts && c.name != "zstd stream" && c.name != "zstd" && c.name != "bgzip" && len(blob) > 20 {
-				require.Equal(t, max(real, leastUnpacked(int64(len(blob)))), got, c.name)
+				require.Equal(t, max(size, leastUnpacked(int64(len(blob)))), got, c.name)
 			}
 		}
 	}
@@ -150,20 +150,20 @@ func TestTheEstimateAroundFourGiB(t *testing.T) {
 			last = rng.Int64N(9 << 30)
 		}
 		last = max(0, last)
-		real := last // the layer: all members together
+		size := last // the layer: all members together
 		if rng.IntN(2) == 0 {
-			real += rng.Int64N(9 << 30)
+			size += rng.Int64N(9 << 30)
 		}
 		// From data that only grows to data that shrinks to a tenth.
-		stored := real + real/16384*5 + 18
+		stored := size + size/16384*5 + 18
 		if rng.IntN(2) == 0 {
-			stored -= rng.Int64N(real - real/10 + 1)
+			stored -= rng.Int64N(size - size/10 + 1)
 		}
 		tail := binary.LittleEndian.AppendUint32(nil, uint32(last)) // modulo 2^32, as RFC 1952 has it
 		got := estimate(unpack.GzipMagic, tail, stored)
-		require.LessOrEqual(t, got, real, "last member %d, stored %d", last, stored)
-		if real == last && real < 1<<32 && real <= stored*maxExpansion {
-			require.Equal(t, max(real, leastUnpacked(stored)), got)
+		require.LessOrEqual(t, got, size, "last member %d, stored %d", last, stored)
+		if size == last && size < 1<<32 && size <= stored*maxExpansion {
+			require.Equal(t, max(size, leastUnpacked(stored)), got)
 		}
 	}
 }
