@@ -263,7 +263,19 @@ func (o *owner) publish(next machine.State, out machine.Output) {
 	}
 }
 
-// life returns the life of a run, made for a new run.
+// find returns a run and its life, for a reader. The error has code not_found.
+func (x *Executor) find(id string) (*machine.State, *machine.Run, *life, error) {
+	s := x.state.Load()
+	r := s.Find(id)
+	l, ok := x.lives.Load(id)
+	if r == nil || !ok { // never there, or being forgotten
+		return nil, nil, nil, machine.NotFound(id)
+	}
+	return s, r, l.(*life), nil
+}
+
+// life returns the life of a run, made for a new run. Only the goroutine that owns the runs
+// makes one; readers call find.
 func (x *Executor) life(id string) *life {
 	if l, ok := x.lives.Load(id); ok {
 		return l.(*life)
@@ -329,7 +341,10 @@ func (x *Executor) Drain(ctx context.Context, shutdown bool) error {
 // whose container is stuck is not waited for.
 func (x *Executor) waitFor(ctx context.Context, ids []string, tidied bool) error {
 	for _, id := range ids {
-		l := x.life(id)
+		_, _, l, err := x.find(id)
+		if err != nil {
+			continue // forgotten meanwhile
+		}
 		stages := []chan struct{}{l.done}
 		if tidied {
 			stages = append(stages, l.tidied)

@@ -69,11 +69,15 @@ func (x *Executor) Input(id string) (*Input, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, _, l, err := x.find(id)
+	if err != nil {
+		return nil, err
+	}
 	w, err := x.inputs.get(c.ID, func() (io.WriteCloser, error) { return x.cfg.Runner.Stdin(x.ctx, c) })
 	if err != nil {
 		return nil, err
 	}
-	return &Input{Writer: w, x: x, id: c.ID, done: x.life(id).done}, nil
+	return &Input{Writer: w, x: x, id: c.ID, done: l.done}, nil
 }
 
 // Resize sets the size of the terminal of a run's container. The error has code not_found,

@@ -72,13 +72,12 @@ func outcome(o *machine.Outcome) *api.Outcome {
 // Wait returns a run once it has ended, or as it is when ctx ends; not_found if there is
 // none.
 func (x *Executor) Wait(ctx context.Context, id string) (api.Run, error) {
-	s := x.state.Load()
-	r := s.Find(id)
-	if r == nil {
-		return api.Run{}, machine.NotFound(id)
+	s, r, l, err := x.find(id)
+	if err != nil {
+		return api.Run{}, err
 	}
 	select {
-	case <-x.life(id).done:
+	case <-l.done:
 	case <-ctx.Done():
 	case <-x.ctx.Done():
 	}
@@ -94,10 +93,11 @@ type EventLog struct{ log *store.EventLog }
 // Events returns the event log of a run, also of one that ended under an earlier agent;
 // not_found if there is none.
 func (x *Executor) Events(id string) (EventLog, error) {
-	if x.state.Load().Find(id) == nil {
-		return EventLog{}, machine.NotFound(id)
+	_, _, l, err := x.find(id)
+	if err != nil {
+		return EventLog{}, err
 	}
-	return EventLog{x.life(id).events}, nil
+	return EventLog{l.events}, nil
 }
 
 // After returns the events that follow seq, whether some before them are gone, and a
@@ -126,15 +126,15 @@ type Output struct {
 // Output opens the output of a run: it stays in its place until it is released. The error
 // has code not_found for an unknown run and for output that retention has removed.
 func (x *Executor) Output(id string) (*Output, error) {
-	r := x.state.Load().Find(id)
-	if r == nil {
-		return nil, machine.NotFound(id)
+	_, r, l, err := x.find(id)
+	if err != nil {
+		return nil, err
 	}
 	if r.Dropped {
 		return nil, &fault.Error{Code: fault.NotFound, Op: "read the output of run", Subject: id,
 			Reason: "it was removed to make room for that of later runs"}
 	}
-	l, f := x.life(id), x.store.Files(id)
+	f := x.store.Files(id)
 	// Who removes files counts readers after the log is in its last place, and a reader
 	// looks for the place after it was counted: so no reader is left with a removed file.
 	l.readers.Add(1)

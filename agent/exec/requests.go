@@ -217,9 +217,9 @@ func (x *Executor) Abort(ctx context.Context, id string, req api.AbortRequest) (
 // Delete forgets a run that has ended, with all it wrote, once its files are in order.
 // The error has code not_found or conflict.
 func (x *Executor) Delete(ctx context.Context, id string) error {
-	if r := x.state.Load().Find(id); r != nil && r.Run.State.Final() && !r.Stuck {
+	if _, r, l, err := x.find(id); err == nil && r.Run.State.Final() && !r.Stuck {
 		select {
-		case <-x.life(id).tidied: // else its files would come back
+		case <-l.tidied: // else its files would come back
 		case <-ctx.Done():
 			return ctx.Err()
 		}
