@@ -230,7 +230,7 @@ func (s *Store) compareAudit(records []machine.Record) {
 			line.complete(&records[i])
 		}
 		if damaged && !known[line.Run] {
-			s.lost[line.Run] = ending{State: line.State, EndedAt: line.Time}
+			s.keepID(line)
 		}
 	}
 }

@@ -47,6 +47,23 @@ func (s *Store) Forget(rec machine.Record, tombstone bool) error {
 	return nil
 }
 
+// keepID keeps the id of a run that only the audit record knows, also for the next agent: it
+// finds the journal without damage.
+func (s *Store) keepID(line AuditRecord) {
+	e := ending{State: line.State, EndedAt: line.Time}
+	s.lost[line.Run] = e
+	if _, known := s.tombstone(line.Run); known || s.tombstones == nil || s.cfg.KeepIDs < 0 {
+		return
+	}
+	err := s.tombstones.Put(line.Run, e)
+	if err == nil {
+		err = s.tombstones.Trim(s.cfg.KeepIDs)
+	}
+	if err != nil {
+		s.cfg.Log.WithField("run", line.Run).WithError(err).Warn("the id of a run that the journal lost will be free again")
+	}
+}
+
 // Known returns an error with code conflict if an id belongs to a run that is forgotten.
 func (s *Store) Known(id string) error {
 	e, ok := s.lost[id]
