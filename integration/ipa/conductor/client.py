@@ -12,11 +12,11 @@ Json = dict[str, Any]
 
 
 class ConnectionFailed(Exception):
-    """No answer, so that nobody knows whether the command arrived."""
+    """No answer, so it is unknown whether the command arrived."""
 
 
 class ApiError(Exception):
-    """An HTTP status that is no success."""
+    """An HTTP status that is not a success."""
 
     def __init__(self, status: int, text: str) -> None:
         """Keep status and the agent's faultstring."""
@@ -40,11 +40,11 @@ class AgentClient:
         self._context: ssl.SSLContext | None = None
         if parts.scheme == "https":
             self._context = ssl.create_default_context(cadata=ca or None)
-            # Where the agent is reached through a forwarded port, its certificate names another address.
+            # If a forwarded port leads to the agent, its certificate names another address.
             self._context.check_hostname = False
 
     def command(self, name: str, params: Json, wait: bool = False) -> Json:
-        """Send a command. The body is made once: a repetition is the same in every byte, as Ironic's is."""
+        """Send a command. The body is made once: a repetition is the same in every byte, as in Ironic."""
         body = json.dumps({"name": name, "params": params}).encode()
         for attempt in range(self.ATTEMPTS):
             try:

@@ -28,7 +28,7 @@ class Ended:
 
 @dataclass
 class Outcome:
-    """How the phase ended. ``error`` is what Ironic would have in last_error."""
+    """The end of the phase. ``error`` is Ironic's last_error."""
 
     advertised: Json = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Flow:
     ) -> None:
         """Execute steps on node.
 
-        :param agent_url: where the agent is, if not where its heartbeat says.
+        :param agent_url: the agent's URL, if it differs from the one in the heartbeat.
         :param reboot: called for a step with reboot_requested after it has succeeded.
         :param collect_logs: send log.collect_system_logs after a failure; the answer is in logs.
         """
@@ -73,7 +73,7 @@ class Flow:
         if ca and self.node.verify_ca not in ("", ca):
             return "Detected change in ramdisk provided agent_verify_ca"
         self.node.verify_ca = ca
-        # One at a time, as the lock on a node; a heartbeat that finds it taken is passed over.
+        # One at a time, like the lock on a node; a heartbeat during another one is skipped.
         if self.done.is_set() or not self._lock.acquire(blocking=False):
             return ""
         thread = threading.Thread(target=self._act, args=(self._url or callback_url, ca), daemon=True)
@@ -101,7 +101,7 @@ class Flow:
         commands = client.commands()
         phase = self.node.phase
         if not commands or (len(commands) == 1 and commands[0]["command_name"] == f"get_{phase}_steps"):
-            # A ramdisk that was just booted. Ironic takes the step for done, on purpose or not.
+            # A ramdisk that has just booted. Ironic counts the step as done, intended or not.
             if not self.node.info.pop(f"{phase}_reboot", False):
                 self.outcome.ended.append(Ended(self.node.step(), "SKIPPED"))
             self._execute(client, self.node.index + 1)

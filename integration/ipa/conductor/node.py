@@ -1,4 +1,4 @@
-"""The node object that Ironic sends, as far as an agent can see it."""
+"""The node object that Ironic sends, as an agent sees it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATES = {
 
 
 def utcnow() -> str:
-    """Return the time as Ironic's driver_internal_info has it."""
+    """Return the time in the format of Ironic's driver_internal_info."""
     return datetime.now(timezone.utc).replace(tzinfo=None).isoformat()
 
 
@@ -30,9 +30,9 @@ class Node:
     phase: str
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     name: str = "node-1"
-    #: At least 32 characters, or IPA does not take it.
+    #: At least 32 characters, or IPA does not accept it.
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    #: Whether the token was given to the ramdisk in another way, so that a restarted IPA has it again.
+    #: Whether the ramdisk has the token from elsewhere, so that a restarted IPA has it again.
     token_pregenerated: bool = False
     token_given: bool = False
     #: The agent's certificate from its first heartbeat, which must not change before a reboot.
@@ -59,14 +59,14 @@ class Node:
         return {} if self.index is None else self.steps[self.index]
 
     def refreshed(self, cached: Json, versions: Json, steps: list[Json]) -> None:
-        """Take over a list of steps, as at the begin of the phase."""
+        """Set the list of steps, as at the beginning of the phase."""
         self.info["hardware_manager_version"] = versions
         self.info[f"agent_cached_{self.phase}_steps"] = cached
         self.info[f"agent_cached_{self.phase}_steps_refreshed"] = utcnow()
         self.info[f"{self.phase}_steps"] = steps
 
     def document(self) -> Json:
-        """Return the node as it is sent with a command: secrets are masked."""
+        """Return the node for a command, with masked secrets."""
         waits, works = _STATES[self.phase]
         current = copy.deepcopy(self.step())
         return {
@@ -87,7 +87,7 @@ class Node:
         }
 
     def lookup(self) -> Json:
-        """Return the answer of a lookup; the token is told once."""
+        """Return the answer of a lookup; only the first one has the token."""
         document = self.document()
         token = "******" if self.token_given else self.token
         self.token_given = True

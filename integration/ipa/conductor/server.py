@@ -1,4 +1,4 @@
-"""Ironic's API, as far as an agent uses it: versions, lookup, heartbeat."""
+"""The part of Ironic's API that an agent uses: versions, lookup, heartbeat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_API_VERSION = "1.62"
 
 
 class Server(ThreadingHTTPServer):
-    """The API on host and port; port 0 takes a free one."""
+    """The API on host and port; port 0 chooses a free one."""
 
     daemon_threads = True
 
@@ -28,13 +28,13 @@ class Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
         self.flow = flow
         self.api_version = api_version
-        #: How many lookups and heartbeats there were.
+        #: The number of lookups and heartbeats.
         self.lookups = 0
         self.heartbeats = 0
 
     @property
     def url(self) -> str:
-        """What IPA needs as its api_url."""
+        """The value for IPA's api_url."""
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
     def start(self) -> None:
@@ -88,4 +88,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the agent's log has every request."""
+        """Log nothing: the agent's log has every request."""

@@ -27,7 +27,7 @@ ALLOWED = "docker://registry.example.com/allowed:1"
 OTHER = "docker://registry.example.com/other:1"
 
 
-#: As the tests were started; each test has a PATH without compilers.
+#: The environment at the start of the tests; each test has a PATH without compilers.
 _ENVIRONMENT = dict(os.environ)
 
 
@@ -64,7 +64,7 @@ def socket_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def conf(socket_path: Path, tmp_path: Path) -> Iterator[Any]:
-    """Return IPA's configuration for the socket; what a test overrides ends with it."""
+    """Return IPA's configuration for the socket; overrides of a test end with the test."""
     cfg.CONF.set_override("socket", str(socket_path), group="careen")
     cfg.CONF.set_override("start_timeout", 0, group="careen")
     cfg.CONF.set_override("unreachable_timeout", 5, group="careen")
@@ -80,7 +80,7 @@ def clear_overrides(group: str) -> None:
     """Remove every override of a group.
 
     oslo.config keeps the location of an override that was cleared, and get_location then reports it for the
-    default. A manager takes such an option for one that the conductor sent.
+    default. A manager would treat such an option as one that the conductor sent.
     """
     for name in cfg.CONF[group]:
         cfg.CONF.clear_override(name, group=group)
@@ -95,8 +95,8 @@ def agent(socket_path: Path) -> Iterator[FakeAgent]:
     fake.stop()
 
 
-#: What IPA may start here. It inventories a node when it loads its managers: it would assemble RAID arrays and load
-#: IPMI drivers on the machine that runs the tests.
+#: The programs that IPA may start here. It inventories a node when it loads its managers: it would assemble RAID
+#: arrays and load IPMI drivers on the machine that runs the tests.
 HARMLESS = ("cat", "echo", "lsblk", "sh", "udevadm")
 
 
@@ -112,7 +112,7 @@ def _harmless_path(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 
 @pytest.fixture(autouse=True)
 def _fresh_ipa() -> Iterator[None]:
-    """Give every test an IPA that has just been started, and the process its signal handlers back."""
+    """Give every test a freshly started IPA, and restore the signal handlers of the process."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     hardware._global_managers = None
     hardware._CACHED_HW_INFO = None
@@ -132,7 +132,7 @@ def manager(agent: FakeAgent, conf: Any) -> CareenHardwareManager:
 
 
 def make_node(phase: str = "clean", index: int = 0, steps: list[Json] | None = None, **members: Any) -> Json:
-    """Return a node object as the conductor sends it with a step, reduced to what matters."""
+    """Return a node object as the conductor sends it with a step, reduced to the fields that matter."""
     state = {"clean": "cleaning", "deploy": "deploying", "service": "servicing"}[phase]
     return {
         "uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123",

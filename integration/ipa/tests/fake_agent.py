@@ -1,7 +1,7 @@
 """A small careen agent on a real unix socket: the API's documents, containers that are scripts.
 
-Steps and policy are not imitated: IPA's own container manager decides them, with a configuration that consists of
-what came over the socket. What the plugin sends wrong or not at all is therefore seen.
+It does not imitate steps and policy: IPA's own container manager decides them, with a configuration that consists of
+the values from the socket. So the tests find values that the plugin sends wrong or not at all.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def now() -> str:
 
 @dataclass
 class Script:
-    """What a container does."""
+    """The script of a container."""
 
     lines: list[str] = field(default_factory=list)
     exit_code: int = 0
@@ -70,7 +70,7 @@ class Script:
 
 
 class Run:
-    """A run and the streams that are read from it."""
+    """A run and its streams."""
 
     def __init__(self, document: Json, script: Script) -> None:
         self.document = document
@@ -158,7 +158,7 @@ class FakeAgent:
         self.options: Json = {}
         self.requests: list[tuple[str, str, Json | None]] = []
         self.bundles = True
-        #: IPA's manager, which decides.
+        #: IPA's manager, which makes the decisions.
         self.manager: Any = container.ContainerHardwareManager
         #: Requests whose connection is cut before an answer: method and path's start to how many.
         self.cut: dict[tuple[str, str], int] = {}
@@ -185,7 +185,7 @@ class FakeAgent:
         self._server = None
 
     def asked(self, method: str, start: str = "/") -> list[Json | None]:
-        """Return the bodies of the requests with method whose path begins so."""
+        """Return the bodies of the requests with this method and path prefix."""
         return [body for verb, path, body in self.requests if verb == method and path.startswith(start)]
 
     def add_run(self, identifier: str, state: str = "lost", **members: Any) -> Run:
@@ -204,7 +204,7 @@ class FakeAgent:
         run = self.runs[identifier] = Run(document, self.default)
         return run
 
-    # What IPA's own manager decides.
+    # Decisions of IPA's own manager.
 
     def stock(self) -> Any:
         """Return a stock manager and the patch under which it reads this agent's configuration."""
@@ -227,7 +227,7 @@ class FakeAgent:
         return [*steps, {**steps[0], "step": SEQUENCE, "argsinfo": {"sequence": {"required": True}}}]
 
     def parts(self, body: Json) -> list[Json]:
-        """Return the images and options of a step's parts; the policy is asked for each."""
+        """Return the images and options of a step's parts; the policy decides on each."""
         step, args = body["step"], body.get("args") or {}
         with self._lock, self.stock():
             stock = self.manager()
@@ -336,7 +336,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
                 continue
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections that are cut are part of the tests."""
+        """Ignore errors of cut connections, which are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -347,7 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "unix"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self._serve()

@@ -1,7 +1,7 @@
 """A place on this machine where the real ironic-python-agent may run as a process.
 
-IPA believes that the machine is its to inventory and to clean. Here it gets a network of its own with nothing but
-loopback and one interface that looks like hardware, a /dev without disks, and a PATH with a few harmless programs.
+IPA inventories and cleans any machine that it runs on. Here it gets a private network with only loopback and one
+interface that looks like hardware, a /dev without disks, and a PATH with a few harmless programs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-#: What IPA finds on its PATH: it lists devices and routes, and changes nothing.
+#: The programs on IPA's PATH: they list devices and routes, and change nothing.
 PROGRAMS = ("cat", "df", "dmesg", "ip", "lsblk", "lscpu", "mount", "ps", "sh", "udevadm")
 
 _SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -73,7 +73,7 @@ exec "$@"
 
 
 class Namespace:
-    """The place. Processes that are started in it end with close()."""
+    """The namespace. Its processes end with close()."""
 
     def __init__(self, directory: Path) -> None:
         """Make it, with files in directory."""
@@ -85,7 +85,7 @@ class Namespace:
             found = shutil.which(name, path=_SYSTEM)
             if found:
                 (programs / name).symlink_to(found)
-        # IPA does not start without lshw. What it would find here is nobody's business.
+        # IPA does not start without lshw. A stub replaces it, so that it does not inspect this machine.
         (programs / "lshw").write_text("#!/bin/sh\necho '{}'\n")
         (programs / "lshw").chmod(0o755)
         self.environment = {"PATH": str(programs), "HOME": str(directory), "LC_ALL": "C.UTF-8"}
@@ -108,8 +108,8 @@ class Namespace:
     ) -> subprocess.Popen[bytes]:
         """Start command there, with its output and errors in a file.
 
-        What SIGINT does is not inherited from who runs the tests: a shell's background commands ignore it. It is
-        "default" or "ignore".
+        SIGINT is "default" or "ignore". It is not inherited from the caller of the tests, because a shell's background
+        commands ignore it.
         """
         enter = [
             "/usr/bin/env",
@@ -136,9 +136,9 @@ class Namespace:
     def start_in_container(
         self, *command: str, output: Path, mounts: list[str], environment: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start command in a root of its own there, with its own processes.
+        """Start command there in a separate root, with a separate process list.
 
-        It has this machine's /usr as its operating system, and nothing else of it but the directories in mounts, as
+        The root has this machine's /usr as its operating system, and otherwise only the directories in mounts, as
         in PATH or PATH:OTHER.
         """
         root = self.directory / "root"
@@ -169,7 +169,7 @@ class Namespace:
 
     @staticmethod
     def missing() -> str:
-        """Return why it cannot be made here, or ""."""
+        """Return the reason why it cannot be made here, or ""."""
         if os.geteuid() != 0:
             return "a network namespace needs root"
         absent = [

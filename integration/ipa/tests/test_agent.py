@@ -53,7 +53,7 @@ class RealAgent:
         for _ in range(1000):
             if self._socket.exists():
                 return
-            threading.Event().wait(0.01)  # another process has no event to offer
+            threading.Event().wait(0.01)  # another process provides no event
         raise AssertionError("the agent does not listen")
 
     def stop(self) -> None:
@@ -181,7 +181,7 @@ def test_several_containers_in_one_step(ipa: Ipa, real: RealAgent, conf: Any, ph
 
 @pytest.mark.parametrize("phase", ["clean", "deploy", "service"])
 def test_a_step_under_several_names(ipa: Ipa, conf: Any, phase: str) -> None:
-    """What a deploy template, which may name a step once, has instead of generic_container_step twice."""
+    """A deploy template may name a step once; aliases and sequences run several containers."""
     file = Path(conf.container.container_steps_file)
     file.write_text(yaml.safe_dump({"careen": {"aliases": ["container_step_2"]}}))
     ipa.get_steps(phase, make_node(phase))
@@ -199,7 +199,7 @@ def test_a_repeated_command_is_one_run(ipa: Ipa, real: RealAgent, conf: Any) -> 
     real.script()
     again = ipa.execute("clean", make_node(), "generic_container_step", container_url=TOOL)
     assert failure(first) == failure(again)
-    # Also in the next life of the agent.
+    # Also after a restart of the agent.
     real.stop()
     real.start()
     third = ipa.execute("clean", make_node(), "generic_container_step", container_url=TOOL)
@@ -208,7 +208,7 @@ def test_a_repeated_command_is_one_run(ipa: Ipa, real: RealAgent, conf: Any) -> 
 
 
 def test_the_policy_outlives_the_agent(ipa: Ipa, real: RealAgent, conf: Any) -> None:
-    """What the conductor sent holds for whoever asks next, whether the plugin has said it again or not."""
+    """The conductor's settings hold for the next request, even if the plugin has not sent them again."""
     ipa.get_steps("clean", make_node())
     real.stop()
     real.start()
@@ -222,7 +222,7 @@ def test_the_policy_outlives_the_agent(ipa: Ipa, real: RealAgent, conf: Any) -> 
     real.start()
     with pytest.raises(Problem, match="cannot read the saved conductor settings in "):
         client.create_run({"step": "generic_container_step", "args": {"container_url": TOOL}})
-    # IPA knows them and says them again before it asks for anything.
+    # IPA has the settings and sends them again before any other request.
     command = ipa.execute("clean", make_node(), "generic_container_step", container_url=TOOL)
     assert command["command_status"] == "SUCCEEDED"
 

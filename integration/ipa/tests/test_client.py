@@ -1,4 +1,4 @@
-"""The client: documents, problems, streams, and everything that can break between."""
+"""The client: documents, problems, streams, and broken connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The id that makes a repeated command one run, and two commands two."""
+"""The id that makes a repeated command one run, and two commands two runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a container writes, on its way into IPA's log."""
+"""The path of a container's output into IPA's log."""
 
 from __future__ import annotations
 

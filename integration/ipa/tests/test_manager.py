@@ -40,7 +40,7 @@ class Ipa:
         return dict(result.command_result)
 
     def start(self, phase: str, node: Json, step: str, **args: Any) -> Any:
-        """Send a step as the conductor does, with all that it has of it."""
+        """Send a step as the conductor does, with all of its fields."""
         body = {"interface": "deploy", "step": step, "priority": 0, "args": args}
         return self.commands.execute_command(f"{phase}.execute_{phase}_step", step=body, node=node, ports=[])
 
@@ -95,7 +95,7 @@ def test_support_level_is_a_switch(agent: FakeAgent, conf: Any, level: str, valu
 
 
 def unusable(caplog: pytest.LogCaptureFixture, manager: CareenHardwareManager) -> str:
-    """Return the one line that says why the manager is not usable."""
+    """Return the one line with the reason why the manager is not usable."""
     caplog.set_level(logging.INFO, logger="careen_ipa")
     assert manager.evaluate_hardware_support() == hardware.HardwareSupport.NONE
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("careen_ipa")]
@@ -201,7 +201,7 @@ def test_what_the_conductor_sent_reaches_the_agent(ipa: Ipa, agent: FakeAgent, c
     ipa.get_steps("clean", make_node())
     assert agent.options["run_options"] == ["--rm --network=host"]
     assert agent.options["allow_arbitrary_containers"] is True
-    # What comes from IPA's files and defaults the agent reads itself.
+    # The agent reads IPA's files and defaults itself.
     assert "runner" not in agent.options
     conf.set_override("forward_config", "all", group="careen")
     ipa.get_steps("clean", make_node())
@@ -233,7 +233,7 @@ def test_success(ipa: Ipa, agent: FakeAgent, phase: str) -> None:
     assert request is not None
     assert request["phase"] == phase
     assert request["args"] == {"container_url": ALLOWED}
-    # Of the node no more than the audit record needs, secrets least of all.
+    # Only the fields of the node that the audit record needs, and no secrets.
     assert request["node"] == {"uuid": node["uuid"]}
 
 
@@ -245,7 +245,7 @@ def test_variables_are_those_of_ipa(
     monkeypatch.setenv("INVOCATION_ID", "first")
     monkeypatch.setenv("BROKEN", os.fsdecode(b"\xff"))
     first = ipa.execute("clean", make_node(), "generic_container_step", container_url=ALLOWED)
-    # Another process of IPA's, after a restart: the request is the same.
+    # Another process of IPA, after a restart: the request is the same.
     monkeypatch.setenv("INVOCATION_ID", "second")
     again = ipa.execute("clean", make_node(), "generic_container_step", container_url=ALLOWED)
     assert first["command_result"] == again["command_result"]
@@ -268,7 +268,7 @@ def test_output_is_in_the_log(ipa: Ipa, agent: FakeAgent, caplog: pytest.LogCapt
 
 
 def failure(command: Json) -> str:
-    """Return what the conductor shows of a failed command: details, and nothing else."""
+    """Return the details of a failed command, which is all that the conductor shows."""
     assert command["command_status"] == "FAILED"
     return str(command["command_error"]["details"])
 
@@ -442,7 +442,7 @@ def lost(agent: FakeAgent, identifier: str, node: Json) -> None:
 
 
 def run_id_at(ipa: Ipa, agent: FakeAgent, node: Json) -> str:
-    """Return the id of a step at node's place, by running it."""
+    """Run a step at node's place, and return its id."""
     ipa.execute("clean", node, "generic_container_step", container_url=ALLOWED)
     [identifier] = agent.runs
     agent.runs.clear()
@@ -491,7 +491,7 @@ def test_an_earlier_step_that_still_runs_is_waited_for(ipa: Ipa, agent: FakeAgen
     agent.default = Script(gate=gate, started=started.set, exit_code=9)
     first = ipa.start("clean", make_node(index=0), "generic_container_step", container_url=ALLOWED)
     assert started.wait(60)
-    # A restarted IPA knows nothing of that command, and the conductor has gone on.
+    # A restarted IPA does not have that command, and the conductor has continued.
     second = Ipa()
     later = second.start("clean", make_node(index=1), "generic_container_step", container_url=ALLOWED)
     gate.set()

@@ -1,4 +1,4 @@
-"""What pip makes of the package: a wheel that has all of it, and asks for nothing but IPA."""
+"""The wheel that pip builds from the package: it is complete, and requires only IPA."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "t" * 40
-#: Seconds for what takes a tenth of it on a machine with nothing else to do.
+#: A time limit in seconds; an idle machine needs a tenth of it.
 PATIENCE = 180
 GENERIC = {"step": "generic_container_step", "args": {"container_url": ALLOWED}}
 
@@ -117,7 +117,7 @@ def test_two_containers_in_a_row(site: Site, agent: FakeAgent, phase: str) -> No
     assert outcome["ended"][0]["result"]["result"] == {"firmware": "2.1"}
     assert "generic_container_step" in [one["step"] for one in outcome["advertised"]["CareenHardwareManager"]]
     assert len(agent.runs) == 2
-    # What came with the lookup was told the agent before anything ran.
+    # The agent got the settings of the lookup before anything ran.
     assert agent.options["allowed_containers"] == [ALLOWED]
     assert "flashing" in site.log.read_text()
 
@@ -181,7 +181,7 @@ def test_ipa_crashes_in_the_middle(site: Site, agent: FakeAgent, api_version: st
 
 
 def test_the_node_crashes_in_the_middle(site: Site, agent: FakeAgent) -> None:
-    """It must not pass as done, not even as the last step."""
+    """It must not count as done, not even as the last step."""
     started = threading.Event()
     agent.default = Script(gate=threading.Event(), started=started.set)
     site.conduct("clean", GENERIC)
@@ -231,7 +231,7 @@ def test_a_signal_that_ipa_was_started_to_ignore_aborts_nothing(site: Site, agen
 
 
 def until(condition: Any) -> None:
-    """Wait for what another process does, which has no event to offer."""
+    """Wait for a change by another process, which provides no event."""
     ended = threading.Event()
     for _ in range(10 * PATIENCE):
         if condition():

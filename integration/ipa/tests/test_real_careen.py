@@ -1,4 +1,4 @@
-"""The real careen, real IPA, real containers from a real registry; both ways in.
+"""The real careen, real IPA, real containers from a real registry; both integrations.
 
 ``dropin``  IPA's own container manager, unchanged, with a link ``podman`` to careen on its PATH
 ``plugin``  this package's manager, and no podman at all
@@ -54,11 +54,11 @@ pytestmark = [
 
 
 class Careen:
-    """``careen agent``, with a store and a state of its own."""
+    """``careen agent``, with a private store and state."""
 
     def __init__(self, directory: Path, store: Path) -> None:
         self.directory = directory
-        # In a directory of its own, which is all that a container with IPA needs to see.
+        # In a separate directory, which is all that a container with IPA needs to see.
         self.socket = directory / "socket" / "careen.sock"
         self.socket.parent.mkdir()
         self.client = Client(str(self.socket))
@@ -81,7 +81,7 @@ class Careen:
             return False
 
     def kill(self) -> None:
-        """End the agent as a crash does: containers go on."""
+        """End the agent as a crash does: containers continue."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -106,7 +106,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def careen(tmp_path: Path) -> Iterator[Careen]:
-    # A socket's path has a limit, which that of a test's directory is near to.
+    # The length of a socket's path is limited, and the path of a test's directory is long.
     directory = Path(tempfile.mkdtemp(prefix="ci-", dir="/run"))
     found = Careen(directory, tmp_path / "store")
     try:
@@ -134,7 +134,7 @@ class Ipa(Site):
         }
         self.manager = "CareenHardwareManager" if way == "plugin" else "ContainerHardwareManager"
         if way == "dropin":
-            # The plugin is installed here too, and set aside by its switch.
+            # The plugin is installed here too, and switched off.
             with (directory / "ipa.conf").open("a") as conf:
                 conf.write("support_level = none\n")
             (directory / "bin" / "podman").symlink_to(BINARY.resolve())
@@ -229,10 +229,10 @@ def test_a_registry_that_is_down(ipa: Ipa, careen: Careen) -> None:
 
 
 def test_ipa_is_restarted_in_the_middle(ipa: Ipa, careen: Careen) -> None:
-    """Killed, and started again while the container works.
+    """Killed, and started again while the container runs.
 
-    With the plugin the step goes on. IPA's own manager knows nothing of it and the conductor counts it as done; careen
-    still lets no container begin before the one that works has ended.
+    With the plugin the step continues. IPA's own manager does not have the command, and the conductor counts the step
+    as done; careen still starts no container before the running one has ended.
     """
     volume = f"--rm -v {ipa.gate}:/gate"
     ipa.bake({"name": "long", "image": ipa.image("wait"), "run_options": volume})
@@ -258,7 +258,7 @@ def test_ipa_is_restarted_in_the_middle(ipa: Ipa, careen: Careen) -> None:
 
 
 def test_the_agent_is_restarted_in_the_middle(ipa: Ipa, careen: Careen) -> None:
-    """The container goes on, and to IPA nothing has happened."""
+    """The container continues, and IPA does not notice the restart."""
     ipa.bake({"name": "long", "image": ipa.image("wait"), "run_options": f"--rm -v {ipa.gate}:/gate"})
     ipa.conduct("service", {"step": "long"}, ipa.generic("ok"), **ipa.policy)
     ipa.boot()
@@ -280,7 +280,7 @@ def command_lines(ipa: Ipa) -> str:
             line = path.read_bytes()
         except OSError:
             continue  # it has ended
-        # IPA's own manager gives podman its options as arguments. What comes after that is careen's.
+        # IPA's own manager passes options to podman as arguments. careen starts the later processes.
         if not (ipa.way == "dropin" and line.startswith(b"podman\0")):
             lines.append(line.decode(errors="replace"))
     assert lines
@@ -288,7 +288,7 @@ def command_lines(ipa: Ipa) -> str:
 
 
 def shown(careen: Careen, run: str) -> str:
-    """Return all that the socket and the command line show of a run."""
+    """Return all data that the socket and the command line show of a run."""
     paths = ["runs", "config", "health", "audit", "steps?phase=clean", f"runs/{run}"]
     paths += [f"runs/{run}/{part}" for part in ("spec", "logs")]
     texts = [careen.client._request("GET", path) for path in ("/metrics", *(f"/v1/{path}" for path in paths))]
@@ -297,7 +297,7 @@ def shown(careen: Careen, run: str) -> str:
     texts.append(bundle)
     commands = [["ps", "-a"], ["inspect", run], ["logs", run], ["config"], ["step", "list"]]
     if careen.client.run(run)["state"] != "running":
-        commands.append(["events", run])  # of one that runs they have no end
+        commands.append(["events", run])  # those of an active run do not end
     for command in commands:
         ended = subprocess.run(
             [str(BINARY), f"--socket={careen.socket}", *command], capture_output=True, check=True
@@ -307,7 +307,7 @@ def shown(careen: Careen, run: str) -> str:
 
 
 def test_secrets_reach_nobody(ipa: Ipa, careen: Careen) -> None:
-    """Credentials and variables of a step: not in logs, command lines, errors, answers or what is collected."""
+    """Credentials and variables of a step: not in logs, command lines, errors, answers or collected files."""
     marker = f"m4rker-{ipa.way}"  # part of every secret; another test may run at the same time
     secrets = {
         "run_options": f"--rm -v {ipa.gate}:/gate -e PASSWORD={marker}-env --env=BMC=root/{marker}",
@@ -339,7 +339,7 @@ def test_secrets_reach_nobody(ipa: Ipa, careen: Careen) -> None:
             assert marker.encode() not in path.read_bytes(), path
     with tarfile.open(ipa.directory / "logs.tar.gz") as logs:
         for member in logs:
-            # IPA's own manager has IPA's log say what podman is called with.
+            # IPA's own manager logs the arguments of podman.
             if member.isfile() and (ipa.way == "plugin" or member.name.startswith("careen/")):
                 file = logs.extractfile(member)
                 assert file is not None
@@ -352,7 +352,7 @@ def test_secrets_reach_nobody(ipa: Ipa, careen: Careen) -> None:
 
 
 class ContainedIpa(Ipa):
-    """IPA in a container that has of the node the directory with the socket, and nothing else."""
+    """IPA in a container that has only the directory with the socket from the node."""
 
     def __init__(self, directory: Path, careen: Careen, registry: str) -> None:
         super().__init__(directory, careen, "plugin", registry)
@@ -360,7 +360,7 @@ class ContainedIpa(Ipa):
 
     def boot(self) -> subprocess.Popen[bytes]:
         text = (self.directory / "ipa.conf").read_text().split("[careen]")[0]
-        # The agent cannot read IPA's files, and IPA does not know where the agent's lie.
+        # The agent cannot read IPA's files, and IPA does not know the place of the agent's.
         text += "[careen]\nforward_config = all\nstart_timeout = 1\n"
         (self.directory / "config" / "ipa.conf").write_text(text)
         return self.namespace.start_in_container(
@@ -368,7 +368,7 @@ class ContainedIpa(Ipa):
         )
 
     def mounts(self) -> list[str]:
-        # An interpreter that lies outside of /usr, too.
+        # Also an interpreter outside of /usr.
         interpreter = [] if sys.base_prefix.startswith("/usr") else [sys.base_prefix]
         return [
             *interpreter,
@@ -398,7 +398,7 @@ def contained(tmp_path: Path, careen: Careen, registry: str) -> Iterator[Contain
 
 
 def test_ipa_in_a_container(contained: ContainedIpa, careen: Careen) -> None:
-    """Steps of both kinds, output while they run, and an agent that is restarted: over the socket alone."""
+    """Steps of both kinds, live output and a restart of the agent, through the socket only."""
     seen = contained.files()
     assert "/run/careen/careen.sock" in seen
     assert not [path for path in seen if "steps.yaml" in path or str(careen.directory) in path]

@@ -80,7 +80,7 @@ def test_a_running_step_goes_on(ipa: Any, agent: FakeAgent, phase: str) -> None:
 def test_the_policy_is_told_once_ipa_knows_it(
     ipa: Any, agent: FakeAgent, conf: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step of the file goes on, too: its name is asked for when IPA has not applied the lookup's answer yet."""
+    """A step of the file continues, too: its name is needed before IPA has applied the lookup's answer."""
     step = {"step": "long", "interface": "deploy", "priority": 0}
     write_steps(conf, step_of("long"))
     answer = lookup()
@@ -119,7 +119,7 @@ def test_a_step_that_ended_while_ipa_was_away_is_reported(ipa: Any, agent: FakeA
 
 
 def test_a_success_before_the_reboot_is_left_alone(ipa: Any, agent: FakeAgent) -> None:
-    """The conductor rebooted the node after that step: told again, it would reboot it for ever."""
+    """The conductor rebooted the node after that step: a second report would reboot it in a loop."""
     answer = lookup()
     agent.add_run(id_of(answer), state="succeeded", node=answer["node"]["uuid"], boot_id="boot-0")
     ipa.process_lookup_data(answer)
@@ -128,7 +128,7 @@ def test_a_success_before_the_reboot_is_left_alone(ipa: Any, agent: FakeAgent) -
 
 def test_nothing_is_started(ipa: Any, agent: FakeAgent) -> None:
     agent.default = Script(gate=threading.Event())
-    # The run of the first step is there, the conductor waits for the second.
+    # The run of the first step exists, the conductor waits for the second.
     agent.add_run(id_of(lookup(index=0)), node=lookup()["node"]["uuid"])
     ipa.process_lookup_data(lookup(index=1))
     assert not ipa.command_results

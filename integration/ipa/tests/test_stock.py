@@ -2,9 +2,9 @@
 
 The tests come with IPA's wheel and are not changed. Their names for the manager's class are given careen's
 manager, which speaks over a real socket to an agent that executes containers as IPA's manager does, through
-``utils.execute``. So what a test configures has to arrive at the agent, what it passes as arguments has to arrive there
-too, and errors have to come back as the classes that the test expects. Tests of how IPA's manager is made inside
-cannot apply; each is listed with its reason, and a test that is in neither list makes this one fail.
+``utils.execute``. So the configuration and the arguments of a test must arrive at the agent, and errors must come back
+as the classes that the test expects. Tests of the internals of IPA's manager cannot apply; each is listed with its
+reason, and a test that is in neither list makes this one fail.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RUNNER = (
 )
 _FILE = "the agent reads the steps file; test_manager has the same cases over the socket"
 
-#: The tests that do not apply, and why.
+#: The tests that do not apply, with the reason.
 NOT_APPLICABLE = {
     "TestOptionNormalization.test_nothing_to_normalize": _INSIDE,
     "TestOptionNormalization.test_already_split": _INSIDE,
@@ -94,7 +94,7 @@ def stand_in(agent: FakeAgent) -> Iterator[None]:
             super().__init__()
             self._client = Client(str(agent.path))
 
-        # The tests pass mocks for nodes; the plugin needs one that JSON can say.
+        # The tests pass mocks for nodes; the plugin needs a node that JSON can encode.
         def generic_container_step(self, node: Any, ports: Any, *args: Any, **kwargs: Any) -> Any:
             _fresh(agent)
             return super().generic_container_step(make_node(), [], *args, **kwargs)
@@ -114,7 +114,7 @@ def stand_in(agent: FakeAgent) -> Iterator[None]:
 
 
 def _fresh(agent: FakeAgent) -> None:
-    """Forget the runs: the tests call a step several times where a conductor would have gone on."""
+    """Forget the runs: the tests call a step several times where a conductor would have continued."""
     agent.runs.clear()
 
 
@@ -137,7 +137,7 @@ def test_every_stock_test_is_run_or_listed() -> None:
 
 
 def test_copying_does_not_recurse(agent: FakeAgent, conf: Any) -> None:
-    """What IPA tests of its own class: protocol lookups must not end in questions to the agent."""
+    """Protocol lookups, which IPA tests for its own class, must not send requests to the agent."""
     manager = CareenHardwareManager.__new__(CareenHardwareManager)
     with pytest.raises(AttributeError, match="CareenHardwareManager object has no attribute anything"):
         _ = manager.anything  # type: ignore[attr-defined]

@@ -2,8 +2,8 @@
 
 With automatic TLS each start of IPA makes a new self-signed certificate. Ironic compares it with the one of the
 first heartbeat and answers 400 "Detected change in ramdisk provided agent_verify_ca" until its time-out, so that a
-restarted IPA cannot report the end of its step. IPA asks its hardware managers for the certificate; this one returns
-the one that lies in ``/run``, which is empty after a reboot.
+restarted IPA cannot report the end of its step. IPA gets the certificate from its hardware managers; this manager
+returns the certificate in ``/run``, which is empty after a reboot.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def existing(ip_address: str) -> tls_utils.TlsCertificate | None:
 
 
 def _unusable(certificate: x509.Certificate, ip_address: str) -> str:
-    """Return why the certificate cannot be used, or ""."""
+    """Return the reason why the certificate cannot be used, or ""."""
     now = datetime.now(timezone.utc)
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         return f"it is valid from {certificate.not_valid_before_utc} to {certificate.not_valid_after_utc}"

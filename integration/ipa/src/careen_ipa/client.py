@@ -1,7 +1,7 @@
 """A client of careen's socket: HTTP and JSON over AF_UNIX, standard library only.
 
-Every request has a connection of its own. That costs a fraction of a millisecond on a unix socket and leaves no
-state to share between threads or to repair after the agent was restarted.
+Every request has a new connection. That costs a fraction of a millisecond on a unix socket, and leaves no state to
+share between threads or to repair after a restart of the agent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 Json = dict[str, Any]
 
-#: The part of the agent's api_version that has to match.
+#: The part of the agent's api_version that must match.
 API_MAJOR = "1"
 
 #: The largest JSON document that is read, in bytes: a run's result file is at most 1 MiB.
@@ -27,7 +27,7 @@ MAX_LINE = 4 << 20
 
 
 class ClientError(Exception):
-    """Anything that goes wrong between this client and the agent."""
+    """Any error between this client and the agent."""
 
 
 class Unreachable(ClientError):
@@ -35,11 +35,11 @@ class Unreachable(ClientError):
 
 
 class ProtocolError(ClientError):
-    """What answered is not careen's API."""
+    """The answer does not come from careen's API."""
 
 
 class Problem(ClientError):
-    """An RFC 9457 problem document of the agent's.
+    """An RFC 9457 problem document of the agent.
 
     ``code`` is one of the agent's stable codes, ``remedy`` one sentence without a final stop, or "".
     """
@@ -63,7 +63,7 @@ class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("careen", timeout=timeout)
         self._path = path
-        # http.client gives the socket away once the response's end is known; cut needs it until then.
+        # http.client drops the socket when it knows the response's end; cut needs it until then.
         self._raw: socket.socket | None = None
 
     def connect(self) -> None:
@@ -82,9 +82,9 @@ class _UnixConnection(http.client.HTTPConnection):
             self._raw.settimeout(seconds)
 
     def cut(self) -> None:
-        """End a read that another thread is blocked in."""
+        """End a read in which another thread is blocked."""
         if self._raw is not None:
-            # Already closed is as good as shut down.
+            # A closed socket needs no shutdown.
             with contextlib.suppress(OSError):
                 self._raw.shutdown(socket.SHUT_RDWR)
 
@@ -112,7 +112,7 @@ class Stream(Iterator[Json]):
                 if line:
                     return _decode(line.encode())
                 continue
-            # Server-sent events: data lines up to an empty line; id and event repeat what the data say.
+            # Server-sent events: data lines up to an empty line; id and event repeat the content of the data.
             if line.startswith("data:"):
                 data.append(line[5:].removeprefix(" "))
             elif not line and data:
@@ -132,14 +132,14 @@ class Stream(Iterator[Json]):
         return line.decode("utf-8", "replace").rstrip("\r")
 
     def _read(self) -> bytes:
-        """Return what has arrived; nothing at the end, and only there."""
+        """Return the bytes that have arrived; empty only at the end."""
         if self._closed:
             return b""
         try:
-            # Not readline: it takes a connection that breaks off within a chunked body for the body's end.
+            # Not readline: it treats a broken connection within a chunked body as the body's end.
             return self._response.read1(65536)
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as exc:
-            # The last two are what http.client raises when close() took the socket away under it.
+            # http.client raises the last two if close() closes the socket during the read.
             if self._closed:
                 return b""
             raise Unreachable(f"the careen agent's stream broke off: {exc}") from exc
@@ -206,7 +206,7 @@ class Client:
         return self._object("GET", _run_path(run_id))
 
     def wait(self, run_id: str, seconds: int) -> Json:
-        """GET /v1/runs/{id}/wait: the run once it has ended, or as it is after so many seconds."""
+        """GET /v1/runs/{id}/wait: the run once it has ended, or its state after so many seconds."""
         path = f"{_run_path(run_id)}/wait?timeout={seconds}s"
         return self._object("GET", path, timeout=seconds + self.timeout)
 

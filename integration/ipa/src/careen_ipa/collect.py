@@ -22,7 +22,7 @@ MAX_TOTAL = 16 << 20
 def collect(client: Client, io_dict: MutableMapping[str, Any], count: int) -> None:
     """Add files below careen/ to io_dict: the agent's state and the bundles of the count newest runs.
 
-    What cannot be had is left out with a word in the log: logs are collected when things have gone wrong.
+    What cannot be fetched is omitted with a line in the log: logs are collected after failures.
     """
     for name, get in (("health", client.health), ("config", client.config), ("version", client.version)):
         try:
@@ -49,7 +49,7 @@ def collect(client: Client, io_dict: MutableMapping[str, Any], count: int) -> No
 
 
 def _add(client: Client, io_dict: MutableMapping[str, Any], run: Json, limit: int) -> int:
-    """Add one run's bundle, or its record and log where the bundle is not to be had; return the bytes added."""
+    """Add one run's bundle, or its record and log if there is no bundle; return the bytes added."""
     run_id = str(run.get("id"))
     try:
         media, data = client.bundle(run_id, limit)

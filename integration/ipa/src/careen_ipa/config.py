@@ -1,8 +1,8 @@
 """The options of the ``[careen]`` section in IPA's configuration.
 
-IPA reads its files before it loads hardware managers; oslo.config looks options up when they are registered, so
-registering them here, at import, is early enough for files. The options that a network boot may want to set can
-also be given as kernel parameters, as IPA's own can.
+IPA reads its files before it loads hardware managers, and oslo.config looks options up when they are registered. So it
+is early enough to register them here, at import. The options that a network boot may need are also kernel parameters,
+like IPA's own options.
 """
 
 from __future__ import annotations
@@ -124,11 +124,11 @@ def register(conf: Any) -> Any:
 
 
 def container_options(conf: Any, everything: bool) -> dict[str, Any]:
-    """Return the [container] options to tell the agent.
+    """Return the [container] options to send to the agent.
 
-    IPA applies what the conductor sends at lookup with set_override, after it has dropped what it does not know or
-    cannot parse. That location is how an override is told from a value of a file. A file's steps file is a path
-    that the agent may not have, so everything leaves it out unless the conductor set it.
+    IPA applies the conductor's options from the lookup with set_override, after it has dropped unknown and invalid
+    ones. That location distinguishes an override from a value in a file. A steps file that a file names is a path
+    that the agent may not have, so "everything" omits it unless the conductor set it.
     """
     options: dict[str, Any] = {}
     for name in conf.container:
@@ -140,10 +140,10 @@ def container_options(conf: Any, everything: bool) -> dict[str, Any]:
 
 
 def _value(conf: Any, name: str) -> Any:
-    """Return an option's value as a conductor would have to send it.
+    """Return an option's value in the form that a conductor sends.
 
-    oslo.config replaces $name when a value is read, and so does the agent: what is left of dollars is data. A value
-    that cannot be read is sent as null, with which the agent refuses the steps that need it, as IPA would.
+    oslo.config replaces $name when it reads a value, and so does the agent: the remaining dollars are data. A value
+    that cannot be read is sent as null; the agent then refuses the steps that need it, as IPA would.
     """
     try:
         value = conf.container[name]

@@ -1,8 +1,8 @@
-"""Problems and outcomes as errors of IPA's.
+"""Converts problems and outcomes into IPA's errors.
 
 The conductor shows an error's ``details`` and nothing else, in ``last_error`` after "Clean step deploy.NAME failed
-on node UUID.". So ``details`` begins with one line that holds the cause and what to do next; facts about the run and
-the last lines of output follow. Texts that operators know from IPA's own container manager stay as they are.
+on node UUID.". So ``details`` begins with one line that has the cause and the remedy; facts about the run and
+the last lines of output follow. Texts that operators know from IPA's container manager are unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ContainerStepFailed(errors.CommandExecutionError):
 
 
 class AgentUnavailable(errors.CommandExecutionError):
-    """The careen agent does not answer, or not as it should."""
+    """The careen agent does not answer, or its answer is invalid."""
 
     message = "The careen agent is not available"
 
@@ -43,7 +43,7 @@ def sentence(text: str, remedy: str = "") -> str:
 
 
 def from_client(exc: ClientError, doing: str, image: str = "") -> errors.RESTError:
-    """Return the error to raise for exc, met while doing something, as in "start step X"."""
+    """Return the error to raise for exc, which occurred while doing something, as in "start step X"."""
     if isinstance(exc, Problem):
         return _from_problem(exc, image)
     if isinstance(exc, Unreachable):
@@ -70,8 +70,8 @@ def _from_problem(problem: Problem, image: str) -> errors.RESTError:
 
 
 def not_permitted(problem: Problem, image: str) -> errors.RESTError:
-    """Return IPA's refusal of an image, followed by what careen adds."""
-    # IPA 12 has no such class; the text is what runbooks and people match on.
+    """Return IPA's refusal of an image, followed by careen's remedy."""
+    # IPA 12 has no such class; runbooks and people search for the text.
     kind = getattr(errors, "ContainerNotPermittedError", None)
     if kind is None or not image:
         return ContainerStepFailed(sentence(problem.detail, problem.remedy))
@@ -79,7 +79,7 @@ def not_permitted(problem: Problem, image: str) -> errors.RESTError:
     if "[container]allowed_containers" in problem.detail:
         error.details = sentence(str(error.details), problem.remedy)
     else:
-        # A rule of careen's own, which IPA's text would misname.
+        # A rule that only careen has: IPA's text would name the wrong one.
         error.details = sentence(problem.detail, problem.remedy)
     return error
 
@@ -87,7 +87,7 @@ def not_permitted(problem: Problem, image: str) -> errors.RESTError:
 def from_run(run: Mapping[str, Any], lines: int, where: str = "") -> errors.RESTError:
     """Return the error for a run that did not succeed, with at most lines of its output.
 
-    ``where`` is put before the cause, as in "part 2 of 3 (IMAGE): ".
+    ``where`` precedes the cause, as in "part 2 of 3 (IMAGE): ".
     """
     outcome: Mapping[str, Any] = run.get("outcome") or {}
     cause = str(outcome.get("message") or f"the container run ended as {run.get('state')}")

@@ -1,21 +1,20 @@
-"""Which command is this: run ids that make a repeated command one run.
+"""Run ids, which identify a command so that a repeated command is one run.
 
-Ironic has no request id. Its conductor builds the body of ``execute_clean_step`` once and sends it again, byte for
-byte, when it got no answer and the agent's last command is not a running one of the same name; so a step that was
-quick may be executed twice. After a restart of IPA the same step can also arrive with a node object whose time
-stamps have moved on.
+Ironic has no request id. Its conductor builds the body of ``execute_clean_step`` once. It sends the same bytes again
+if it got no answer and the agent's last command is not a running one of the same name. So a quick step may be
+executed twice. After a restart of IPA the same step can also arrive with a node object whose time stamps are newer.
 
-What identifies an execution to the conductor is its place in its own list: the node, the phase, the list of steps
-(re-made, with a time stamp in ``driver_internal_info``, whenever cleaning, a deployment or a service begins) and
-the index in it. The id is made of these and of the step with its arguments::
+The conductor identifies an execution by its place in the list of steps: the node, the phase, the list (made again,
+with a time stamp in ``driver_internal_info``, whenever cleaning, a deployment or a service begins) and the index in
+it. The id consists of these and of the step with its arguments::
 
     ipa-c-1f0c2b3a4d5e-2-0123456789abcdef
         |  session     |  digest of node, phase, session, index, step and arguments
         phase          index
 
-so a command that is sent again has the same id, and the same step at another place in the list, or in a later
-cleaning, has another one. The fields used are those that IPA gets at lookup already, not only with a command,
-since :mod:`careen_ipa.resume` has to arrive at the same id.
+So a repeated command has the same id, and the same step at another place in the list, or in a later cleaning, has
+another id. The id uses only fields that IPA gets at lookup already, because :mod:`careen_ipa.resume` must compute
+the same id.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ _ID = re.compile(r"^ipa-(?P<phase>[cdsx])-(?P<session>[0-9a-f]{12}|any)-(?P<inde
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the conductor's lists a command stands."""
+    """The place of a command in the conductor's lists."""
 
     phase: str
-    #: A digest that changes whenever the conductor makes a new list of steps; "" when the node does not say.
+    #: A digest that changes whenever the conductor makes a new list of steps; "" if the node has no such field.
     session: str
-    #: The index of the step in the list, or None when the node does not say.
+    #: The index of the step in the list, or None if the node has no such field.
     index: int | None
 
     @property
@@ -64,7 +63,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ParsedId:
-    """A run id taken apart."""
+    """The parts of a run id."""
 
     phase: str
     session: str
@@ -72,7 +71,7 @@ class ParsedId:
 
 
 def phase_of(node: Mapping[str, Any], step: str = "") -> str:
-    """Return the phase that node is in: clean, deploy, service, or "" when it does not say."""
+    """Return the phase that node is in: clean, deploy, service, or "" if it is in none."""
     phase = _STATES.get(str(node.get("provision_state") or "").lower())
     if phase:
         return phase
@@ -84,7 +83,7 @@ def phase_of(node: Mapping[str, Any], step: str = "") -> str:
 
 
 def place_of(node: Mapping[str, Any], phase: str) -> Place:
-    """Return the place in phase's list at which node is."""
+    """Return the node's place in the list of phase."""
     info = node.get("driver_internal_info")
     if not phase or not isinstance(info, Mapping):
         return Place(phase, "", None)
@@ -97,10 +96,10 @@ def place_of(node: Mapping[str, Any], phase: str) -> Place:
 def run_id(node: Mapping[str, Any], step: str, args: Mapping[str, Any], place: Place) -> tuple[str, bool]:
     """Return the run's id, and whether a repetition of the command gets the same one.
 
-    A node that does not say where it is in which list (a child node, or a caller that is not Ironic) is identified
-    by all that was sent, if that includes a time of Ironic's; the repetition of a request is the same in every
-    byte. With no such time two executions cannot be told from a repetition, and leaving out a step that was asked
-    for would be as wrong as running one twice: the id is then a new one each time.
+    If the node has no list or no index (a child node, or a caller that is not Ironic), the id comes from the whole
+    request, provided that it has a time stamp of Ironic; a repeated request is the same in every byte. Without a
+    time stamp a second execution looks like a repetition. To skip a requested step would be as wrong as to run one
+    twice, so the id is then new each time.
     """
     # IPA passes an argument that is null on, and the step's default for it is null.
     args = {name: value for name, value in args.items() if value is not None}
@@ -117,7 +116,7 @@ def run_id(node: Mapping[str, Any], step: str, args: Mapping[str, Any], place: P
 
 
 def parse(identifier: str) -> ParsedId | None:
-    """Take a run id apart; None when it is not one of this module's."""
+    """Split a run id into its parts; None if this module did not make it."""
     match = _ID.match(identifier)
     if match is None:
         return None
@@ -128,6 +127,6 @@ def parse(identifier: str) -> ParsedId | None:
 
 
 def _digest(value: object) -> str:
-    # default=str: a node object holds only JSON, but a caller inside IPA may hand over a date.
+    # default=str: a node object holds only JSON, but a caller inside IPA may pass a date.
     text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

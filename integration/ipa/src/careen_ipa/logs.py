@@ -1,8 +1,8 @@
 """A run's output and progress in IPA's log, while it runs.
 
-What a container writes is not to be trusted: a line may hold escape sequences that re-paint the terminal of whoever
-reads the journal, or bytes that are no text at all. And it may be any number of lines, while a ramdisk's journal is
-a few megabytes that other people's evidence is in.
+The output of a container is not trusted. A line may hold escape sequences that change the reader's terminal, or bytes
+that are not text. There may be any number of lines, while a ramdisk's journal has a few megabytes, which other
+programs need too.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ LOG = log.getLogger(__name__)
 MAX_LINE = 2000
 
 #: ANSI control sequences (CSI), operating system commands and their like (OSC, DCS, APC, PM, SOS), and two-character
-#: escapes. An OSC that never ends takes no more than its line.
+#: escapes. An OSC without an end takes only the rest of its line.
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x9b[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]",
     re.DOTALL,
 )
-#: Control characters, and the marks that make text run the other way.
+#: Control characters, and the marks that reverse the direction of text.
 _CONTROLS = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]"
 )
@@ -40,7 +40,7 @@ _CONTROLS = re.compile(
 def clean(text: str, limit: int = MAX_LINE) -> str:
     """Return text with no escape sequence and no control character but tab, at most limit characters long.
 
-    Of a line that a carriage return has written over several times, as progress bars do, the last state is kept.
+    If carriage returns overwrite a line several times, as in progress bars, the last state is kept.
     """
     if "\r" in text:
         text = next((part for part in reversed(text.split("\r")) if part.strip()), "")
@@ -54,7 +54,7 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def line_text(line: Mapping[str, Any]) -> str:
-    """Return a LogLine's text; bytes that are no UTF-8 are shown as escapes."""
+    """Return a LogLine's text; bytes that are not UTF-8 become escapes."""
     encoded = line.get("base64")
     if isinstance(encoded, str) and encoded:
         try:
@@ -75,7 +75,7 @@ def nanoseconds(stamp: object) -> int:
 
 
 class Limiter:
-    """Lets rate lines a second through on average, up to ten seconds' worth at once."""
+    """Admits rate lines a second on average, and at most the lines of ten seconds at once."""
 
     def __init__(self, rate: int, now: Callable[[], float] = time.monotonic) -> None:
         """Start with a full bucket."""
@@ -86,7 +86,7 @@ class Limiter:
         self._dropped = 0
 
     def admit(self) -> tuple[bool, int]:
-        """Return whether the next line may be written, and how many were left out before it."""
+        """Return whether the next line may be written, and how many were dropped before it."""
         now = self._now()
         self._tokens = min(10.0 * self._rate, self._tokens + (now - self._last) * self._rate)
         self._last = now
@@ -98,25 +98,25 @@ class Limiter:
         return True, dropped
 
     def left_out(self) -> int:
-        """Return how many lines were left out since the last one that was admitted."""
+        """Return how many lines were dropped since the last one that was admitted."""
         return self._dropped
 
 
 class _Follower:
-    """A thread that reads a stream of the agent's, and reads on when the agent was restarted."""
+    """A thread that reads a stream of the agent, and continues after a restart of the agent."""
 
     def __init__(self, name: str) -> None:
         self._stop = threading.Event()
         self._stream: Stream | None = None
         self._lock = threading.Lock()
-        # A daemon: IPA must be able to exit while a container goes on.
+        # A daemon: IPA must be able to exit while a container continues.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def finish(self, timeout: float) -> None:
-        """Let the stream come to its end, but no longer than timeout seconds."""
+        """Wait for the end of the stream, for at most timeout seconds."""
         self._thread.join(timeout)
         self._stop.set()
         with self._lock:
@@ -134,7 +134,7 @@ class _Follower:
                         self._take(document)
                 return
             except ClientError as exc:
-                # The step itself is watched elsewhere; what is lost here is a copy of the output.
+                # Another call waits for the step; only the copy of the output is lost here.
                 LOG.debug("%s: %s", self._thread.name, exc)
             except Exception:  # a bad line must not end the copy, nor IPA
                 LOG.exception("%s cannot go on", self._thread.name)
@@ -149,7 +149,7 @@ class _Follower:
 
 
 class OutputFollower(_Follower):
-    """Writes a run's output to IPA's log as it comes."""
+    """Writes a run's output to IPA's log as it arrives."""
 
     def __init__(self, client: Client, run_id: str, rate: int) -> None:
         """Follow run_id; at most rate lines a second on average are written."""
@@ -157,11 +157,11 @@ class OutputFollower(_Follower):
         self._client = client
         self._id = run_id
         self._limiter = Limiter(rate)
-        # The place after the last line seen, to go on from where it broke off.
+        # The cursor after the last line, to continue after an interruption.
         self._cursor = ""
 
     def finish(self, timeout: float) -> None:
-        """Let the output come to its end, and say what was left out of it."""
+        """Wait for the end of the output, and log how many lines were dropped."""
         super().finish(timeout)
         if self._limiter.left_out():
             self._note(self._limiter.left_out())
@@ -185,7 +185,7 @@ class OutputFollower(_Follower):
 class EventFollower(_Follower):
     """Writes a run's states, pull progress and warnings to IPA's log."""
 
-    #: Progress is logged when it has grown by so many per cent, or after so many seconds.
+    #: Progress is logged when it has grown by this many per cent, or after this many seconds.
     STEP = 10
     INTERVAL = 15.0
 

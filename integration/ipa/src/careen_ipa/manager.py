@@ -33,7 +33,7 @@ _SUPPORT = {
 class CareenHardwareManager(hardware.HardwareManager):
     """Runs container steps through the careen agent's socket.
 
-    Only the steps are public here. Every other manager takes the public names of this class for names that a step
+    Only the steps are public here. All managers treat the public names of this class as names that a step
     of the steps file must not have.
     """
 
@@ -43,20 +43,20 @@ class CareenHardwareManager(hardware.HardwareManager):
     HARDWARE_MANAGER_VERSION = "1"
 
     def __init__(self) -> None:
-        """Read the configuration. Nothing is asked of the agent yet."""
+        """Read the configuration, without a request to the agent."""
         options = config.register(CONF)
         self._options = options
         self._client = Client(options.socket, timeout=options.request_timeout)
         self._names: frozenset[str] | None = None
-        # Lost runs that were reported, and the command that they were reported to.
+        # Lost runs that were reported, and the command that reported them.
         self._told: dict[str, str] = {}
         self._resumed = False
         self._resuming = False
 
-    # What IPA asks of every manager.
+    # The methods that IPA calls on every manager.
 
     def evaluate_hardware_support(self) -> int:
-        """Return the configured level if an agent is there, is ready and speaks this plugin's version."""
+        """Return the configured level if an agent exists, is ready and has this plugin's API version."""
         level = _SUPPORT[self._options.support_level]
         if level == hardware.HardwareSupport.NONE:
             LOG.info("careen's container steps are turned off by [careen]support_level")
@@ -70,10 +70,10 @@ class CareenHardwareManager(hardware.HardwareManager):
         return level
 
     def wait_for_disks(self) -> None:
-        """Take up an interrupted command, and leave the waiting to other managers.
+        """Continue an interrupted command, and leave the wait for disks to other managers.
 
-        IPA dispatches this once it knows its node: after the lookup and before the first heartbeat, which is when
-        the conductor's command has to be there again.
+        IPA dispatches this once it knows its node: after the lookup and before the first heartbeat. The conductor's
+        command must be in IPA's list again by then.
         """
         node = hardware.get_cached_node()
         if node is not None and not self._resumed:
@@ -82,37 +82,37 @@ class CareenHardwareManager(hardware.HardwareManager):
                 try:
                     self._resuming = True
                     self._resuming = resume.resume(self._client, node)
-                except Exception:  # IPA would not start; the next step is checked in any case
+                except Exception:  # IPA would not start; the next step has its own check
                     LOG.exception("Cannot take up an interrupted step")
         raise errors.IncompatibleHardwareMethodError
 
     def generate_tls_certificate(self, ip_address: str) -> tls_utils.TlsCertificate:
-        """Return this boot's certificate again, for Ironic refuses another one; the first is for other managers."""
+        """Return this boot's certificate again, since Ironic refuses another; other managers make the first."""
         found = certificate.existing(ip_address)
         if found is None:
             raise errors.IncompatibleHardwareMethodError
         return found
 
     def collect_system_logs(self, io_dict: MutableMapping[str, Any], file_list: list[str]) -> None:  # noqa: ARG002
-        """Add the logs of recent runs to what IPA collects."""
+        """Add the logs of recent runs to IPA's log collection."""
         collect.collect(self._client, io_dict, self._options.collect_runs)
         self._forget()
 
-    # Which steps there are.
+    # The lists of steps.
 
     def get_clean_steps(self, node: Json, ports: list[Json]) -> list[Json]:  # noqa: ARG002
         """Return the steps for cleaning, with their priorities."""
         return self._steps("clean")
 
     def get_deploy_steps(self, node: Json, ports: list[Json]) -> list[Json]:  # noqa: ARG002
-        """Return the steps for deployment, none of which runs on its own."""
+        """Return the steps for deployment, none of which runs automatically."""
         return self._steps("deploy")
 
     def get_service_steps(self, node: Json, ports: list[Json]) -> list[Json]:  # noqa: ARG002
-        """Return the steps for servicing, none of which runs on its own."""
+        """Return the steps for servicing, none of which runs automatically."""
         return self._steps("service")
 
-    # The built-in steps. Their signatures are what keeps an argument named "trusted" out.
+    # The built-in steps. Their signatures exclude an argument named "trusted".
 
     def generic_container_step(
         self,
@@ -137,16 +137,16 @@ class CareenHardwareManager(hardware.HardwareManager):
         LOG.warning("The 'container_clean_step' step is deprecated, use 'generic_container_step' instead.")
         return self._builtin("container_clean_step", node, container_url, pull_options, run_options)
 
-    if not TYPE_CHECKING:  # or any name would be an attribute to the type checker
+    if not TYPE_CHECKING:  # else the type checker accepts any name as an attribute
 
         def __getattr__(self, name: str) -> Callable[..., Json]:
             """Resolve a name of the steps file to the callable that runs it.
 
-            IPA asks every manager for every name it dispatches, so names that cannot be steps are refused at once
-            and the agent is asked at most once between two listings of steps.
+            IPA looks up every name it dispatches in every manager. So this refuses names that cannot be steps at
+            once, and sends at most one request to the agent between two listings of steps.
             """
             if not name.startswith("_") and name not in self._reserved():
-                # Not self._names: without __init__ that would come here again.
+                # Not self._names: without __init__ that would call this method again.
                 known = self.__dict__.get("_names")
                 if known is None and "_client" in self.__dict__:
                     known = self._learn()
@@ -154,10 +154,10 @@ class CareenHardwareManager(hardware.HardwareManager):
                     return functools.partial(self._named, name)
             raise AttributeError(f"{type(self).__name__} object has no attribute {name}")
 
-    # The rest is how.
+    # Private methods.
 
     def _wait_for_agent(self) -> str:
-        """Return "" once the agent is ready, or why it is not usable after start_timeout seconds."""
+        """Return "" once the agent is ready, or the reason why it is not after start_timeout seconds."""
         deadline = time.monotonic() + self._options.start_timeout
         while True:
             reason, final = self._unusable()
@@ -166,7 +166,7 @@ class CareenHardwareManager(hardware.HardwareManager):
             time.sleep(0.25)
 
     def _unusable(self) -> tuple[str, bool]:
-        """Return why no step can be run now, or "", and whether waiting cannot change it."""
+        """Return the reason why no step can run now, or "", and whether the reason is permanent."""
         try:
             version = self._client.version()
             major = str(version.get("api_version") or "").removeprefix("v").partition(".")[0]
@@ -189,7 +189,7 @@ class CareenHardwareManager(hardware.HardwareManager):
     def _reserved() -> frozenset[str]:
         """Return the names that a step of the steps file must not have."""
         names = frozenset(dir(CareenHardwareManager)) | frozenset(dir(hardware.GenericHardwareManager))
-        # Read from the cache: asking IPA for its managers while it is loading them would load them again.
+        # Read from the cache: a call of IPA's function while it loads the managers would load them again.
         for found in hardware._global_managers or ():
             names |= frozenset(dir(found["manager"]))
         return names
@@ -214,31 +214,31 @@ class CareenHardwareManager(hardware.HardwareManager):
         return steps
 
     def _learn(self) -> frozenset[str]:
-        """Fetch the steps' names for an IPA that has been asked to run a step before it has listed any."""
+        """Fetch the steps' names for an IPA that must run a step before it has listed any."""
         if self._resuming and threading.current_thread() is threading.main_thread():
-            # The lookup is applied in this very thread, and then asked for no step.
+            # This thread applies the lookup, and requests no step afterwards.
             return frozenset()
         try:
             self._steps("clean")
         except errors.RESTError as exc:
-            # Raising would break the dispatch of everything else. A listing reports the same loudly.
+            # An exception would break every other dispatch. A listing raises for the same reason.
             LOG.error("Cannot resolve the names of container steps: %s", exc)
             self._names = frozenset()
         return self._names or frozenset()
 
     def _forward_config(self) -> None:
-        """Tell the agent what the conductor sent at lookup; a policy that it does not know must not be assumed.
+        """Send the conductor's settings from the lookup to the agent, which must not decide by an old policy.
 
-        Nothing is told, too: the agent may have the settings of an earlier conductor.
+        Empty settings are sent too: the agent may have the settings of an earlier conductor.
         """
         if self._resuming:
-            # What the conductor has sent just now is about to be applied.
+            # IPA is about to apply the settings that the conductor has just sent.
             _await_lookup()
             self._resuming = False
         self._client.patch_config(config.container_options(CONF, self._options.forward_config == "all"))
 
     def _builtin(self, step: str, node: Json, url: object, pull: object, run: object) -> Json:
-        # IPA's own text; the agent says the same of the steps that only it knows.
+        # IPA's text; the agent uses the same for the steps that only it knows.
         if not isinstance(url, str) or not url:
             raise errors.InvalidCommandParamsError(
                 f"container_url must be a non-empty string, got {type(url).__name__}."
@@ -278,8 +278,8 @@ class CareenHardwareManager(hardware.HardwareManager):
             "step": step,
             "phase": phase,
             "args": dict(args),
-            # The rest of the node may hold secrets; and the lookup, from which a command can be taken up again, has
-            # no name, so that with one it would be another request.
+            # The rest of the node may hold secrets. The name is left out because the lookup, from which a command
+            # can be resumed, has no name: with a name the request would differ.
             "node": {"uuid": node.get("uuid")},
             "env": _environment(),
             **self._settings().limits(step),
@@ -315,11 +315,11 @@ class CareenHardwareManager(hardware.HardwareManager):
         return value
 
     def _settle(self, runner: Runner, node: Json, place: ids.Place, identifier: str) -> None:
-        """See that no earlier step of the same list has an end that the conductor was never told.
+        """Check that the conductor knows the end of every earlier step of the same list.
 
-        That is the second line behind :mod:`careen_ipa.resume`, for when the conductor has gone on to the next step.
-        A conductor that has been told of a failure does not go on in the same list, so one that does was not told.
-        A run that says of no list must be lost with nobody having heard of it, and fails one step only.
+        This is the second check after :mod:`careen_ipa.resume`, for a conductor that has continued with the next step.
+        A conductor that knows of a failure does not continue in the same list; so one that continues does not know.
+        A run without a list counts only if it is lost and was not reported, and fails one step only.
         """
         self._forget(identifier)
         for run in runner.persist(self._client.runs):
@@ -343,7 +343,7 @@ class CareenHardwareManager(hardware.HardwareManager):
             raise error
 
     def _forget(self, current: str = "") -> None:
-        """Delete the lost runs that were reported to another command than current.
+        """Delete the lost runs that a command other than current has reported.
 
         Not earlier: their logs are collected after the failure, and the command may be repeated.
         """
@@ -357,8 +357,8 @@ class CareenHardwareManager(hardware.HardwareManager):
             del self._told[run_id]
 
 
-#: Variables that a service manager gives one process of IPA's: no business of a container's, and others after a
-#: restart, with which a repeated command would be another request.
+#: Variables that a service manager sets for one process of IPA. They mean nothing to a container and change with a
+#: restart, so that a repeated command would be a different request.
 _PROCESS = frozenset(
     {"INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "MANAGERPID", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID"}
     | {"LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_PID", "WATCHDOG_USEC"}
@@ -366,14 +366,14 @@ _PROCESS = frozenset(
 
 
 def _environment() -> dict[str, str]:
-    """Return what ``-e NAME``, ``--env-host`` and proxies are taken from, as if careen were IPA's child."""
+    """Return the variables for ``-e NAME``, ``--env-host`` and proxies, as if careen were IPA's child."""
     return {
         name: value for name, value in os.environ.items() if name not in _PROCESS and _is_text(name + value)
     }
 
 
 def _is_text(value: str) -> bool:
-    """Return whether value can be sent: the bytes of a variable may be anything."""
+    """Return whether value can be sent: a variable may have any bytes."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -382,7 +382,7 @@ def _is_text(value: str) -> bool:
 
 
 def _await_lookup() -> None:
-    """Wait until IPA has applied all of the lookup's answer, which it does a moment after it knows its node."""
+    """Wait until IPA has applied the whole answer of the lookup, just after it knows its node."""
     deadline = time.monotonic() + 60
     while hardware.API_CLIENT is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,16 +1,16 @@
-"""After a restart, of IPA or of the node, the conductor's command goes on.
+"""Continues the conductor's command after a restart of IPA or of the node.
 
-IPA keeps the commands it executes in memory only. The conductor takes an agent with an empty list of commands for
-one that was booted on purpose, counts the step as done and goes to the next one. So a restart of IPA in the middle
-of a step, or a node that crashes in the middle of a firmware flash, passes as success.
+IPA keeps the commands it executes in memory only. If an agent has an empty list of commands, the conductor assumes an
+intended reboot, counts the step as done and continues with the next one. So a restart of IPA during a step, or a
+crash of the node during a firmware flash, counts as success.
 
-The agent knows better: it has the run, under an id that says for which place in the conductor's list it was made.
-And the lookup's answer has the list and the index. Where the two agree, the conductor is waiting for that very run,
-and the same command is given to IPA again. Through the id it becomes the same run: still running, ended, or lost
-with the reboot. The conductor sees a command that runs, and then its end.
+The agent has the run, and the run's id contains its place in the conductor's list. The lookup's answer has the list and
+the index. If the two agree, the conductor is waiting for that run, and this module gives the same command to IPA
+again. By its id the command becomes the same run: still running, ended, or lost in the reboot. The conductor sees a
+command that runs, and then its end.
 
-No step is ever started by this. A run has to exist, and a success of an earlier boot is left alone: it is what a
-``reboot_requested`` step looks like after its reboot.
+This never starts a step. A run must exist, and a success of an earlier boot is ignored: it belongs to a
+``reboot_requested`` step after its reboot.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STATES = {"clean": "cleaning", "deploy": "deploying", "service": "servicing"}
 def resume(client: Client, node: Mapping[str, Any]) -> bool:
     """Give IPA the command again that it was executing for node. Returns whether there was one.
 
-    To be called between lookup and first heartbeat.
+    Call it between the lookup and the first heartbeat.
     """
     agent = _agent()
     if agent is None or agent.command_results:
@@ -55,7 +55,7 @@ def resume(client: Client, node: Mapping[str, Any]) -> bool:
 
 
 def _find(runs: list[Json], node: Mapping[str, Any], phase: str, boot: object) -> tuple[Json, Json] | None:
-    """Return the step that the conductor waits for and the run that was made for it."""
+    """Return the step that the conductor waits for and its run."""
     place = ids.place_of(node, phase)
     if not place.known:
         return None
@@ -92,9 +92,9 @@ def _execute(agent: Any, node: Mapping[str, Any], phase: str, step: Json, run: J
 
 
 def _agent() -> Any:
-    """Return IPA's agent object, or None where hardware managers are used without one."""
+    """Return IPA's agent object, or None if hardware managers are used without one."""
     if threading.current_thread() is not threading.main_thread():
-        # Lookup happens in the main thread; anything else is a command that is being executed.
+        # Lookup happens in the main thread; any other thread executes a command.
         return None
     try:
         return base.get_extension("clean").agent

@@ -1,8 +1,8 @@
 """One run from request to outcome.
 
-The run belongs to the agent, which outlives this process and may itself be restarted while the container goes on.
-So a lost connection is no failure of the step: the request is repeated under the same id, and only when the agent
-stays away for longer than the configured time is the step given up, with the run aborted if anybody still listens.
+The run belongs to the agent, which outlives this process and may itself be restarted while the container continues.
+So a lost connection is not a failure of the step: the request is repeated with the same id. If the agent is absent for
+longer than the configured time, the step fails, and the run is aborted if the agent can still be reached.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LOG = log.getLogger(__name__)
 
 FINAL = frozenset({"succeeded", "failed", "aborted", "timed_out", "lost"})
 
-#: How long one wait request is held open by the agent, in seconds.
+#: How long the agent holds one wait request open, in seconds.
 WAIT = 30
 
-#: A result file that is larger than this many characters of JSON stays out of the step's return value: IPA sends
+#: A result file with more characters of JSON than this is not in the step's return value: IPA sends
 #: every result again with each heartbeat's question.
 MAX_RESULT = 64 << 10
 
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Settings:
-    """What of the configuration a run needs."""
+    """The part of the configuration that a run needs."""
 
     unreachable_timeout: float = 120.0
     step_timeout: str = ""
@@ -57,26 +57,26 @@ class Settings:
 
 
 class Runner:
-    """Executes runs with one agent."""
+    """Executes runs on one agent."""
 
     def __init__(
         self, client: Client, settings: Settings, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """Run with client's agent."""
+        """Use the agent of client."""
         self._client = client
         self._settings = settings
         self._sleep = sleep
 
     def execute(self, request: Mapping[str, Any]) -> Json:
-        """Request the run, follow it to its end and return it. A run that exists already is joined.
+        """Request the run, follow it to its end and return it. If it exists already, follow that one.
 
-        :raises ClientError: the agent refused the run, or stayed away.
+        :raises ClientError: the agent refused the run, or did not answer.
         """
         run_id = str(request["id"])
         with stop.guard(self._client, run_id):
             run = self.persist(lambda: self._create(request))
             if run.get("state") in FINAL:
-                # A repeated command, or a container that was quicker than the answer: the output is still wanted.
+                # A repeated command, or a container that ended before the answer: its output is still needed.
                 LOG.info("The container run %s has ended already: %s", run_id, run.get("state"))
             return self._follow(run_id, run)
 
@@ -84,8 +84,8 @@ class Runner:
         try:
             return self._client.create_run(request)
         except Problem as exc:
-            # The id is made of the command. A request that differs in something else, such as a time limit that was
-            # configured anew between two starts of IPA, is the same command still.
+            # The id comes from the command. A request that differs only elsewhere, such as in a time limit that
+            # changed between two starts of IPA, is the same command.
             if exc.code != "conflict":
                 raise
             run = self._client.run(str(request["id"]))
@@ -93,7 +93,7 @@ class Runner:
             return run
 
     def join(self, run: Json) -> Json:
-        """Follow a run that was requested before to its end and return it."""
+        """Follow a run that exists already to its end and return it."""
         run_id = str(run["id"])
         with stop.guard(self._client, run_id):
             return self._follow(run_id, run)
@@ -109,18 +109,18 @@ class Runner:
             while run.get("state") not in FINAL:
                 run = self.persist(lambda: self._client.wait(run_id, WAIT))
         except ClientError:
-            # Not known to run any more, yet perhaps running: ask for its end before the step is called failed.
+            # The run may still be active: request its abort before the step fails.
             with contextlib.suppress(ClientError):
                 self._client.abort(run_id, "ironic-python-agent lost contact with the careen agent")
             raise
         finally:
             for follower in followers:
-                # After the end nothing more comes but what is on its way.
+                # After the end only lines in transit arrive.
                 follower.finish(5 if run.get("state") in FINAL else 0)
         return run
 
     def persist(self, call: Callable[[], _T]) -> _T:
-        """Repeat a call while the agent is away, which is safe for calls that are idempotent."""
+        """Repeat a call while the agent is absent, which is safe for idempotent calls."""
         deadline: float | None = None
         while True:
             try:
@@ -133,7 +133,7 @@ class Runner:
                 if now >= deadline:
                     raise
             except Problem as exc:
-                # The agent is there, what runs the containers is not, or not yet.
+                # The agent answers, but containerd is not available, or not yet.
                 if exc.code != "unreachable" or (deadline is not None and time.monotonic() >= deadline):
                     raise
                 deadline = deadline or time.monotonic() + self._settings.unreachable_timeout

@@ -1,10 +1,10 @@
-"""IPA is told to stop: the step that it runs is aborted.
+"""Aborts the running step when a signal stops IPA.
 
-IPA itself handles no signal: SIGTERM ends the process where it stands, and after SIGINT the interpreter waits for the
-thread that executes the command. A container that careen runs would go on, which is right when IPA crashed (the next
-IPA finds the run) and wrong when somebody stopped it. So the two signals get a handler that sends the abort and then
-does what would have happened without it. The agent carries the abort out; there is nothing to wait for here. A signal
-that IPA was started to ignore stays ignored.
+IPA itself handles no signal: SIGTERM ends the process at once, and after SIGINT the interpreter waits for the thread
+that executes the command. A container that careen runs would continue. That is right after a crash of IPA (the next IPA
+finds the run) and wrong after an intended stop. So a handler for the two signals sends the abort and then has the
+signal's usual effect. The agent executes the abort; the handler does not wait for it. If IPA was started with a signal
+ignored, the signal stays ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from careen_ipa.client import Client, ClientError
 
 LOG = log.getLogger(__name__)
 
-#: How long the handler waits for the agent to take the abort, in seconds.
+#: How long the handler waits for the agent to accept the abort, in seconds.
 ABORT_TIMEOUT = 3.0
 
 _active: dict[str, Client] = {}
@@ -31,7 +31,7 @@ _installed: set[int] = set()
 
 @contextlib.contextmanager
 def guard(client: Client, run_id: str) -> Iterator[None]:
-    """Have run_id aborted if IPA is stopped meanwhile."""
+    """Abort run_id if a signal stops IPA meanwhile."""
     _active[run_id] = client
     try:
         yield
@@ -40,9 +40,9 @@ def guard(client: Client, run_id: str) -> Iterator[None]:
 
 
 def abort_active(reason: str) -> None:
-    """Abort the runs that are guarded."""
+    """Abort the guarded runs."""
     # No lock: a signal handler runs in the main thread between two of its instructions, and the copy is one
-    # operation of the interpreter's.
+    # operation of the interpreter.
     for run_id, client in list(_active.items()):
         try:
             client.abort(run_id, reason, timeout=ABORT_TIMEOUT)
@@ -53,7 +53,7 @@ def abort_active(reason: str) -> None:
 
 
 def install() -> bool:
-    """Handle SIGTERM and SIGINT; only the main thread may. Returns whether it was done."""
+    """Install handlers for SIGTERM and SIGINT, in the main thread only. Returns whether it did."""
     if threading.current_thread() is not threading.main_thread():
         LOG.info(
             "Hardware managers were loaded outside the main thread: steps will not be aborted by SIGTERM"
@@ -61,7 +61,7 @@ def install() -> bool:
         return False
     for number in (signal.SIGTERM, signal.SIGINT):
         if number not in _installed:
-            # Ignored by who started IPA, such as a shell that starts it in the background: it does not stop IPA.
+            # IPA's parent ignores the signal, such as a shell that starts IPA in the background: it does not stop IPA.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 _install(number)
             _installed.add(number)
@@ -78,7 +78,7 @@ def _install(number: signal.Signals) -> None:
         elif previous is signal.SIG_DFL:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
-            # Still here: the first process of a container or of a ramdisk has no default action.
+            # Still running: the first process of a container or of a ramdisk has no default action.
             os._exit(128 + signum)
 
     signal.signal(number, handle)
