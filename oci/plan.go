@@ -8,7 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Host is the node that the options refer to. Package oci does no I/O of its own: careen
+// Host is the node that the options refer to. Package oci does no I/O: careen
 // passes the Host of package rootfs, tests pass a fake.
 // Paths are absolute; errors are those of package os.
 type Host interface {
@@ -39,7 +39,7 @@ type Files interface {
 	Stat(path string) (fs.FileInfo, error)
 }
 
-// Node is what the node offers, gathered once by the caller.
+// Node lists the features of the node. The caller collects them once.
 type Node struct {
 	Hostname string
 	// CgroupV2 is true on the unified layout only, not on the hybrid one.
@@ -56,7 +56,7 @@ type Node struct {
 	MemNodes int
 	// SeccompArch is the node's architecture as GOARCH.
 	SeccompArch string
-	// AppArmor, SELinux and Seccomp say what the kernel has.
+	// AppArmor, SELinux and Seccomp say which of these the kernel supports.
 	AppArmor, SELinux, Seccomp bool
 	// NoSwapLimit is true where the kernel does not limit swap, so that memory is
 	// limited without it.
@@ -68,7 +68,7 @@ type Node struct {
 	ZoneinfoDir string
 }
 
-// Image is the image as Build needs it.
+// Image has the data of the image that Build needs.
 type Image struct {
 	// Reference is the name as the operator wrote it, Digest what it resolved to.
 	Reference string
@@ -88,18 +88,18 @@ type BuildInput struct {
 	Host  Host
 	// Dir is the run's directory on the node, where generated files will lie.
 	Dir string
-	// VolumeDir is the store's directory of named volumes, each a directory of its
+	// VolumeDir is the store's directory of named volumes, each a directory with its
 	// name; "" keeps them in Dir for this run only.
 	VolumeDir string
 	// ControlDir is bound at /run/careen in the container (result file, critical
 	// section); "" for none.
 	ControlDir string
 	// Previous is a file bound at /run/careen/previous.json in the container, read-only;
-	// "" for none. It takes ControlDir.
+	// "" for none. It requires ControlDir.
 	Previous string
 	// Environ are the caller's variables: -e NAME, -e 'NAME*', --env-host, proxies.
 	Environ map[string]string
-	// InitPath is the node's path of the binary that --init mounts; careen's own.
+	// InitPath is the node's path of the binary that --init mounts: careen's binary.
 	InitPath string
 	// RootFS is the directory or overlay that becomes the container's root.
 	RootFS string
@@ -109,16 +109,16 @@ type BuildInput struct {
 // Every path in it lies below BuildInput.Dir unless it says otherwise.
 type Plan struct {
 	Spec *specs.Spec
-	// Files have to be written first: resolv.conf, hosts, hostname, passwd...
+	// Files must be written first: resolv.conf, hosts, hostname, passwd...
 	Files []PlanFile
-	// Volumes are directories that have to exist as mount sources.
+	// Volumes are directories that must exist as mount sources.
 	Volumes []PlanVolume
 	// Overlays are -v SRC:DST:O mounts.
 	Overlays []PlanOverlay
 	// Chowns are sources of -v SRC:DST:U, to be owned by the container's user.
 	Chowns []PlanChown
-	// RootDirs have to be made inside the image's root with mode 0755, such as the
-	// image's own working directory. A directory that has to be made belongs to
+	// RootDirs must be made inside the image's root with mode 0755, such as the
+	// image's working directory. A directory that was missing belongs to
 	// Spec.Process.User; its parents belong to root.
 	RootDirs []string
 	// RootAppends are lines to add to files inside the image's root, which are made
@@ -134,7 +134,7 @@ type Plan struct {
 	StopTimeout time.Duration
 	// Timeout is --timeout; 0 means none.
 	Timeout time.Duration
-	// Labels are the image's and the operator's, the latter over the former.
+	// Labels are those of the image and of the operator; the operator's win.
 	Labels map[string]string
 	// Warnings, one line each: options that were ignored as podman ignores them, and
 	// options that weaken isolation.
@@ -172,7 +172,7 @@ type PlanAppend struct {
 }
 
 // PlanOverlay is a writable overlay over a directory of the node; changes are discarded.
-// Upper and Work have to exist; Upper starts with Lower's owner and mode.
+// Upper and Work must exist; Upper starts with Lower's owner and mode.
 type PlanOverlay struct {
 	// Lower is the directory of the node. Target is where to mount on the node, ""
 	// when Spec.Mounts has the overlay mount itself, which is what Build makes.

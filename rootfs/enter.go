@@ -23,7 +23,7 @@ const (
 	actionsEnv = "CAREEN_ROOTFS_ACTIONS"
 )
 
-// EnterOptions are the options of [Enter]. The zero value is what an agent wants.
+// EnterOptions are the options of [Enter]. The zero value suits an agent.
 type EnterOptions struct {
 	// Force makes the namespace even where pivot_root works without it.
 	Force bool
@@ -279,7 +279,7 @@ func (p pin) unshare() (self string, err error) {
 	return self, nil
 }
 
-// bindRoot gives the calling thread, which has a mount namespace of its own, a
+// bindRoot gives the calling thread, which has a private mount namespace, a
 // root that can be left: the whole tree bound over itself.
 func bindRoot() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
@@ -288,7 +288,7 @@ func bindRoot() error {
 	if err := unix.Mount("/", "/", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind / over itself: %w", err)
 	}
-	// "/" alone is still the root beneath; the way up from it ends on top.
+	// "/" alone is still the lower root; its parent directory resolves to the upper one.
 	if err := unix.Chdir("/.."); err != nil {
 		return fmt.Errorf("reach the bind: %w", err)
 	}
@@ -306,7 +306,7 @@ func execSelf(cwd string, done actions) error {
 		return err
 	}
 	if err := unix.Chdir(cwd); err != nil {
-		// The directory may be one that the namespace does not have.
+		// The namespace may not have the directory.
 		if err := unix.Chdir("/"); err != nil {
 			return err
 		}
@@ -315,8 +315,8 @@ func execSelf(cwd string, done actions) error {
 	return fmt.Errorf("execute %s again: %w", os.Args[0], syscall.Exec(selfPath(), os.Args, env))
 }
 
-// selfPath returns a path of the running binary. The link in /proc always works,
-// the file's own name is kinder to whoever reads a process list.
+// selfPath returns a path of the running binary. The link in /proc always works, but
+// the file's name is clearer in a process list.
 func selfPath() string {
 	const link = "/proc/self/exe"
 	path, err := os.Readlink(link)
@@ -330,7 +330,7 @@ func selfPath() string {
 	return path
 }
 
-// nodeError makes the error that every failure to prepare a node is.
+// nodeError makes the error for a failure to prepare the node.
 func nodeError(op, subject string, err error, remedy string) error {
 	var known *fault.Error
 	if errors.As(err, &known) {

@@ -14,10 +14,10 @@ type PrepareOptions struct {
 	RunDir string
 	// StoreDir is the directory for images and containers; "" is [DefaultStoreDir].
 	StoreDir string
-	// Store says whether the store gets a tmpfs of its own.
+	// Store says whether the store gets a separate tmpfs.
 	Store StoreMode
 	// StoreSize limits that tmpfs, in bytes; 0 means three quarters of the memory
-	// that is available now. More than the node has in all is an error.
+	// that is available now. More than the node's total memory is an error.
 	StoreSize int64
 	// StoreInodes limits the number of files in it; 0 derives it from the size.
 	StoreInodes int64
@@ -28,7 +28,7 @@ type PrepareOptions struct {
 	ModulesDir string
 }
 
-// WithDefaults returns the options with what empty fields stand for.
+// WithDefaults returns the options with defaults for empty fields.
 func (o PrepareOptions) WithDefaults() PrepareOptions {
 	if o.RunDir == "" {
 		o.RunDir = DefaultRunDir
@@ -46,9 +46,9 @@ func (o PrepareOptions) WithDefaults() PrepareOptions {
 }
 
 // Prepare makes the node ready for containers. It mounts missing file systems, delegates
-// the controllers of cgroup v2, loads the overlay module and makes the store. It leaves
-// alone what is there, so it may be called any number of times and on any host. Nothing
-// has to be undone.
+// the controllers of cgroup v2, loads the overlay module and makes the store. It does
+// not change existing mounts, so it may be called any number of times and on any host.
+// There is nothing to undo.
 //
 // The actions are those of [Enter] and of Prepare, in order, including failed ones. An
 // error is returned only for what every container needs: /proc, /sys, /dev, the run

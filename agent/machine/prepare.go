@@ -15,7 +15,7 @@ var errStopped = errors.New("the run was stopped")
 // pullEvery is the shortest time between two entries about one pull.
 const pullEvery = 200 * time.Millisecond
 
-// pull begins the present part with its image.
+// pull begins the current part with the pull of its image.
 func (t *turn) pull(r *Run) {
 	r.Pull, r.PullAt, r.PullEventAt, r.Failure = nil, t.now.Clock, 0, nil
 	r.Ended, r.Claim, r.Found, r.Gone = false, nil, nil, false
@@ -23,13 +23,13 @@ func (t *turn) pull(r *Run) {
 	t.effect(Pull{ID: r.Run.ID, Call: r.call(DoPull), Part: r.Plan.Parts[r.Part]})
 }
 
-// progress takes a report of the pull.
+// progress handles a progress report of the pull.
 func (t *turn) progress(r *Run, p Progress) {
 	had := r.Pull
 	if had == nil {
 		had = &Progress{}
 	}
-	// A pull that unpacks gets no bytes, and does not stall.
+	// A pull that unpacks gets no bytes but is not stalled.
 	if r.Pull == nil || had.Done != p.Done || had.Status != p.Status || p.Status == "unpacking" {
 		r.PullAt = t.now.Clock
 	}
@@ -76,10 +76,10 @@ func (t *turn) pulled(r *Run, e Pulled) {
 	}})
 }
 
-// stopped reports whether the run is being ended.
+// stopped reports whether the run is being stopped.
 func (r *Run) stopped() bool { return r.Stop != nil && r.Stop.Applied }
 
-// inputs lists what the present container reads of those before it: the earlier parts
+// inputs lists the earlier results that the current container reads: the earlier parts
 // of its sequence, then the last runs in this boot of the steps that its definition names.
 func (t *turn) inputs(r *Run, steps []string) []Input {
 	list := slices.Clone(r.Previous)
@@ -97,7 +97,7 @@ func (t *turn) inputs(r *Run, steps []string) []Input {
 	return list
 }
 
-// created records what was created and that it is about to start, and starts it.
+// created records the created container and its imminent start, and starts it.
 func (t *turn) created(r *Run, e Created) {
 	switch {
 	case r.stopped():
@@ -127,11 +127,11 @@ func (t *turn) created(r *Run, e Created) {
 	t.effect(Start{ID: r.Run.ID, Call: r.call(DoStart), Container: r.container(), Mark: t.mark(r)})
 }
 
-// RequestDone reports whether no agent needs the request any more: the last container has
-// its start on record.
+// RequestDone reports whether no agent needs the request any more: the start of the last
+// container is on record.
 func (rec *Record) RequestDone() bool { return rec.Starting && rec.Run.Part >= rec.Run.Parts }
 
-// dropRequest removes the request of a run that does not need it any more, before the
+// dropRequest removes a request that the run does not need any more, before the
 // container can read it.
 func (t *turn) dropRequest(r *Run) {
 	if r.RequestDone() {
@@ -139,7 +139,7 @@ func (t *turn) dropRequest(r *Run) {
 	}
 }
 
-// mark returns what the reboot marker says of a run.
+// mark returns the content of the reboot marker for a run.
 func (t *turn) mark(r *Run) *Mark {
 	return &Mark{Run: r.Run.ID, Step: cut(r.Run.Step, 100), Phase: cut(r.Run.Phase, 20), Node: cut(r.Run.Node, 100),
 		Image: cut(r.Run.Image, 300), BootID: t.s.Config.BootID, At: t.now.Wall}
@@ -180,8 +180,8 @@ func (t *turn) marked(r *Run, e Started) {
 	}
 }
 
-// runsUnrecorded is for a container that runs although its state cannot be written: its
-// start is on record, so it goes on, and the record follows later.
+// runsUnrecorded handles a container that runs although its state cannot be written: its
+// start is on record, so it continues, and the record follows later.
 func (t *turn) runsUnrecorded(r *Run, e Started, err error) {
 	t.marked(r, e)
 	t.log(LevelWarning, r, "the container runs without a record of it", err)
@@ -192,7 +192,7 @@ func (t *turn) runsUnrecorded(r *Run, e Started, err error) {
 	t.supervise(r)
 }
 
-// partFailed ends the present part before its container ended by itself.
+// partFailed ends the current part before its container ended by itself.
 func (t *turn) partFailed(r *Run, err error) {
 	r.Failure = err
 	if r.ContainerID == "" {
@@ -203,7 +203,7 @@ func (t *turn) partFailed(r *Run, err error) {
 	t.remove(r)
 }
 
-// prepareDue returns when a run that pulls or creates is looked at next.
+// prepareDue returns the time of the next check of a run that pulls or creates.
 func (s State) prepareDue(r *Run) time.Duration {
 	if r.stopped() {
 		return r.Due
@@ -215,8 +215,8 @@ func (s State) prepareDue(r *Run) time.Duration {
 	return due
 }
 
-// stallDue returns when the present pull counts as stalled; 0 for never. The wait for
-// a network has a limit of its own.
+// stallDue returns the time at which the current pull counts as stalled; 0 for never. The
+// wait for a network has a separate limit.
 func (s State) stallDue(r *Run) time.Duration {
 	if r.Run.State != Pulling || s.Config.PullStall <= 0 || r.Pull != nil && r.Pull.Status == "waiting" {
 		return 0
@@ -232,7 +232,7 @@ func (t *turn) tickPreparing(r *Run) {
 	}
 	r = t.edit(r.Run.ID)
 	if r.stopped() {
-		// The cancelled call does not end: go on without its answer.
+		// The cancelled call does not end: continue without its answer.
 		r.Call++
 		t.partFailed(r, errStopped)
 		return

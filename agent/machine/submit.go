@@ -7,7 +7,7 @@ import (
 	"github.com/careen-project/careen/agent/fault"
 )
 
-// submit accepts a run, or answers with the one that has the id already.
+// submit accepts a run, or returns the existing run with the id.
 func (t *turn) submit(e Submit) {
 	id := e.Record.Run.ID
 	known, err := t.s.Repeated(id, e.Record.Hash)
@@ -43,7 +43,7 @@ func (t *turn) submit(e Submit) {
 	t.out.Reply = &Reply{ID: id, New: true}
 }
 
-// Repeated returns the run that a request with this id and hash asked for before, nil
+// Repeated returns the run of an earlier request with this id and hash, nil
 // for none. The error has code unreachable before recovery is over, and conflict when
 // another request has the id.
 func (s State) Repeated(id, hash string) (*Run, error) {
@@ -53,7 +53,7 @@ func (s State) Repeated(id, hash string) (*Run, error) {
 	}
 	r := s.Find(id)
 	if r == nil || id == "" {
-		return nil, nil // no run is an answer
+		return nil, nil // no such run: not an error
 	}
 	if r.Hash != "" && r.Hash != hash {
 		return nil, &fault.Error{Code: fault.Conflict, Op: "take run", Subject: id,
@@ -63,7 +63,7 @@ func (s State) Repeated(id, hash string) (*Run, error) {
 	return r, nil
 }
 
-// admit returns why no new run is accepted now, if so.
+// admit returns the reason why no new run is accepted now, nil if runs are accepted.
 func (t *turn) admit() error {
 	const op = "take a run"
 	s := t.s
@@ -111,7 +111,7 @@ func (t *turn) schedule() {
 	}
 	r.Active = true
 	t.move(r, Pulling, func() {
-		if r.Began == 0 { // not when it is taken up again
+		if r.Began == 0 { // not after a recovery
 			wall := t.now.Wall
 			r.Began, r.Run.StartedAt = t.now.Clock, &wall
 		}
@@ -121,7 +121,7 @@ func (t *turn) schedule() {
 	t.pull(r)
 }
 
-// beginPart sets identity and limits of the present container.
+// beginPart sets the identity and the limits of the current container.
 func (t *turn) beginPart(r *Run) {
 	p := r.Plan.Parts[r.Part]
 	r.PartBegan = t.now.Clock
@@ -137,7 +137,7 @@ func (t *turn) beginPart(r *Run) {
 		RunOptions: p.RunOptions, PullOptions: p.PullOptions}
 }
 
-// abort asks for a run's end. A second request may only shorten the grace.
+// abort requests the end of a run. A second request can only shorten the grace.
 func (t *turn) abort(e Abort) {
 	t.out.Reply = &Reply{ID: e.ID}
 	r := t.edit(e.ID)
@@ -166,7 +166,7 @@ func (t *turn) abort(e Abort) {
 	}
 }
 
-// abortable returns why a run cannot be aborted, if so.
+// abortable returns the reason why a run cannot be aborted, nil if it can.
 func (r *Run) abortable(force bool) error {
 	refuse := func(reason, remedy string) error {
 		return &fault.Error{Code: fault.Conflict, Op: "abort run", Subject: r.Run.ID, Reason: reason, Remedy: remedy,
@@ -193,7 +193,7 @@ func NotFound(id string) error {
 		Remedy: "List the runs there are with \"careen ps --all\""}
 }
 
-// endQueued ends a run that waits, on request.
+// endQueued ends a queued run on request.
 func (t *turn) endQueued(r *Run, stop *Stop) {
 	stop.Applied, stop.At = true, t.now.Clock
 	r.Stop = stop
@@ -223,8 +223,8 @@ func (t *turn) delete(e Delete) {
 	t.then(Schedule{})
 }
 
-// drain ends acceptance, and the runs too where that is asked for. Queued runs stay on
-// record for the next agent unless runs are to be ended.
+// drain stops accepting runs, and also ends the runs if requested. Otherwise queued runs
+// stay on record for the next agent.
 func (t *turn) drain(e Drain) {
 	t.s.Draining = true
 	t.out.Reply = &Reply{}
@@ -248,8 +248,8 @@ func (t *turn) drain(e Drain) {
 	}
 }
 
-// prepareReboot ends acceptance and the queue, and names the runs to wait for: one of
-// them may be a flash, and each has limits of its own.
+// prepareReboot stops accepting runs, ends the queue, and returns the runs to wait for:
+// one of them may be a flash, and each has a time limit.
 func (t *turn) prepareReboot() {
 	t.s.Draining = true
 	for _, id := range t.s.Queue {

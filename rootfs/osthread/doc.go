@@ -1,4 +1,4 @@
-// Package osthread runs a function on an operating-system thread of its own, so that
+// Package osthread runs a function on a separate operating-system thread, so that
 // the function can change the thread's namespaces and root.
 //
 // The package is a leaf: it imports nothing of careen.

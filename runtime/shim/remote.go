@@ -20,10 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// endPatience bounds the wait for a shim that was told to end.
+// endPatience limits the wait for the end of a shim after a shutdown request.
 const endPatience = 5 * time.Second
 
-// Remote is a shim as the agent sees it that started it, or that found it running.
+// Remote is the agent's view of a shim that it started or found running.
 type Remote struct {
 	// Task is the shim's task service.
 	Task taskapi.TTRPCTaskService
@@ -31,9 +31,9 @@ type Remote struct {
 	client *ttrpc.Client
 	socket string
 	pid    int
-	// lost is closed when the connection ends, which a shim does with its process.
+	// lost is closed when the connection ends, which happens when the shim's process ends.
 	lost chan struct{}
-	// ended is closed when the process is gone; nil for one that another process
+	// ended is closed when the process has ended; nil for a shim that another process
 	// started.
 	ended chan struct{}
 	// lifeline ends the shim with this process until it has a container.
@@ -52,7 +52,7 @@ func Spawn(binary, namespace, socketDir string) (_ *Remote, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", socket, err)
 	}
-	// The socket is the shim's: it stays when this process lets go of it.
+	// The socket belongs to the shim: it stays when this process closes the listener.
 	listener.SetUnlinkOnClose(false)
 	defer listener.Close()
 	defer func() {
@@ -87,13 +87,13 @@ func Spawn(binary, namespace, socketDir string) (_ *Remote, err error) {
 }
 
 // Dial connects to the shim of a container. The error is fs.ErrNotExist or ECONNREFUSED
-// where it has none any more; no error has a fault code.
+// if the container has no shim any more; no error has a fault code.
 func Dial(socketDir, id string) (*Remote, error) {
 	r := &Remote{socket: SocketPath(socketDir, id)}
 	return r, r.connect()
 }
 
-// SocketPath is where the shim of a container listens that [Spawn] started.
+// SocketPath is the socket of a container's shim that [Spawn] started.
 func SocketPath(socketDir, id string) string { return filepath.Join(socketDir, id) }
 
 func (r *Remote) connect() error {
@@ -127,8 +127,8 @@ func peerOf(conn net.Conn) (pid int) {
 // Pid is the shim's process, 0 if it is unknown.
 func (r *Remote) Pid() int { return r.pid }
 
-// Name moves the shim's socket to where [Dial] finds it, for the container that is
-// going to be created.
+// Name moves the shim's socket to the path where [Dial] looks for it, for the container
+// that Create will make.
 func (r *Remote) Name(id string) error {
 	path := SocketPath(filepath.Dir(r.socket), id)
 	if err := os.Rename(r.socket, path); err != nil {
@@ -138,7 +138,7 @@ func (r *Remote) Name(id string) error {
 	return nil
 }
 
-// Alive reports whether the shim's process was there a moment ago.
+// Alive reports whether the shim's process existed at the time of the call.
 func (r *Remote) Alive() bool {
 	select {
 	case <-r.lost:
@@ -148,11 +148,11 @@ func (r *Remote) Alive() bool {
 	}
 }
 
-// Lost is closed when the shim has gone.
+// Lost is closed when the shim has ended.
 func (r *Remote) Lost() <-chan struct{} { return r.lost }
 
-// Close closes the connection. A shim without a container ends, one with a container goes
-// on. The error has no fault code.
+// Close closes the connection. A shim without a container ends, one with a container
+// continues. The error has no fault code.
 func (r *Remote) Close() error {
 	var err error
 	r.once.Do(func() {
@@ -186,9 +186,9 @@ func (r *Remote) End(ctx context.Context, id string) error {
 	}
 }
 
-// spawn starts the serving process in a session of its own, so that signals meant
+// spawn starts the serving process in a new session, so that signals meant
 // for the agent's process group do not reach it. The listener becomes its first
-// descriptor, what else is given follows.
+// descriptor, the other files follow.
 func (inv invocation) spawn(binary, address string, files ...*os.File) (*exec.Cmd, error) {
 	args := []string{"-namespace", inv.namespace, "-socket", address}
 	if inv.id != "" {
@@ -206,9 +206,8 @@ func (inv invocation) spawn(binary, address string, files ...*os.File) (*exec.Cm
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("cannot start the shim: %w", err)
 	}
-	// A shim that is killed for the node's memory would take the step's exit
-	// code with it. Without CAP_SYS_RESOURCE this fails, which is no reason not
-	// to run.
+	// If the kernel kills the shim for lack of memory, the step's exit code is
+	// lost. Without CAP_SYS_RESOURCE this fails; the shim runs anyway.
 	_ = os.WriteFile("/proc/"+strconv.Itoa(cmd.Process.Pid)+"/oom_score_adj", []byte("-998"), 0o644)
 	return cmd, nil
 }

@@ -5,11 +5,11 @@
 // format's version. A record is a whole snapshot under a key: the last record of a key
 // holds, the earlier ones are history, and [Journal.Compact] drops them.
 //
-// What the package assumes of the disk, and what it does about the rest:
+// What the package assumes about the disk, and how it handles faults:
 //
 //   - A write that failed or was cut short by a crash leaves a torn end. It is dropped
 //     when the journal is opened, and cut off before the next record is written.
-//   - A damaged line in the middle, the header included, is passed over and reported.
+//   - A damaged line in the middle, the header included, is skipped and reported.
 //   - A file in which no line can be read, and which is not some other text, is set aside
 //     under the name journal.jsonl.damaged and reported.
 //   - A file of a newer version, or of another program, is refused.
@@ -17,5 +17,5 @@
 //     so there is no fsync.
 //
 // Files are opened through [Disk], so that a test can put a faulty disk below: the
-// package has no test hooks of its own.
+// package needs no test hooks.
 package journal

@@ -38,7 +38,7 @@ func (z *Reader) block() error {
 
 func (z *Reader) copyStored() error {
 	for z.stored > 0 && z.w < limit {
-		if z.n >= 8 { // bytes that were taken ahead
+		if z.n >= 8 { // bytes that were read ahead
 			z.window[z.w] = byte(z.take(8))
 			z.w++
 			z.stored--
@@ -56,7 +56,7 @@ func (z *Reader) copyStored() error {
 	return nil
 }
 
-// dynamic reads the codes of a block that brings its own.
+// dynamic reads the codes of a block with dynamic Huffman codes.
 func (z *Reader) dynamic() error {
 	head, err := z.number(14)
 	if err != nil {
@@ -88,7 +88,7 @@ func (z *Reader) dynamic() error {
 	return nil
 }
 
-// lengths reads the lengths of the codes, which are themselves coded.
+// lengths reads the lengths of the codes, which are Huffman-coded too.
 func (z *Reader) lengths(total int) error {
 	for i := 0; i < total; {
 		e, err := z.symbol(z.ownLit[:], 7)
@@ -132,8 +132,8 @@ func (z *Reader) lengths(total int) error {
 	return nil
 }
 
-// symbol decodes one symbol with as little input as it needs, so that the end
-// of a stream is not read over. The extra bits are not taken.
+// symbol decodes one symbol from as few bits as possible, so that it does not read
+// past the end of a stream. It does not consume the extra bits.
 func (z *Reader) symbol(table []uint32, tableBits uint) (uint32, error) {
 	for {
 		e := table[z.bits&(1<<tableBits-1)]

@@ -2,13 +2,13 @@
 // Decompression limits the speed of a pull: one layer is one stream, and only one
 // processor can decompress one stream.
 //
-// What makes it fast: 64 bits of input are taken at a time, one table lookup
-// gives a literal or a length with the number of its extra bits, several
+// It is fast because it reads 64 bits of input at a time, one table lookup
+// returns a literal or a length with the number of its extra bits, several
 // literals are written per refill, and matches are copied eight bytes at a
 // time. Go checks the bounds of every access, so a hostile stream can only make it
 // fail.
 //
-// Members that follow one another are one stream, as gzip(1) has it. The
-// checksum and the length of every member are verified. The output is not
-// bounded here; the reader bounds it.
+// Consecutive members are one stream, as in gzip(1). The
+// checksum and the length of every member are verified. The package does not
+// limit the output; the caller limits it.
 package inflate

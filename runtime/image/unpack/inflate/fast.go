@@ -6,13 +6,13 @@ import "encoding/binary"
 // of output. It works on copies of the reader's fields, which the compiler keeps
 // in registers, and puts them back at the end.
 //
-// What bounds it is the chain from one symbol to the next: index the table, load,
-// shift. So the next entry is looked up before the refill, of bits that are there
-// already, and the refill is beside the chain: it adds bits above those.
+// The dependency from one symbol to the next limits its speed: index the table, load,
+// shift. So it looks up the next entry before the refill, from bits that it has
+// already. The refill is not on that critical path: it adds bits above those.
 //
-// Refilling takes eight bytes and counts as many of them as fit; the bits above
-// those that count are the input's next bits already, so that the next refill
-// finds the same there and may simply be or'ed.
+// A refill reads eight bytes and counts those that fit. The bits above the counted
+// ones are the next bits of the input already, so the next refill sets the same bits
+// and a plain or is enough.
 //
 //nolint:funlen,gocyclo // one loop, whose parts would each cost a call per symbol
 func (z *Reader) fast() (done bool, err error) {
@@ -154,7 +154,7 @@ func (z *Reader) fast() (done bool, err error) {
 		n |= 56
 	}
 	z.pos, z.w = pos, w
-	// Only what counts stays: what comes next may not read on at this place.
+	// Keep only the counted bits: the next reader may continue at another place.
 	z.bits, z.n = buf&(1<<n-1), n
 	if done {
 		z.state = atBlock

@@ -7,7 +7,7 @@ func (z *Reader) header() error {
 	if z.n == 0 {
 		if err := z.fetch(); err != nil {
 			if err == io.EOF && z.lit == nil {
-				return io.ErrUnexpectedEOF // there was no member at all
+				return io.ErrUnexpectedEOF // the stream has no member
 			}
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/careen-project/careen/runtime/image/unpack/inflate"
 )
 
-// pieces is a source that gives its bytes in pieces of a size.
+// pieces is a source that returns its bytes in pieces of one size.
 type pieces struct {
 	b    []byte
 	size int
@@ -44,7 +44,7 @@ func compress(t testing.TB, level int, parts ...[]byte) []byte {
 	return buf.Bytes()
 }
 
-// samples are contents that make encoders use all that the format has.
+// samples are contents that make encoders use every feature of the format.
 func samples() map[string][]byte {
 	rng := rand.New(rand.NewPCG(1, 2))
 	noise := make([]byte, 300_000)
@@ -115,7 +115,7 @@ func TestTruncatedAndDamaged(t *testing.T) {
 		bad[n] ^= 0x10
 		got, err := io.ReadAll(inflate.NewReader(&pieces{b: bad, size: 64}))
 		if n >= 3 && n < 10 {
-			continue // header fields that do not bear on the content
+			continue // header fields that do not affect the content
 		}
 		if err == nil {
 			// The bits that fill up the last byte of the data mean nothing.
@@ -131,7 +131,7 @@ func TestTruncatedAndDamaged(t *testing.T) {
 }
 
 // FuzzReader compares with the standard library: the same bytes, and an error
-// where that has one.
+// where the standard library returns one.
 func FuzzReader(f *testing.F) {
 	for _, s := range samples() {
 		if len(s) > 20_000 {
@@ -168,7 +168,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// BenchmarkReader needs INFLATE_FILE, a gzip file, to say anything of layers.
+// BenchmarkReader needs INFLATE_FILE, a gzip file, to measure real layers.
 func BenchmarkReader(b *testing.B) {
 	z := compress(b, 6, samples()["words"], samples()["skewed"])
 	if file := os.Getenv("INFLATE_FILE"); file != "" {

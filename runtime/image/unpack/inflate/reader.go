@@ -13,19 +13,19 @@ var ErrCorrupt = errors.New("corrupt gzip data")
 
 func corrupt(what string) error { return fmt.Errorf("%w: %s", ErrCorrupt, what) }
 
-// Source gives the compressed bytes in pieces that are not copied.
+// Source returns the compressed bytes in pieces that are not copied.
 type Source interface {
-	// Next returns bytes that were not taken yet, at least one, or an error; io.EOF
-	// at the end. They stay as they are until the next call.
+	// Next returns bytes that were not consumed yet, at least one, or an error; io.EOF
+	// at the end. They stay unchanged until the next call.
 	Next() ([]byte, error)
-	// Advance takes n of the bytes that Next returned.
+	// Advance consumes n of the bytes that Next returned.
 	Advance(n int)
 }
 
 const (
 	history = 32 << 10
-	// outSize is what is decompressed at a time. With the history it stays in the
-	// second-level cache.
+	// outSize is the number of bytes decompressed at a time. With the history they fit in
+	// the second-level cache.
 	outSize = 128 << 10
 	// slack is what one step of the fast loop may write behind the limit: three
 	// literals, or two and a match and the rest of its last sixteen bytes.
@@ -48,15 +48,15 @@ const (
 // Reader decompresses. It is for one goroutine.
 type Reader struct {
 	src  Source
-	in   []byte // what Next returned; pos of it is taken
+	in   []byte // the bytes from Next; the first pos are consumed
 	pos  int
 	bits uint64 // input that is not used yet, the next bit lowest
-	n    uint   // how many bits of it count
+	n    uint   // the number of valid bits
 
-	// An array, so that its length and what follows from it are constants in the
+	// An array, so that its length and values derived from it are constants in the
 	// fast loop, which has few registers.
 	window *[windowSize]byte
-	w, r   int // written up to, and given to the caller up to
+	w, r   int // end of the written bytes, and of those returned to the caller
 
 	state   state
 	last    bool // the block is the member's last
@@ -78,8 +78,8 @@ func NewReader(src Source) *Reader {
 	return &Reader{src: src, window: new([windowSize]byte)}
 }
 
-// Read returns io.EOF after the last member, io.ErrUnexpectedEOF inside of one,
-// and errors of the source as they are.
+// Read returns io.EOF after the last member, io.ErrUnexpectedEOF inside a member,
+// and errors of the source unchanged.
 func (z *Reader) Read(p []byte) (int, error) {
 	for z.r == z.w {
 		if z.err != nil {
@@ -105,14 +105,14 @@ func (z *Reader) slide() {
 	z.start = max(0, z.start-drop)
 }
 
-// sum adds what was written since the last time to the member's checksum.
+// sum adds the bytes written since the last call to the member's checksum.
 func (z *Reader) sum() {
 	out := z.window[z.r:z.w]
 	z.crc = crc32.Update(z.crc, crc32.IEEETable, out)
 	z.size += uint32(len(out))
 }
 
-// run decompresses until there is output to give or the stream ends.
+// run decompresses until it has output or the stream ends.
 func (z *Reader) run() error {
 	for {
 		var err error
@@ -126,7 +126,7 @@ func (z *Reader) run() error {
 		case inCodes:
 			err = z.codes()
 		case atTrailer:
-			// The trailer is about all output, so that has to be summed first.
+			// The trailer covers all output, so sum it first.
 			if z.w > z.r {
 				return nil
 			}
@@ -141,7 +141,7 @@ func (z *Reader) run() error {
 	}
 }
 
-// fetch makes in[pos] exist. It returns io.EOF at the end of the source.
+// fetch makes in[pos] available. It returns io.EOF at the end of the source.
 func (z *Reader) fetch() error {
 	if z.pos < len(z.in) {
 		return nil
@@ -156,7 +156,7 @@ func (z *Reader) fetch() error {
 	return nil
 }
 
-// need makes at least n bits count, n at most 32.
+// need makes at least n bits valid, n at most 32.
 func (z *Reader) need(n uint) error {
 	for z.n < n {
 		if err := z.fetch(); err != nil {

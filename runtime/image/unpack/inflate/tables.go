@@ -4,7 +4,7 @@ import "math/bits"
 
 // An entry of a decoding table:
 //
-//	bits 0-7    bits to take from the input: the code and its extra bits
+//	bits 0-7    bits to consume from the input: the code and its extra bits
 //	bits 8-11   bits of the code alone; of a link, the bits that index the subtable
 //	bit 12      exception: a link, the end of the block
 //	bit 13      link to a subtable, whose start is in bits 16 and up
@@ -20,7 +20,7 @@ const (
 
 // The sizes of the tables. The first level is indexed by that many bits of the
 // input; codes that are longer share a subtable per start, as large as the
-// longest code needs. Every start has two codes at least, so the arrays hold
+// longest code needs. Every start has at least two codes, so the arrays hold
 // the worst case: 2^11 + 286/2 * 2^(15-11) and 2^8 + 30/2 * 2^(15-8). Sizes are
 // powers of two so that a masked index needs no check.
 const (
@@ -39,7 +39,7 @@ const (
 
 var codeOrder = [19]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
 
-// What symbols mean, without the length of their code: entry returns it with.
+// The meanings of symbols, without the length of their code: entry adds the length.
 var (
 	litMeaning  [288]uint32
 	distMeaning [32]uint32
@@ -94,9 +94,8 @@ func init() {
 }
 
 // build fills a table for the canonical code with these lengths. It refuses
-// codes that are over-subscribed or incomplete, except for the one of a single
-// symbol of one bit, and none at all, which encoders write when a block has at
-// most one distance.
+// codes that are over-subscribed or incomplete. There are two exceptions, which encoders
+// write when a block has at most one distance: a single symbol of one bit, and no code.
 func build(table []uint32, tableBits uint, lens []uint8, meaning []uint32) bool {
 	var count, next [maxCode + 2]int
 	for _, n := range lens {
@@ -129,7 +128,7 @@ func build(table []uint32, tableBits uint, lens []uint8, meaning []uint32) bool 
 		code := int(bits.Reverse16(uint16(next[n])) >> (16 - n))
 		next[n]++
 		m := meaning[symbol]
-		// A symbol without meaning stays unassigned, as the standard has it.
+		// A symbol without meaning stays unassigned, as RFC 1951 requires.
 		entry := uint32(0)
 		if m != 0 {
 			entry = m&^0xff | uint32(n)<<8 | (m&0xff + uint32(n))

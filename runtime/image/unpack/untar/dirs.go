@@ -14,7 +14,7 @@ import (
 // directory by directory, so a few dozen save nearly every lookup.
 const openDirs = 64
 
-// maxAliases bounds the names that are remembered to lead to a directory.
+// maxAliases limits the number of cached names that lead to a directory.
 const maxAliases = 1024
 
 func join(parent, base string) string {
@@ -57,7 +57,7 @@ func (l *Layer) resolve(from *dir, name string, links *int) (*dir, error) {
 		case "", ".":
 			continue
 		case "..":
-			// Only the target of a symbolic link has this; above the root is the root.
+			// Only the target of a symbolic link can have this; the parent of the root is the root.
 			up, _ := split(at.path)
 			at = l.dirs[up]
 			continue
@@ -107,8 +107,8 @@ func (l *Layer) step(at *dir, base string, links *int) (*dir, error) {
 		}
 		return l.resolve(at, target, links)
 	case isWhiteout(&st):
-		// The layer deletes the name and then uses it as a directory: that is a
-		// new one, which shows nothing of the old.
+		// The layer deletes the name and then uses it as a directory: the new
+		// directory shows nothing of the old one.
 		return l.replaceByDir(at, base)
 	default:
 		return nil, fmt.Errorf("%w: %q is not a directory", ErrMalformed, clip(full))
@@ -145,7 +145,7 @@ func (l *Layer) ensureOpen(d *dir) error {
 	return nil
 }
 
-// makeDir handles an entry for a directory: new, or one that is there.
+// makeDir handles an entry for a directory, new or existing.
 func (l *Layer) makeDir(parent *dir, base string, h *tar.Header) error {
 	full := join(parent.path, base)
 	if d := l.dirs[full]; d != nil {
@@ -202,7 +202,7 @@ func (l *Layer) remove(parent *dir, base string) error {
 	return nil
 }
 
-// forget drops what is recorded of a directory and of everything in it.
+// forget drops the records of a directory and of everything in it.
 func (l *Layer) forget(full string) {
 	below := full + "/"
 	for p, d := range l.dirs {
@@ -253,7 +253,7 @@ func removeTree(parent int, base string) error {
 		if err != nil {
 			break
 		}
-		// What was read is gone; start over, since positions may have moved.
+		// The names read so far are removed; start over, since positions may have moved.
 		if _, err := f.Seek(0, 0); err != nil {
 			return err
 		}
@@ -261,8 +261,8 @@ func removeTree(parent int, base string) error {
 	return unix.Unlinkat(parent, base, unix.AT_REMOVEDIR)
 }
 
-// whiteout hides a name of the layers below. What this layer itself has under
-// the name stays: by the image specification a whiteout is about lower layers.
+// whiteout hides a name of the layers below. A file of this layer under the name
+// stays: by the image specification a whiteout applies to lower layers only.
 func (l *Layer) whiteout(parent *dir, base string) error {
 	if base == "" || base == "." || base == ".." {
 		return fmt.Errorf("%w: a whiteout of %q", ErrHostile, base)

@@ -3,17 +3,17 @@
 // device 0:0), opaque directories its attribute trusted.overlay.opaque.
 //
 // A layer is unpacked without its parents, so that layers can be unpacked at the
-// same time. What depends on the parents is done in [Layer.Finish]: directories
-// that the layer only passes through get the attributes they have below,
+// same time. [Layer.Finish] does the work that depends on the parents: directories
+// without an entry in the layer get the attributes they have below, and
 // whiteouts that hide nothing are removed. Only a hard link to a file of a layer
-// below cannot be done in Finish: it waits for the parents.
+// below cannot wait for Finish: Extract waits for the parents.
 //
 // The result is the same as with podman, Docker and containerd: names are
 // resolved within the layer, so an entry "lib/x" makes a directory lib even
 // where a layer below has a symbolic link of that name.
 //
 // A stream is treated as hostile. No entry leaves the directory: the kernel never
-// resolves a name across a symbolic link, names that lead out are refused, and
+// resolves a name across a symbolic link, names that leave the directory are refused, and
 // overlay's own attributes in a layer are ignored. The process must be root, and no
 // other process may write to the directory.
 package untar

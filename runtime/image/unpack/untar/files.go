@@ -17,7 +17,7 @@ import (
 
 const xattrRecord = "SCHILY.xattr."
 
-// create makes a file of any type under a name, after removing what is there.
+// create makes a file of any type under a name, after removing an existing one.
 func (l *Layer) create(parent *dir, base string, mk func() error) error {
 	err := mk()
 	if err == unix.EEXIST {
@@ -58,8 +58,8 @@ const page = 4096
 
 var zeroPage [page]byte
 
-// fill copies the file's content. Whole pages of zeros are left out: the file
-// reads the same, and in a store that is memory they cost nothing.
+// fill copies the file's content. It skips whole pages of zeros: the file
+// reads the same, and in a store in memory they cost nothing.
 func (l *Layer) fill(ctx context.Context, fd int, size int64, r io.Reader) error {
 	var at int64
 	hole := false // the file's length is behind at
@@ -87,7 +87,7 @@ func (l *Layer) fill(ctx context.Context, fd int, size int64, r io.Reader) error
 			at += int64(len(data))
 			b = b[len(data):]
 		}
-		// Positions are absolute once there was a hole, relative before.
+		// Positions are absolute after the first hole, relative before.
 	}
 	if hole {
 		return unix.Ftruncate(fd, size)
@@ -241,7 +241,7 @@ func (l *Layer) setSpecial(parent *dir, base string, h *tar.Header, mode bool) e
 			return fmt.Errorf("chown: %w", err)
 		}
 	}
-	if mode { // it is no symbolic link, so this follows none
+	if mode { // the file is not a symbolic link, so chmod follows none
 		if err := unix.Fchmodat(parent.fd, base, uint32(h.Mode&0o7777), 0); err != nil {
 			return fmt.Errorf("chmod: %w", err)
 		}
@@ -302,7 +302,7 @@ func (l *Layer) hardLink(ctx context.Context, parent *dir, base string, h *tar.H
 	return l.create(parent, base, func() error { return unix.Linkat(from.fd, name, parent.fd, base, 0) })
 }
 
-// existing is directory without making anything: nil if there is none.
+// existing is like directory but makes nothing: nil if there is no directory.
 func (l *Layer) existing(name string) (*dir, error) {
 	if d := l.dirs[name]; d != nil {
 		return d, l.ensureOpen(d)

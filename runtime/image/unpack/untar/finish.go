@@ -12,7 +12,7 @@ import (
 )
 
 // Finish completes the layer on top of the directories of the layers below, the
-// topmost first. After it the directory is what overlayfs expects of a layer.
+// topmost first. Afterwards overlayfs can use the directory as a layer.
 func (l *Layer) Finish(directories []string) error {
 	w, err := openLower(directories)
 	if err != nil {
@@ -66,7 +66,7 @@ func (l *Layer) dropIdleWhiteouts(w *lower) error {
 }
 
 // prune removes a directory that exists only because of a whiteout that hid
-// nothing, and the directories above it of which the same is true.
+// nothing, and the directories above it that exist for the same reason.
 func (l *Layer) prune(d *dir, w *lower) error {
 	for d.path != "" && d.header == nil && !d.opaque {
 		below, _, err := w.find(d.path)
@@ -87,8 +87,8 @@ func (l *Layer) prune(d *dir, w *lower) error {
 	return nil
 }
 
-// hideAllBelow stands in for an opaque root, which overlayfs does not know: each
-// name that the layers below have at the top is hidden by itself.
+// hideAllBelow replaces an opaque root, which overlayfs does not support: it makes a
+// whiteout for each name that the layers below have at the top.
 func (l *Layer) hideAllBelow(w *lower) error {
 	for _, fd := range w.fds {
 		dup, err := unix.Openat(fd, ".", unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -117,8 +117,8 @@ func (l *Layer) hideAllBelow(w *lower) error {
 	return nil
 }
 
-// finishDir sets a directory's attributes: the layer's own, or for one that the
-// layer only passes through those that it has below.
+// finishDir sets a directory's attributes: those of its entry, or those that it has
+// below if the layer has no entry for it.
 func (l *Layer) finishDir(d *dir, w *lower) error {
 	h := d.header
 	if h == nil {
@@ -138,7 +138,7 @@ func (l *Layer) finishDir(d *dir, w *lower) error {
 	return setDir(d.fd, h)
 }
 
-// plain are the attributes of a directory that no layer describes.
+// plain are the attributes of a directory without an entry in any layer.
 var plain = tar.Header{Mode: 0o755, ModTime: time.Unix(0, 0)}
 
 func (l *Layer) inherited(d *dir, w *lower) (*tar.Header, error) {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrHostile is wrapped by errors about streams that only an attacker writes.
+// ErrHostile is wrapped by errors about streams that only an attacker makes.
 var ErrHostile = errors.New("hostile layer")
 
 // ErrMalformed is wrapped by errors about streams that are not a layer.

@@ -54,7 +54,7 @@ func (w *lower) find(name string) (int, unix.Stat_t, error) {
 }
 
 // lookInLayer looks for name in one layer. last says that no layer below this
-// one can show it: it is deleted here, or hidden by something else.
+// one can show it: this layer deletes it or hides it.
 func lookInLayer(fd int, name string, st *unix.Stat_t) (found, last bool, err error) {
 	for end := 0; end < len(name); {
 		next := strings.IndexByte(name[end:], '/')
@@ -64,7 +64,7 @@ func lookInLayer(fd int, name string, st *unix.Stat_t) (found, last bool, err er
 			next += end
 		}
 		part := name[:next]
-		// Every earlier part was seen to be a directory of this layer.
+		// Every earlier part is a directory of this layer.
 		err := unix.Fstatat(fd, part, st, unix.AT_SYMLINK_NOFOLLOW)
 		if err == unix.ENOENT {
 			return false, last, nil
@@ -125,8 +125,8 @@ func (w *lower) follow(name string) (canonical string, fd int, st unix.Stat_t, e
 	}
 }
 
-// copyUp copies a file of the layers below into this one, with all that it has,
-// and returns where it is now.
+// copyUp copies a file of the layers below into this one, with all of its attributes,
+// and returns its new place.
 func (l *Layer) copyUp(ctx context.Context, target string) (*dir, string, error) {
 	absent := fmt.Errorf("%w: a hard link to %q, which does not exist", ErrMalformed, clip(target))
 	if l.opts.Lower == nil {
@@ -141,7 +141,7 @@ func (l *Layer) copyUp(ctx context.Context, target string) (*dir, string, error)
 		return nil, "", err
 	}
 	defer w.close()
-	// What this layer deletes or makes opaque is not below any more.
+	// The layers below do not show names that this layer deletes or makes opaque.
 	if l.hides(target) {
 		return nil, "", absent
 	}

@@ -35,7 +35,7 @@ func unpack(t testing.TB, dir string, stream []byte, opts untar.Options) error {
 
 func TestManyDirectories(t *testing.T) {
 	needRoot(t)
-	// More than stay open, each used again after others.
+	// More directories than stay open, each used again after others.
 	var e []registry.Entry
 	for round := range 3 {
 		for i := range 200 {
@@ -135,8 +135,8 @@ func fixChecksum(b []byte) []byte {
 	return b
 }
 
-// FuzzExtract unpacks what the fuzzer makes of layers. Nothing may appear beside
-// the directory, whatever the stream says, and it must end.
+// FuzzExtract unpacks layers that the fuzzer changes. No stream may make a file outside
+// of the directory, and unpacking must end.
 func FuzzExtract(f *testing.F) {
 	needRoot(f)
 	for _, e := range [][]registry.Entry{
