@@ -63,15 +63,76 @@ func (m *masker) learn(text []byte) {
 	}
 }
 
+// triggers are what every form contains, in lower case. Text without any of them has no
+// secret, so that the patterns, which are slow, see little of a large log.
+var triggers = []string{"token", "passw", "passphrase", "pwd", "secret", "cred", "cookie", "auth", "key", "bearer", "://"}
+
 // mask returns data with secrets replaced. It may return data itself.
 func (m *masker) mask(data []byte) []byte {
 	for _, secret := range m.known {
 		data = bytes.ReplaceAll(data, secret, []byte(hidden))
 	}
+	forms := secretForms()
+	lower := bytes.ToLower(data)
+	if pem := forms[len(forms)-1]; bytes.Contains(lower, []byte("private key-----")) {
+		data = replace(data, find(pem, data)) // it spans many lines
+		lower = bytes.ToLower(data)
+	}
+	if len(lower) != len(data) {
+		return maskForms(data) // some letters have another length in lower case
+	}
+	var out []byte
+	at := 0
+	for _, r := range suspects(lower) {
+		out = append(append(out, data[at:r[0]]...), maskForms(data[r[0]:r[1]])...)
+		at = r[1]
+	}
+	if out == nil {
+		return data
+	}
+	return append(out, data[at:]...)
+}
+
+func maskForms(data []byte) []byte {
 	for _, form := range secretForms() {
 		data = replace(data, find(form, data))
 	}
 	return data
+}
+
+// suspects returns the parts of a text, in whole lines and in order, that may have a secret:
+// the lines with a trigger, and some lines after them, where a value may be.
+func suspects(lower []byte) (parts [][2]int) {
+	const after = 3
+	for _, trigger := range triggers {
+		for from := 0; ; {
+			i := bytes.Index(lower[from:], []byte(trigger))
+			if i < 0 {
+				break
+			}
+			i += from
+			start, end := bytes.LastIndexByte(lower[:i], '\n')+1, i
+			for range after + 1 {
+				if n := bytes.IndexByte(lower[end:], '\n'); n >= 0 {
+					end += n + 1
+				} else {
+					end = len(lower)
+				}
+			}
+			parts = append(parts, [2]int{start, end})
+			from = end
+		}
+	}
+	slices.SortFunc(parts, func(a, b [2]int) int { return a[0] - b[0] })
+	merged := parts[:0]
+	for _, p := range parts {
+		if n := len(merged); n > 0 && p[0] <= merged[n-1][1] {
+			merged[n-1][1] = max(merged[n-1][1], p[1])
+		} else {
+			merged = append(merged, p)
+		}
+	}
+	return merged
 }
 
 // find returns where the secrets of a form are.
