@@ -69,7 +69,7 @@ func ioctl(t *testing.T, dir string, request uint) {
 
 const fifreeze, fithaw = 0xc0045877, 0xc0045878
 
-// loopDisk mounts an ext4 file system of its own.
+// loopDisk mounts a new ext4 file system from a loop device.
 func loopDisk(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -13,7 +13,7 @@ import (
 const (
 	ownConns     = 256 // root and the agent's own user
 	userConns    = 64  // each user of Config.AllowedUIDs
-	refusedConns = 16  // all other users together, who only get a 403
+	refusedConns = 16  // all other users together: each request gets a 403
 )
 
 // Keys of the shares that do not belong to one allowed user.

@@ -30,7 +30,7 @@ type channel struct {
 }
 
 // silenceLimit is the longest silence of a guest that owes an answer. The guest sends a line
-// every five seconds of its own time, whatever its commands do: see guest/serve. Without a
+// every five seconds by the guest's clock, whatever its commands do: see guest/serve. Without a
 // line the emulated processor hangs, and waiting longer is of no use.
 const silenceLimit = 2 * time.Minute
 
