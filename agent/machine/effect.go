@@ -88,8 +88,7 @@ type (
 	}
 	// Cancel ends the call of a run that pulls or creates.
 	Cancel struct{ ID string }
-	// Start sets the reboot marker and starts the container. Found says that the
-	// container was found created: a start may have happened.
+	// Start sets the reboot marker and starts the container.
 	Start struct {
 		ID        string
 		Call      int

@@ -52,12 +52,7 @@ func (t *turn) progress(r *Run, p Progress) {
 
 // pulled records that a container is about to be created, and creates it.
 func (t *turn) pulled(r *Run, e Pulled) {
-	switch {
-	case r.stopped():
-		t.partFailed(r, errStopped)
-		return
-	case e.Err != nil:
-		t.partFailed(r, e.Err)
+	if t.givesUp(r, e.Err) {
 		return
 	}
 	t.move(r, Creating, func() {
@@ -74,6 +69,17 @@ func (t *turn) pulled(r *Run, e Pulled) {
 		Container: r.container(), Run: part.Run, Image: e.Image, Stdin: r.Plan.Stdin, TerminalSize: r.Plan.Terminal,
 		Environ: r.Plan.Environ,
 	}})
+}
+
+// givesUp ends the present part if the run is being ended or its call failed with err.
+func (t *turn) givesUp(r *Run, err error) bool {
+	if r.stopped() {
+		err = errStopped
+	}
+	if err != nil {
+		t.partFailed(r, err)
+	}
+	return err != nil
 }
 
 // stopped reports whether the run is being stopped.
@@ -99,12 +105,7 @@ func (t *turn) inputs(r *Run, steps []string) []Input {
 
 // created records the created container and its imminent start, and starts it.
 func (t *turn) created(r *Run, e Created) {
-	switch {
-	case r.stopped():
-		t.partFailed(r, errStopped)
-		return
-	case e.Err != nil:
-		t.partFailed(r, e.Err)
+	if t.givesUp(r, e.Err) {
 		return
 	}
 	r.StopSignal, r.StopTimeout, r.ProcessTimeout = e.StopSignal, e.StopTimeout, e.Timeout

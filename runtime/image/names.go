@@ -2,7 +2,6 @@ package image
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/careen-project/careen/agent/fault"
@@ -115,11 +114,6 @@ func (p *Puller) systemContext() *types.SystemContext {
 	// The library caches the files for the life of the process. An operator who edits a
 	// file expects that the next pull uses it.
 	sysregistriesv2.InvalidateCache()
-	// The library looks for a user's own file first, and fails where neither HOME nor
-	// /etc/passwd names a home directory: in a bare ramdisk.
-	if os.Getenv("HOME") == "" {
-		_ = os.Setenv("HOME", "/root") // fails only for an invalid name
-	}
 	return &types.SystemContext{
 		SystemRegistriesConfPath:    p.cfg.RegistriesConf,
 		SystemRegistriesConfDirPath: p.cfg.RegistriesConfDir,

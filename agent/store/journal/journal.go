@@ -3,7 +3,6 @@ package journal
 import (
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -73,6 +72,9 @@ func (j *Journal) open() error {
 	for {
 		good, size, err := j.read()
 		if errors.Is(err, errSetAside) {
+			if err := j.file.Close(); err != nil {
+				return err
+			}
 			continue
 		}
 		if err != nil {
@@ -94,9 +96,6 @@ func (j *Journal) open() error {
 	}
 }
 
-// errSetAside says that the file could not be read and has another name now.
-var errSetAside = errors.New("the journal was set aside")
-
 // read opens, locks and loads the file.
 func (j *Journal) read() (good, size int64, err error) {
 	if j.file, err = j.disk.OpenFile(j.path(), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
@@ -110,12 +109,8 @@ func (j *Journal) read() (good, size int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	good, err = j.load(data)
-	if err != nil {
+	if good, err = j.load(data); err != nil {
 		return 0, 0, err
-	}
-	if _, err := os.Stat(j.path()); errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, errors.Join(errSetAside, j.file.Close())
 	}
 	return good, int64(len(data)), nil
 }

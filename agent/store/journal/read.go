@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -97,10 +98,17 @@ func isText(data []byte) bool {
 	})
 }
 
-// setAside keeps a journal that cannot be read under another name.
+// errSetAside says that the file could not be read and has another name now.
+var errSetAside = errors.New("the journal was set aside")
+
+// setAside keeps a journal that cannot be read under another name. It returns
+// [errSetAside], or why the file cannot be renamed.
 func (j *Journal) setAside() error {
 	j.bad++
-	return os.Rename(j.path(), j.path()+".damaged")
+	if err := os.Rename(j.path(), j.path()+".damaged"); err != nil {
+		return err
+	}
+	return errSetAside
 }
 
 func header() []byte {
