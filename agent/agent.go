@@ -21,7 +21,7 @@ type Resolver interface {
 // Config is what an agent is made of. Runner, Resolver, RunDir and StateDir are required.
 type Config struct {
 	exec.Config
-	// Resolver is the policy, of the executor too.
+	// Resolver is the policy. The executor and the API ask it.
 	Resolver Resolver
 	// AllowedUIDs may use the socket, beside root and the agent's own user.
 	AllowedUIDs []uint32

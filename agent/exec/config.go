@@ -89,11 +89,12 @@ type Pusher interface {
 	Target(node, run string) string
 }
 
-// Config is what an executor is made of. Runner, Resolver, RunDir and StateDir are
+// Config is what an executor is made of. Runner, RunDir and StateDir are
 // required; other zero values mean the defaults named at the fields.
 type Config struct {
-	Runner   Runner
-	Resolver Resolver
+	Runner Runner
+	// resolver is given to [Config.WithDefaults].
+	resolver Resolver
 	// RunDir and StateDir are the directories of package store, which explains them.
 	RunDir, StateDir string
 	// Persistent says that the operator gave StateDir to survive a reboot. Then an agent
@@ -168,8 +169,8 @@ type Config struct {
 // WithDefaults fills in what was left out, and the policy. The error has code internal for a missing
 // required field, node where /proc is missing.
 func (c Config) WithDefaults(r Resolver) (Config, error) {
-	c.Resolver = r
-	if c.Runner == nil || c.Resolver == nil || c.RunDir == "" || c.StateDir == "" {
+	c.resolver = r
+	if c.Runner == nil || c.resolver == nil || c.RunDir == "" || c.StateDir == "" {
 		return c, &fault.Error{Code: fault.Internal, Op: "start the agent",
 			Reason: "it lacks a runner, a resolver or a directory"}
 	}

@@ -48,7 +48,7 @@ func (x *Executor) StartPull(_ context.Context, req *api.PullRequest, peer api.P
 	if req.Image == "" {
 		return api.Pull{}, fault.BadField("image", "it is required")
 	}
-	wanted, err := x.cfg.Resolver.ResolvePull(req, peer.UID == 0)
+	wanted, err := x.cfg.resolver.ResolvePull(req, peer.UID == 0)
 	if err != nil {
 		return api.Pull{}, err
 	}

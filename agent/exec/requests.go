@@ -40,7 +40,7 @@ func (x *Executor) Submit(ctx context.Context, req *api.RunRequest, peer api.Pee
 	if err := x.store.Known(req.ID); err != nil {
 		return v, false, err
 	}
-	resolved, err := x.cfg.Resolver.Resolve(req, peer.UID == 0)
+	resolved, err := x.cfg.resolver.Resolve(req, peer.UID == 0)
 	if err != nil {
 		x.refused(req, peer, err)
 		return v, false, err
@@ -297,7 +297,7 @@ func (x *Executor) resolveAgain(rec machine.Record) (*machine.Plan, error) {
 			Remedy: "Ask for it again under another id; its container was never started",
 			Attrs:  map[string]any{"started": false}}
 	}
-	resolved, err := x.cfg.Resolver.Resolve(req, rec.Peer.UID == 0)
+	resolved, err := x.cfg.resolver.Resolve(req, rec.Peer.UID == 0)
 	if err != nil {
 		return nil, err
 	}
