@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -17,11 +15,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
-	"golang.org/x/sys/unix"
 
 	"github.com/careen-project/careen/agent"
 	"github.com/careen-project/careen/agent/api"
 	"github.com/careen-project/careen/agent/store/journal"
+	"github.com/careen-project/careen/rootfs/file/filetest"
 )
 
 // slowDisk is a disk on which a write waits while it is stopped.
@@ -58,37 +56,6 @@ func (f slowFile) Write(p []byte) (int, error) {
 	return f.File.Write(p)
 }
 
-// ioctl freezes (FIFREEZE) or thaws (FITHAW) a file system; see linux/fs.h.
-func ioctl(t *testing.T, dir string, request uint) {
-	t.Helper()
-	mount, err := os.Open(dir)
-	require.NoError(t, err)
-	defer mount.Close()
-	require.NoError(t, unix.IoctlSetInt(int(mount.Fd()), request, 0))
-}
-
-const fifreeze, fithaw = 0xc0045877, 0xc0045878
-
-// loopDisk mounts a new ext4 file system from a loop device.
-func loopDisk(t *testing.T) string {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a file system")
-	}
-	dir := t.TempDir()
-	image, at := filepath.Join(dir, "image"), filepath.Join(dir, "at")
-	require.NoError(t, os.Mkdir(at, 0o700))
-	require.NoError(t, os.WriteFile(image, nil, 0o600))
-	require.NoError(t, os.Truncate(image, 16<<20))
-	out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	if out, err := exec.Command("mount", "-o", "loop", image, at).CombinedOutput(); err != nil {
-		t.Skipf("this machine has no loop device: %s", out)
-	}
-	t.Cleanup(func() { require.NoError(t, unix.Unmount(at, unix.MNT_DETACH)) })
-	return at
-}
-
 // TestReadersDoNotWaitForTheDisk: while a record waits for the disk, every GET of the
 // OpenAPI document answers within a second, and health says what waits.
 func TestReadersDoNotWaitForTheDisk(t *testing.T) {
@@ -103,12 +70,9 @@ func TestReadersDoNotWaitForTheDisk(t *testing.T) {
 	})
 	t.Run("a frozen file system", func(t *testing.T) {
 		cfg := newConfig(t)
-		dir := loopDisk(t)
+		dir := filetest.Mount(t, "ext4", 16<<20)
 		cfg.StateDir, cfg.Persistent = filepath.Join(dir, "state"), true
-		readWhileStopped(t, cfg, func() func() {
-			ioctl(t, dir, fifreeze)
-			return func() { ioctl(t, dir, fithaw) }
-		})
+		readWhileStopped(t, cfg, func() func() { return filetest.Freeze(t, dir) })
 	})
 }
 
