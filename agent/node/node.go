@@ -122,6 +122,8 @@ func (n *node) assemble(ctx context.Context, persistent bool) error {
 	}
 	warnings = append(warnings, more...)
 	advice := slices.Concat(warnings, cfg.Unclaimed())
+	// A steps file with an error refuses steps later, and GET /v1/config shows why: the
+	// agent starts all the same, since the file may be mended while it runs.
 	if catalog, err := cfg.LoadSteps(nil); err == nil {
 		advice = append(advice, catalog.Warnings...)
 	}
