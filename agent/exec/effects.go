@@ -60,7 +60,7 @@ func (o *owner) afterEnd(e machine.Effect) machine.Event {
 	case machine.Audit:
 		return o.audit(e)
 	case machine.DropRequest:
-		o.store.Files(e.ID).DropRequest()
+		o.dropRequest(e.ID)
 	case machine.Tidy:
 		o.call(func() machine.Event { return o.tidy(e.ID) })
 	case machine.DropFiles:
@@ -69,7 +69,10 @@ func (o *owner) afterEnd(e machine.Effect) machine.Event {
 		if o.life(e.ID).readers.Load() > 0 {
 			return nil // the next retention does it
 		}
-		o.store.Files(e.ID).DropOutput()
+		if err := o.store.Files(e.ID).DropOutput(); err != nil {
+			o.cfg.Log.WithField("run", e.ID).WithError(err).Warn("cannot remove the run's output; trying again with the next run")
+			return nil
+		}
 		return machine.OutputRemoved{ID: e.ID}
 	case machine.Forget:
 		return o.forget(e)
@@ -158,7 +161,7 @@ func (o *owner) tidy(id string) machine.Event {
 		events.Unload(f)
 	}
 	o.cfg.Failpoint("agent.events-kept")
-	f.DropRequest()
+	o.dropRequest(id)
 	o.cfg.Failpoint("agent.request-removed")
 	return machine.Tidied{ID: id, LogBytes: size}
 }
@@ -181,6 +184,13 @@ func (o *owner) dropFiles(id string) {
 func (x *Executor) dropRun(id string) {
 	if err := x.store.Files(id).DropRun(); err != nil {
 		x.cfg.Log.WithField("run", id).WithError(err).Warn("cannot remove the run directory")
+	}
+}
+
+// dropRequest removes a request. One that stays is removed when the agent starts again.
+func (x *Executor) dropRequest(id string) {
+	if err := x.store.Files(id).DropRequest(); err != nil {
+		x.cfg.Log.WithField("run", id).WithError(err).Warn("cannot remove the run's request, which may hold secrets")
 	}
 }
 

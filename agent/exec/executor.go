@@ -217,7 +217,7 @@ func (o *owner) commit(out machine.Output) error {
 	if err != nil {
 		o.cfg.Log.WithField("run", out.Records[0].Run.ID).WithError(err).Error("cannot record the run")
 		if out.KeepRequest != "" {
-			o.store.Files(out.KeepRequest).DropRequest()
+			o.dropRequest(out.KeepRequest)
 		}
 		return err
 	}

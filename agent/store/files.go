@@ -70,8 +70,16 @@ func (f Files) KeepRequest(request any) error {
 // ReadRequest returns what [Files.KeepRequest] wrote. Errors are those of package os.
 func (f Files) ReadRequest() ([]byte, error) { return file.ReadLimited(f.Request, maxRequest) }
 
-// DropRequest removes the request.
-func (f Files) DropRequest() { _ = os.Remove(f.Request) }
+// DropRequest removes the request, which may hold secrets. Errors are those of package os;
+// none if there is no request.
+func (f Files) DropRequest() error { return ignoreAbsent(os.Remove(f.Request)) }
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
 
 // KeepSpec keeps the runtime-spec of the container with secrets hidden. It returns the
 // SHA-256 of the whole, "" if there is no spec, or a warning.
@@ -187,11 +195,8 @@ func (f Files) DropRun() error {
 	return f.Run.Remove()
 }
 
-// DropOutput removes all that a run wrote.
-func (f Files) DropOutput() {
-	_ = os.RemoveAll(f.Kept)
-	_ = f.Run.Remove()
-}
+// DropOutput removes all that a run wrote. Errors are those of the file system.
+func (f Files) DropOutput() error { return errors.Join(os.RemoveAll(f.Kept), f.Run.Remove()) }
 
 // Sweep removes the files of runs that an earlier agent was about to remove. keep says
 // what a run still needs; a run that is not known needs nothing.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -34,10 +35,9 @@ func (s *Store) Forget(rec machine.Record, tombstone bool) error {
 	}
 	id := rec.Run.ID
 	f := s.Files(id)
-	_ = os.RemoveAll(f.Kept)
-	_ = f.Run.Remove()
-	_ = os.Remove(f.Request)
-	_ = os.Remove(f.Events)
+	if err := errors.Join(f.DropOutput(), f.DropRequest(), ignoreAbsent(os.Remove(f.Events))); err != nil {
+		s.cfg.Log.WithField("run", id).WithError(err).Warn("files of a forgotten run are left")
+	}
 	delete(s.dirty, id)
 	if s.journal != nil {
 		if err := s.journal.Forget(id); err != nil {
