@@ -13,5 +13,5 @@
 // docs/life-of-a-run.md what an operator sees of it.
 //
 // An agent does not reboot the node. It hands a container's request for a reboot out on
-// Reboots; main acts on it.
+// Reboots; package node acts on it.
 package agent
